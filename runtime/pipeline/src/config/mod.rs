@@ -1,0 +1,203 @@
+//! What a pipeline is to do, checked: the program runs on these types, never on what was typed.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use revoada_core::StreamId;
+use revoada_engine::BackendChoice;
+
+/// A whole pipeline.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PipelineConfig {
+    pub streams: Vec<StreamConfig>,
+    pub model: ModelConfig,
+    pub batch: BatchConfig,
+    pub draw: DrawConfig,
+    pub sinks: Vec<SinkConfig>,
+    /// Serves `/metrics`, the preview page and MJPEG.
+    pub http: Option<SocketAddr>,
+    /// Unix socket that `revoada ctl` speaks to.
+    pub control: Option<PathBuf>,
+    /// Print `**PERF:` lines this often.
+    pub perf_interval: Option<Duration>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct StreamConfig {
+    pub id: StreamId,
+    pub source: SourceConfig,
+    /// Frames decoded ahead; live sources drop the oldest at the bound, files wait.
+    pub queue_frames_max: usize,
+    /// Infer on every n-th frame only (1: all); the others are skipped before staging.
+    pub interval: u32,
+    /// Stop after so many frames.
+    pub frames_max: Option<u64>,
+    /// Play a file or image folder so many times; `None`: for ever.
+    pub repeat: Option<u32>,
+    pub reconnect: ReconnectConfig,
+}
+
+/// Where frames come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceConfig {
+    /// A video file, any container and codec the machine decodes.
+    File(PathBuf),
+    /// `rtsp://` or `rtsps://`
+    Rtsp { url: String, transport: RtspTransport, latency: Duration },
+    /// `http://` or `https://`
+    Http(String),
+    /// `v4l2:///dev/video0`, with the mode to ask for where one is wanted.
+    V4l2 { device: PathBuf, mode: CameraMode },
+    /// `csi://0`, a camera on a Jetson's CSI connector.
+    Csi { sensor: u32, mode: CameraMode },
+    /// A folder (or one file) of pictures, in the order of their names, one frame each.
+    Images(PathBuf),
+    /// `test://smpte`, GStreamer's `videotestsrc` with that pattern; live where a rate is kept.
+    Test { pattern: String, mode: CameraMode, live: bool },
+}
+
+impl SourceConfig {
+    /// Whether frames come whether or not somebody reads them.
+    pub fn is_live(&self) -> bool {
+        match self {
+            Self::File(_) | Self::Images(_) | Self::Http(_) => false,
+            Self::Rtsp { .. } | Self::V4l2 { .. } | Self::Csi { .. } => true,
+            Self::Test { live, .. } => *live,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RtspTransport {
+    #[default]
+    Tcp,
+    Udp,
+    /// UDP, then TCP.
+    Auto,
+}
+
+/// Width, height and frame rate to ask a camera for; 0 leaves it to the camera.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CameraMode {
+    pub width: u32,
+    pub height: u32,
+    pub fps: u32,
+}
+
+/// Exponential back-off between attempts, for sources that may return.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReconnectConfig {
+    pub delay_min: Duration,
+    pub delay_max: Duration,
+    /// `None`: for ever.
+    pub attempts_max: Option<u32>,
+    /// A live source that yields nothing for so long is taken for lost.
+    pub stall: Duration,
+}
+
+impl Default for ReconnectConfig {
+    fn default() -> Self {
+        Self {
+            delay_min: Duration::from_millis(500),
+            delay_max: Duration::from_secs(30),
+            attempts_max: None,
+            stall: Duration::from_secs(5),
+        }
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ModelConfig {
+    /// The ONNX file; its manifest is looked for beside it.
+    pub path: PathBuf,
+    /// `None`: the ONNX file's name with `.toml`, where there is one.
+    pub manifest: Option<PathBuf>,
+    /// Replaces the manifest's labels.
+    pub labels: Option<PathBuf>,
+    pub backend: BackendChoice,
+    /// Threads inside one inference; `None`: one per core.
+    pub threads: Option<usize>,
+    /// Replaces the manifest's least score.
+    pub score_min: Option<f32>,
+    /// Replaces the manifest's input width and height where the model leaves them open.
+    pub size: Option<revoada_core::Size>,
+    /// Replaces the manifest's decoder.
+    pub decoder: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchConfig {
+    /// Most frames of one inference, over all streams.
+    pub frames_max: usize,
+    /// How long an incomplete batch waits for more.
+    pub wait: Duration,
+}
+
+impl Default for BatchConfig {
+    fn default() -> Self {
+        Self { frames_max: 1, wait: Duration::from_millis(10) }
+    }
+}
+
+/// What is drawn into the pictures that sinks show.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DrawConfig {
+    pub boxes: bool,
+    pub labels: bool,
+    pub scores: bool,
+    pub landmarks: bool,
+    pub masks: bool,
+    /// The frame's time in the upper left corner.
+    pub clock: bool,
+    pub anonymize: Option<AnonymizeConfig>,
+}
+
+impl Default for DrawConfig {
+    fn default() -> Self {
+        Self { boxes: true, labels: true, scores: true, landmarks: true, masks: true, clock: false, anonymize: None }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct AnonymizeConfig {
+    pub method: AnonymizeMethod,
+    /// Labels of the classes to hide; empty: all.
+    pub classes: Vec<String>,
+    /// Grow each box by this fraction of its size on every side, so that hair and chin go too.
+    pub margin: f32,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AnonymizeMethod {
+    #[default]
+    Blur,
+    Mosaic,
+}
+
+/// One destination. `{stream}` in a path becomes the stream's id, and must stand there where there
+/// are several streams and the sink writes a file for each.
+#[derive(Clone, Debug, PartialEq)]
+pub enum SinkConfig {
+    /// H.264 in MP4 or Matroska, by the file's extension (`.mp4`, `.mkv`).
+    Video { path: PathBuf, bitrate_kbps: Option<u32> },
+    /// One JSON object a line, a frame each.
+    JsonLines { path: PathBuf },
+    /// One row per detection or class.
+    Csv { path: PathBuf },
+    /// One picture per frame into a folder, JPEG or PNG.
+    Images { folder: PathBuf, format: ImageFormat, every: u32 },
+    /// `rtsp://HOST:port/<stream>`
+    Rtsp { address: SocketAddr, bitrate_kbps: Option<u32> },
+    /// MJPEG on the pipeline's HTTP address, `/streams/<stream>.mjpeg`.
+    Preview { quality: u8, fps_max: u32 },
+    /// Counts and forgets.
+    None,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ImageFormat {
+    #[default]
+    Jpeg,
+    Png,
+}
