@@ -51,10 +51,9 @@ impl PixelFormat {
         let (half_width, half_height) = (width.div_ceil(2), height.div_ceil(2));
         match self {
             Self::Nv12 => PlaneSizes { count: 2, sizes: [(width, height), (half_width * 2, half_height), (0, 0)] },
-            Self::I420 => PlaneSizes {
-                count: 3,
-                sizes: [(width, height), (half_width, half_height), (half_width, half_height)],
-            },
+            Self::I420 => {
+                PlaneSizes { count: 3, sizes: [(width, height), (half_width, half_height), (half_width, half_height)] }
+            }
             Self::Rgb | Self::Bgr => PlaneSizes { count: 1, sizes: [(width * 3, height), (0, 0), (0, 0)] },
             Self::Gray => PlaneSizes { count: 1, sizes: [(width, height), (0, 0), (0, 0)] },
         }

@@ -25,8 +25,8 @@ mod tensor;
 pub use clock::{Clock, Timestamp};
 pub use detection::{Classification, Detection, Prediction, Segmentation};
 pub use frame::{
-    ColorMatrix, ColorRange, ColorSpec, Frame, FrameError, FrameMemory, ImageLayout, ImageView, MemoryKind, PixelFormat,
-    PlaneLayout, PlaneView, StreamId,
+    ColorMatrix, ColorRange, ColorSpec, Frame, FrameError, FrameMemory, ImageLayout, ImageView, MemoryKind,
+    PixelFormat, PlaneLayout, PlaneView, StreamId,
 };
 pub use geometry::{Point, Rect, Size};
 pub use half::f16;

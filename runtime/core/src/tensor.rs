@@ -288,11 +288,8 @@ mod tests {
 
     #[test]
     fn a_spec_accepts_any_size_only_where_it_is_dynamic() {
-        let spec = TensorSpec {
-            name: "input".into(),
-            dtype: DType::F32,
-            dims: vec![Dim::Dynamic("N".into()), Dim::Fixed(3)],
-        };
+        let spec =
+            TensorSpec { name: "input".into(), dtype: DType::F32, dims: vec![Dim::Dynamic("N".into()), Dim::Fixed(3)] };
         assert_eq!(spec.to_string(), "input f32[N,3]");
         assert!(spec.accepts(&[7, 3]));
         assert!(!spec.accepts(&[7, 4]));

@@ -134,7 +134,11 @@ pub enum EngineError {
     #[error("there is no backend `{name}`; choose one of {known}")]
     UnknownBackend { name: String, known: String },
     #[error("cannot read model `{path}`")]
-    Read { path: PathBuf, #[source] source: std::io::Error },
+    Read {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
     /// The backend refused the model; `reason` names the node where there is one.
     #[error("{backend} cannot load {model}: {reason}")]
     Load { backend: &'static str, model: String, reason: String },

@@ -12,8 +12,6 @@ mod api;
 mod backend;
 mod stage;
 
-pub use api::{
-    Backend, Engine, EngineError, LoadOptions, ModelSource, Outputs, Session, Shapes, Surface, Timings,
-};
+pub use api::{Backend, Engine, EngineError, LoadOptions, ModelSource, Outputs, Session, Shapes, Surface, Timings};
 pub use backend::{BackendChoice, Selected, backends, select};
 pub use stage::{StageTarget, stage_into};

@@ -12,4 +12,10 @@ pub enum StageTarget<'a> {
 }
 
 /// Stages `placement.source` of `image` into `target`.
-pub fn stage_into(_image: &ImageView<'_>, _placement: &Placement, _transform: &ImageTransform, _target: StageTarget<'_>) {}
+pub fn stage_into(
+    _image: &ImageView<'_>,
+    _placement: &Placement,
+    _transform: &ImageTransform,
+    _target: StageTarget<'_>,
+) {
+}

@@ -89,11 +89,19 @@ pub struct SinkReport {
 #[derive(Debug, Error)]
 pub enum SinkError {
     #[error("cannot write `{path}`")]
-    Write { path: PathBuf, #[source] source: std::io::Error },
+    Write {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("cannot encode video to `{path}`: {reason}")]
     Encode { path: PathBuf, reason: String },
     #[error("cannot serve on `{address}`")]
-    Serve { address: String, #[source] source: std::io::Error },
+    Serve {
+        address: String,
+        #[source]
+        source: std::io::Error,
+    },
     #[error("cannot serve RTSP: {reason}")]
     Rtsp { reason: String },
 }
