@@ -1,1 +1,73 @@
-fn main() {}
+//! The chores around the project: sets a machine up, shows the demo, runs the tests and the benchmarks.
+//!
+//! It is not part of what is delivered, and it is built on a bare machine, before any system package that the
+//! other crates need: it depends on pure Rust only and starts everything else as a child process.
+//!
+//! How a test says that it could not run here: it prints a line `skipped: <what>: <why>` and returns. `cargo
+//! xtask test` counts such tests as skipped, not as passed, and repeats their reasons.
+
+#![forbid(unsafe_code)]
+
+mod assets;
+mod demo;
+mod fetch;
+mod models;
+mod outcomes;
+mod process;
+mod progress;
+mod python;
+mod setup;
+mod stamp;
+mod system;
+mod test;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::workspace::Workspace;
+
+const HELP: &str = "\
+usage: cargo xtask COMMAND
+
+  setup           install system packages and fetch ONNX Runtime, models, clips and pictures into .cache
+  setup --tests   the same, and what the tests need beside it
+  setup --list    name each file that is fetched, where it comes from and its licence; fetch nothing
+  demo            set up, build, then find faces in a clip and name what two pictures show
+  test            set up, then check formatting and lints and run every test
+  test --full     the same, with the slow tests and the check of dependencies
+  help            print this
+
+A second run of `setup` finds everything in place, does nothing and needs no network.
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match run(&arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn run(arguments: &[&str]) -> Result<ExitCode> {
+    let workspace = Workspace::find()?;
+    match arguments {
+        ["setup"] => setup::run(&workspace, setup::For::Demo)?,
+        ["setup", "--tests"] => setup::run(&workspace, setup::For::Tests)?,
+        ["setup", "--list"] => print!("{}", assets::list()),
+        ["demo"] => demo::run(&workspace)?,
+        ["test"] => return test::run(&workspace, test::Extent::Usual),
+        ["test", "--full"] => return test::run(&workspace, test::Extent::Full),
+        ["help" | "--help" | "-h"] => print!("{HELP}"),
+        _ => {
+            eprint!("{HELP}");
+            return Ok(ExitCode::from(2));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,56 @@
+//! The README's first command: faces in a clip, and what two pictures show.
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::workspace::Workspace;
+use crate::{process, setup};
+
+pub(crate) fn run(workspace: &Workspace) -> Result<()> {
+    setup::run(workspace, setup::For::Demo)?;
+    let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    build.args(["build", "--release", "--package", "revoada"]).current_dir(workspace.root());
+    process::show(&mut build)?;
+    let folder = workspace.file("demo");
+    fs::create_dir_all(&folder).with_context(|| format!("cannot make `{}`", folder.display()))?;
+
+    revoada(
+        workspace,
+        &[
+            "run",
+            "--source",
+            ".cache/clips/carphone_pristine.mp4",
+            "--model",
+            ".cache/models/centerface.onnx",
+            "--anonymize",
+            "blur",
+            "--output",
+            "demo/faces.mp4",
+            "--results",
+            "demo/faces.jsonl",
+        ],
+    )?;
+    revoada(
+        workspace,
+        &[
+            "classify",
+            "--model",
+            ".cache/models/efficientnet-lite0.onnx",
+            ".cache/pictures/chelsea.png",
+            ".cache/pictures/coffee.png",
+        ],
+    )?;
+    println!("\nlook at  demo/faces.mp4    the clip, each face found, outlined and blurred");
+    println!("         demo/faces.jsonl  one line per frame: boxes, scores, landmarks, timings");
+    Ok(())
+}
+
+/// Shows the command as one would type it, then runs it.
+fn revoada(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
+    eprintln!("\n$ target/release/revoada --onnxruntime .cache/lib/libonnxruntime.so {}", arguments.join(" "));
+    let mut command = Command::new(workspace.file("target/release/revoada"));
+    command.args(["--onnxruntime", ".cache/lib/libonnxruntime.so"]).args(arguments).current_dir(workspace.root());
+    process::show(&mut command)
+}

@@ -1,0 +1,81 @@
+//! The virtual environment in which packages are fetched, models are made and reference scripts run.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::process;
+use crate::progress::step;
+use crate::stamp::Made;
+use crate::workspace::Workspace;
+
+/// Interpreters to try. The pinned requirements have wheels for Python 3.10 to 3.13; `python3` alone is tried
+/// first because it is what people mean.
+const INTERPRETERS: &[&str] = &["python3", "python3.13", "python3.12", "python3.11", "python3.10"];
+const USABLE: &str = "import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))";
+
+/// The requirements that are installed, and what for.
+pub(crate) const MODELS: Requirements = Requirements { name: "models", file: "tests/models/requirements.txt" };
+pub(crate) const TESTS: Requirements = Requirements { name: "tests", file: "tests/python/requirements.txt" };
+
+/// A list of packages pinned by version and hash.
+pub(crate) struct Requirements {
+    name: &'static str,
+    file: &'static str,
+}
+
+/// An interpreter of the machine that can make the environment.
+pub(crate) fn interpreter() -> Option<&'static str> {
+    INTERPRETERS.iter().copied().find(|name| process::succeeds(Command::new(name).args(["-c", USABLE])))
+}
+
+/// The interpreter of the environment.
+pub(crate) fn executable(workspace: &Workspace) -> PathBuf {
+    workspace.cached("venv/bin/python")
+}
+
+/// A command of the environment's pip, which asks the registry that the machine is configured for.
+pub(crate) fn pip(workspace: &Workspace) -> Command {
+    let mut command = Command::new(executable(workspace));
+    command.args(["-m", "pip", "--disable-pip-version-check", "--no-input"]);
+    command
+}
+
+/// Makes the environment, again where the machine's interpreter has changed.
+pub(crate) fn make_environment(workspace: &Workspace) -> Result<()> {
+    let folder = workspace.cached("venv");
+    let outputs = [executable(workspace)];
+    Made { name: "venv", inputs: &[], outputs: &outputs }.ensure(workspace, || {
+        step("make a Python environment", || {
+            for requirements in [MODELS, TESTS] {
+                Made::forget(workspace, &requirements.stamp())?;
+            }
+            let interpreter =
+                interpreter().context("there is no Python from 3.10 to 3.13 with `venv` and `ensurepip`")?;
+            if folder.exists() {
+                fs::remove_dir_all(&folder).with_context(|| format!("cannot remove `{}`", folder.display()))?;
+            }
+            process::output(Command::new(interpreter).args(["-m", "venv"]).arg(&folder)).map(drop)
+        })
+    })
+}
+
+/// Installs a list of packages into the environment.
+pub(crate) fn install(workspace: &Workspace, requirements: &Requirements) -> Result<()> {
+    let file = workspace.file(requirements.file);
+    Made { name: &requirements.stamp(), inputs: std::slice::from_ref(&file), outputs: &[] }.ensure(workspace, || {
+        step(&format!("install Python packages for {}", requirements.name), || {
+            let mut command = pip(workspace);
+            command.args(["install", "--quiet", "--require-hashes", "--only-binary=:all:", "--requirement"]).arg(&file);
+            process::output(&mut command).map(drop)
+        })
+    })
+}
+
+impl Requirements {
+    fn stamp(&self) -> String {
+        format!("requirements-{}", self.name)
+    }
+}

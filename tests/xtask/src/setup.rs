@@ -1,0 +1,40 @@
+//! Makes the machine ready. Everything that is fetched or made lies in `.cache`.
+
+use std::fs;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use crate::workspace::Workspace;
+use crate::{assets, fetch, models, python, system};
+
+/// What the machine is to be ready for; each includes the one before.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum For {
+    Demo,
+    Tests,
+}
+
+/// Does what is not done yet. What an interrupted run has finished is kept.
+pub(crate) fn run(workspace: &Workspace, purpose: For) -> Result<()> {
+    let started = Instant::now();
+    let folder = workspace.cached("");
+    let lock = workspace.cached("lock");
+    let lock = fs::create_dir_all(&folder)
+        .and_then(|()| fs::File::create(&lock))
+        .with_context(|| format!("cannot write to `{}`", folder.display()))?;
+    lock.lock().context("cannot wait for another set-up to end")?;
+
+    system::install_packages(python::interpreter().is_some())?;
+    python::make_environment(workspace)?;
+    for package in assets::packages() {
+        fetch::package(workspace, package)?;
+    }
+    python::install(workspace, &python::MODELS)?;
+    models::make(workspace)?;
+    if purpose >= For::Tests {
+        python::install(workspace, &python::TESTS)?;
+    }
+    eprintln!("ready  everything is in `.cache` ({:.1} s)", started.elapsed().as_secs_f64());
+    Ok(())
+}

@@ -1,0 +1,85 @@
+//! System packages, on Debian and Ubuntu.
+
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::process;
+use crate::progress::step;
+
+/// What the workspace links, what GStreamer loads at run time and what starts the Python scripts. Recommended
+/// packages are left out: among them are desktops' sound and display servers.
+const PACKAGES: &[&str] = &[
+    // To build.
+    "gcc",
+    "libc6-dev",
+    "pkg-config",
+    "libgstreamer1.0-dev",
+    "libgstreamer-plugins-base1.0-dev",
+    "libgstrtspserver-1.0-dev",
+    // To read and write video: containers and HTTP in good, H.264 parsing in bad, x264 in ugly, decoders in libav.
+    "gstreamer1.0-plugins-base",
+    "gstreamer1.0-plugins-good",
+    "gstreamer1.0-plugins-bad",
+    "gstreamer1.0-plugins-ugly",
+    "gstreamer1.0-libav",
+    // `gst-launch-1.0`, with which tests and benchmarks make video.
+    "gstreamer1.0-tools",
+];
+
+/// Installed only where no Python of the machine can make virtual environments.
+const PYTHON_PACKAGES: &[&str] = &["python3", "python3-venv"];
+
+/// Installs what is missing; asks the network only then.
+pub(crate) fn install_packages(python_is_there: bool) -> Result<()> {
+    let wanted = PACKAGES.iter().chain(if python_is_there { &[] } else { PYTHON_PACKAGES });
+    if !process::succeeds(Command::new("dpkg-query").arg("--version")) {
+        if python_is_there
+            && process::succeeds(Command::new("pkg-config").args(["--exists", "gstreamer-rtsp-server-1.0"]))
+        {
+            eprintln!("note: this is neither Debian nor Ubuntu; GStreamer is here, its plugins are taken on trust");
+            return Ok(());
+        }
+        let names: Vec<&str> = wanted.copied().collect();
+        bail!(
+            "this is neither Debian nor Ubuntu, whose packages set-up knows\nhint: install what these hold there, then \
+             run it again: {}",
+            names.join(" ")
+        );
+    }
+    let missing: Vec<&str> = wanted.copied().filter(|package| !is_installed(package)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+
+    let names = missing.join(" ");
+    let root = process::output(Command::new("id").arg("-u"))?.trim() == "0";
+    if !root {
+        if !process::succeeds(Command::new("sudo").arg("--version")) {
+            bail!(
+                "system packages are missing, and without root or sudo set-up cannot install them\nhint: as root, run \
+                 `apt-get install --no-install-recommends {names}`"
+            );
+        }
+        eprintln!("installing with sudo: {names}");
+        // Asks for the password before the progress line begins.
+        process::show(Command::new("sudo").arg("--validate"))?;
+    }
+    let apt = |arguments: &[&str]| {
+        let mut command = if root { Command::new("env") } else { Command::new("sudo") };
+        command.args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "--quiet"]).args(arguments);
+        process::output(&mut command)
+    };
+    step("read the lists of system packages", || apt(&["update"]))?;
+    step(&format!("install system packages: {names}"), || {
+        let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
+        arguments.extend(&missing);
+        apt(&arguments)
+    })?;
+    Ok(())
+}
+
+fn is_installed(package: &str) -> bool {
+    process::output(Command::new("dpkg-query").args(["--show", "--showformat=${db:Status-Status}\n", package]))
+        .is_ok_and(|status| status.lines().any(|line| line == "installed"))
+}

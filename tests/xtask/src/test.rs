@@ -1,0 +1,135 @@
+//! Runs every check and every test, and counts them.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context, Result};
+
+use crate::outcomes::{Outcomes, Reader};
+use crate::progress::step;
+use crate::stamp::Made;
+use crate::workspace::Workspace;
+use crate::{process, setup};
+
+/// Version of `cargo deny`, which is built from source where the machine has none.
+const CARGO_DENY: &str = "0.20.2";
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Extent {
+    Usual,
+    /// With the slow and the heavy.
+    Full,
+}
+
+/// The exit code says whether all that ran passed; the last line printed is `N passed, N failed, N skipped`.
+pub(crate) fn run(workspace: &Workspace, extent: Extent) -> Result<ExitCode> {
+    setup::run(workspace, setup::For::Tests)?;
+    let mut total = Outcomes::default();
+    check(&mut total, "formatting", "rustfmt", cargo(workspace, &["fmt", "--all", "--check"]));
+    let lints = ["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"];
+    check(&mut total, "lints", "clippy-driver", cargo(workspace, &lints));
+    dependencies(workspace, extent, &mut total);
+    tests(workspace, extent, &mut total)?;
+
+    for reason in &total.reasons {
+        println!("skipped: {reason}");
+    }
+    println!("{} passed, {} failed, {} skipped", total.passed, total.failed, total.skipped);
+    Ok(if total.failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) })
+}
+
+fn cargo(workspace: &Workspace, arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(arguments).current_dir(workspace.root());
+    command
+}
+
+/// Counts a check as one test; it is skipped where the machine lacks `tool`.
+fn check(total: &mut Outcomes, name: &str, tool: &str, mut command: Command) {
+    if !process::succeeds(Command::new(tool).arg("--version")) {
+        total.skipped += 1;
+        total.reasons.push(format!("{name}: `{tool}` is not installed"));
+        return;
+    }
+    match step(&format!("check {name}"), || process::output(&mut command)) {
+        Ok(_) => total.passed += 1,
+        Err(error) => {
+            eprintln!("{error:#}");
+            total.failed += 1;
+        }
+    }
+}
+
+/// Licences, bans and sources of the dependencies, and the advisories where their database can be fetched.
+fn dependencies(workspace: &Workspace, extent: Extent, total: &mut Outcomes) {
+    let mut skip = |name: &str, why: &str| {
+        total.skipped += 1;
+        total.reasons.push(format!("{name}: {why}"));
+    };
+    if extent != Extent::Full {
+        skip("dependencies", "checked by `cargo xtask test --full`, which builds cargo-deny");
+        return;
+    }
+    let root = workspace.cached("tools");
+    let deny = root.join("bin/cargo-deny");
+    let built =
+        Made { name: "cargo-deny", inputs: &[], outputs: std::slice::from_ref(&deny) }.ensure(workspace, || {
+            step("build cargo-deny", || {
+                let mut install = cargo(workspace, &["install", "cargo-deny", "--locked", "--version", CARGO_DENY]);
+                process::output(install.arg("--root").arg(&root)).map(drop)
+            })
+        });
+    if let Err(error) = built {
+        skip("dependencies", &format!("{error:#}"));
+        return;
+    }
+    let deny = |arguments: &[&str]| {
+        let mut command = Command::new(&deny);
+        command.args(arguments).current_dir(workspace.root());
+        command
+    };
+    let advisories = process::succeeds(&mut deny(&["fetch", "db"]));
+    if !advisories {
+        skip("advisories", "their database cannot be fetched");
+    }
+    let tool = workspace.cached("tools/bin/cargo-deny");
+    let tool = tool.to_string_lossy();
+    check(total, "licences, bans and sources of dependencies", &tool, deny(&["check", "licenses", "bans", "sources"]));
+    if advisories {
+        check(total, "advisories", &tool, deny(&["check", "--disable-fetch", "advisories"]));
+    }
+}
+
+/// Runs the tests of the workspace, showing failures as they come; the whole output is kept in a file.
+fn tests(workspace: &Workspace, extent: Extent, total: &mut Outcomes) -> Result<()> {
+    let log_path = workspace.cached("test.log");
+    let mut log = fs::File::create(&log_path).with_context(|| format!("cannot write `{}`", log_path.display()))?;
+    let mut command = cargo(workspace, &["test", "--workspace", "--no-fail-fast", "--", "--show-output"]);
+    if extent == Extent::Full {
+        command.env("REVOADA_FULL", "1");
+    }
+    let mut child = command.stdout(Stdio::piped()).spawn().context("cannot start `cargo test`")?;
+    let output = child.stdout.take().expect("standard output is piped");
+    let mut reader = Reader::default();
+    for line in BufReader::new(output).split(b'\n') {
+        let line = line.context("cannot read what the tests print")?;
+        let line = String::from_utf8_lossy(&line);
+        writeln!(log, "{line}").with_context(|| format!("cannot write `{}`", log_path.display()))?;
+        if reader.line(&line) {
+            println!("{line}");
+        }
+    }
+    let status = child.wait().context("cannot wait for `cargo test`")?;
+    let outcomes = reader.finish();
+    // A program that does not compile, or dies before it has counted, fails as one.
+    let uncounted = usize::from(!status.success() && outcomes.failed == 0);
+    if uncounted > 0 {
+        println!("`cargo test` ended with {status} though no test failed: see above and `.cache/test.log`");
+    }
+    total.passed += outcomes.passed;
+    total.failed += outcomes.failed + uncounted;
+    total.skipped += outcomes.skipped;
+    total.reasons.extend(outcomes.reasons);
+    Ok(())
+}
