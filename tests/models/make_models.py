@@ -131,6 +131,11 @@ def centerface(source, target):
     inputs = [value for value in graph.input if value.name not in initializers]
     del graph.input[:]
     graph.input.extend(inputs)
+    # Training counters, of which ONNX Runtime complains one by one.
+    used = {name for node in graph.node for name in node.input}
+    kept = [initializer for initializer in graph.initializer if initializer.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
     declare(graph.input[0], ["N", 3, "H", "W"])
     for output, channels in zip(graph.output, (1, 2, 2, 10), strict=True):
         declare(output, ["N", channels, "H/4", "W/4"])
