@@ -8,6 +8,7 @@ mod api;
 pub mod config;
 pub mod decode;
 pub mod draw;
+pub mod http;
 pub mod media;
 pub mod run;
 pub mod sink;

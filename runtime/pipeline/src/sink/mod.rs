@@ -1,1 +1,72 @@
-//! sink
+//! Where results go: files, pictures, a browser.
+//!
+//! A file appears under its name when its sink finishes, and then replaces what stood there at
+//! once; until then it is `.name.partial` beside it, and a sink that is dropped unfinished removes
+//! that. The folder of a file must exist: a mistyped path fails at the start.
+
+mod csv;
+mod images;
+mod jsonl;
+mod output;
+mod picture;
+mod preview;
+pub mod record;
+
+use std::sync::Arc;
+
+use revoada_core::StreamId;
+
+use crate::config::SinkConfig;
+use crate::http::Hub;
+use crate::{FrameResult, Sink, SinkError, SinkReport};
+
+pub use picture::{jpeg, png, rgb};
+
+/// What sinks need to know of the pipeline they end.
+#[derive(Clone)]
+pub struct SinkContext {
+    /// All streams whose results may come.
+    pub streams: Vec<StreamId>,
+    /// The model's name, for headers.
+    pub model: String,
+    /// The model's classes.
+    pub labels: Arc<[String]>,
+    /// Where a preview shows its pictures; `None` where the pipeline serves no HTTP.
+    pub hub: Option<Arc<Hub>>,
+}
+
+/// Opens one destination. What can be known to fail — a missing folder, a port in use — fails here,
+/// before any frame is decoded.
+pub fn open(config: &SinkConfig, context: &SinkContext) -> Result<Box<dyn Sink>, SinkError> {
+    Ok(match config {
+        SinkConfig::JsonLines { path } => Box::new(jsonl::JsonLinesSink::open(path, context)?),
+        SinkConfig::Csv { path } => Box::new(csv::CsvSink::open(path, context)?),
+        SinkConfig::Images { folder, format, every } => {
+            Box::new(images::ImagesSink::open(folder, *format, *every, context)?)
+        }
+        SinkConfig::Preview { quality, fps_max } => Box::new(preview::PreviewSink::open(*quality, *fps_max, context)?),
+        SinkConfig::None => Box::new(Discard),
+        SinkConfig::Video { path, .. } => {
+            return Err(SinkError::Encode { path: path.clone(), reason: "this build has no encoder".to_owned() });
+        }
+        SinkConfig::Rtsp { .. } => {
+            return Err(SinkError::Rtsp { reason: "this build has no encoder".to_owned() });
+        }
+    })
+}
+
+/// For measuring everything before it.
+struct Discard;
+
+impl Sink for Discard {
+    fn write(&mut self, _: &FrameResult) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<SinkReport, SinkError> {
+        Ok(SinkReport::default())
+    }
+}
+
+#[cfg(test)]
+mod tests;

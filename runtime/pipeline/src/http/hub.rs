@@ -1,0 +1,245 @@
+//! Where the pipeline leaves its pictures and the server finds them.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use axum::body::Bytes;
+use revoada_core::{Frame, StreamId};
+use serde::Serialize;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::sink::jpeg;
+
+/// Prints metrics in the OpenMetrics text format.
+type MetricsCallback = Arc<dyn Fn() -> String + Send + Sync>;
+/// Tells what every stream does, in the order in which they are to be shown.
+type StreamsCallback = Arc<dyn Fn() -> Vec<StreamStatus> + Send + Sync>;
+
+/// The meeting point of one pipeline and its [`Server`](super::Server). Callbacks run on the
+/// server's thread and should only read counters.
+#[derive(Default)]
+pub struct Hub {
+    /// In the order in which they were opened; there are few.
+    channels: RwLock<Vec<Arc<Channel>>>,
+    metrics: RwLock<Option<MetricsCallback>>,
+    streams: RwLock<Option<StreamsCallback>>,
+}
+
+/// How a stream is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StreamOptions {
+    /// Of its JPEG pictures, 1..=100.
+    pub quality: u8,
+    /// Pictures a second; 0 for every one.
+    pub fps_max: u32,
+}
+
+/// What one stream does, for `/api/streams` and the page.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct StreamStatus {
+    pub id: String,
+    /// One word: `running`, `reconnecting`, `ended` …
+    pub state: String,
+    /// Frames a second, lately.
+    pub fps: f64,
+    /// From the decoder to the sinks, lately.
+    pub latency_ms: f64,
+    /// Frames that came out so far.
+    pub frames: u64,
+    /// Frames that were dropped so far.
+    pub dropped: u64,
+}
+
+impl Hub {
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self::default())
+    }
+
+    /// Makes a stream's pictures available. Where the stream is open already nothing changes,
+    /// unless it is to be shown otherwise: then those who watch are sent away to come again.
+    pub fn open_stream(&self, id: &StreamId, options: StreamOptions) {
+        let mut channels = self.channels.write().unwrap_or_else(PoisonError::into_inner);
+        match channels.iter_mut().find(|channel| channel.id == *id) {
+            Some(open) if open.options == options => {}
+            Some(open) => {
+                open.close();
+                *open = Arc::new(Channel::new(id.clone(), options));
+            }
+            None => channels.push(Arc::new(Channel::new(id.clone(), options))),
+        }
+    }
+
+    /// Forgets a stream and its last picture, and sends away who watches it.
+    pub fn close_stream(&self, id: &StreamId) {
+        let mut channels = self.channels.write().unwrap_or_else(PoisonError::into_inner);
+        channels.extract_if(.., |channel| channel.id == *id).for_each(|channel| channel.close());
+    }
+
+    /// Leaves a stream's latest picture. Never waits; without a watcher it costs a pointer. A
+    /// stream that was not opened is ignored.
+    pub fn publish(&self, frame: &Arc<Frame>) {
+        if let Some(channel) = self.channel(frame.stream.as_str()) {
+            channel.frames.send_replace(Some(frame.clone()));
+        }
+    }
+
+    pub fn set_metrics(&self, callback: MetricsCallback) {
+        *self.metrics.write().unwrap_or_else(PoisonError::into_inner) = Some(callback);
+    }
+
+    pub fn set_streams(&self, callback: StreamsCallback) {
+        *self.streams.write().unwrap_or_else(PoisonError::into_inner) = Some(callback);
+    }
+
+    pub(super) fn metrics(&self) -> Option<String> {
+        let callback = self.metrics.read().unwrap_or_else(PoisonError::into_inner).clone();
+        callback.map(|metrics| metrics())
+    }
+
+    pub(super) fn channel(&self, id: &str) -> Option<Arc<Channel>> {
+        let channels = self.channels.read().unwrap_or_else(PoisonError::into_inner);
+        channels.iter().find(|channel| channel.id.as_str() == id).cloned()
+    }
+
+    /// What the pipeline says of its streams, with what the hub knows of their pictures. Without a
+    /// callback: the streams that have pictures.
+    pub(super) fn listing(&self) -> Listing {
+        let callback = self.streams.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let told = match callback {
+            Some(streams) => streams(),
+            None => {
+                let channels = self.channels.read().unwrap_or_else(PoisonError::into_inner);
+                let status = |channel: &Arc<Channel>| StreamStatus { id: channel.id.to_string(), ..Default::default() };
+                channels.iter().map(status).collect()
+            }
+        };
+        let listed = told.into_iter().map(|status| {
+            let channel = self.channel(&status.id);
+            let size = channel.as_ref().and_then(|channel| channel.latest()).map(|frame| frame.size());
+            ListedStream {
+                preview: channel.is_some(),
+                width: size.map_or(0, |size| size.width),
+                height: size.map_or(0, |size| size.height),
+                status,
+            }
+        });
+        Listing { version: 1, streams: listed.collect() }
+    }
+}
+
+/// The body of `/api/streams`.
+#[derive(Debug, Serialize)]
+pub(super) struct Listing {
+    version: u32,
+    streams: Vec<ListedStream>,
+}
+
+#[derive(Debug, Serialize)]
+struct ListedStream {
+    #[serde(flatten)]
+    status: StreamStatus,
+    /// Whether `/streams/<id>.mjpeg` exists.
+    preview: bool,
+    /// Of the latest picture, 0 before the first.
+    width: usize,
+    height: usize,
+}
+
+/// One stream's pictures: the latest frame, and while somebody watches the latest JPEG.
+pub(super) struct Channel {
+    id: StreamId,
+    options: StreamOptions,
+    frames: watch::Sender<Option<Arc<Frame>>>,
+    /// Empty where nothing has been encoded for those who watch now.
+    jpegs: watch::Sender<Bytes>,
+    encoding: AtomicBool,
+    closed: AtomicBool,
+}
+
+impl Channel {
+    fn new(id: StreamId, options: StreamOptions) -> Self {
+        Self {
+            id,
+            options,
+            frames: watch::Sender::new(None),
+            jpegs: watch::Sender::new(Bytes::new()),
+            encoding: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// Ends the encoder, and with it and the hub's own handle the channel that watchers wait on.
+    fn close(&self) {
+        self.closed.store(true, Ordering::Relaxed);
+        self.frames.send_replace(None);
+    }
+
+    pub(super) fn latest(&self) -> Option<Arc<Frame>> {
+        self.frames.borrow().clone()
+    }
+
+    /// The latest frame as JPEG, made for this caller alone; `None` before the first frame.
+    pub(super) async fn snapshot(&self) -> Option<Bytes> {
+        encode(self.latest()?, self.options.quality).await
+    }
+
+    /// JPEGs as they come, at most `fps_max` a second; a receiver that is slow sees only the
+    /// latest. Called on the server's thread.
+    pub(super) fn watch(self: &Arc<Self>) -> watch::Receiver<Bytes> {
+        let receiver = self.jpegs.subscribe();
+        if !self.encoding.swap(true, Ordering::Relaxed) {
+            tokio::spawn(self.clone().encode_while_watched());
+        }
+        receiver
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_encoding(&self) -> bool {
+        self.encoding.load(Ordering::Relaxed)
+    }
+
+    async fn encode_while_watched(self: Arc<Self>) {
+        let mut frames = self.frames.subscribe();
+        frames.mark_changed();
+        loop {
+            tokio::select! {
+                // The sender lives in `self`, so that this cannot fail.
+                _ = frames.changed() => {}
+                () = self.jpegs.closed() => {}
+            }
+            if self.jpegs.receiver_count() == 0 || self.closed.load(Ordering::Relaxed) {
+                break;
+            }
+            let Some(frame) = frames.borrow_and_update().clone() else { continue };
+            let started = Instant::now();
+            if let Some(bytes) = encode(frame, self.options.quality).await {
+                self.jpegs.send_replace(bytes);
+            }
+            if self.options.fps_max > 0 {
+                tokio::time::sleep_until(started + Duration::from_secs(1) / self.options.fps_max).await;
+            }
+        }
+        // All watchers arrive on this one thread, and nothing is awaited since the last was seen to
+        // have left, so that none can have come in between.
+        self.jpegs.send_replace(Bytes::new());
+        self.encoding.store(false, Ordering::Relaxed);
+    }
+}
+
+/// Off the server's thread, which others wait for.
+async fn encode(frame: Arc<Frame>, quality: u8) -> Option<Bytes> {
+    let stream = frame.stream.clone();
+    match tokio::task::spawn_blocking(move || jpeg(&frame.view(), quality)).await {
+        Ok(Ok(bytes)) => Some(bytes.into()),
+        Ok(Err(error)) => {
+            tracing::warn!(%stream, %error, "cannot encode a preview picture");
+            None
+        }
+        Err(error) => {
+            tracing::error!(%stream, %error, "encoding a preview picture did not end");
+            None
+        }
+    }
+}

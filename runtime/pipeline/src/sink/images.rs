@@ -1,0 +1,92 @@
+//! One picture file per frame: `<folder>/<stream>-<frame>.jpg`, numbered by the frame's sequence.
+//!
+//! Unlike other outputs the folder is created where only its last part is missing, since it is
+//! this sink's own. Each picture appears whole under its name; what is there stays if the run ends
+//! early.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use revoada_core::StreamId;
+
+use super::SinkContext;
+use super::output::{file_name, is_per_stream, path_for, write_whole};
+use super::picture::{jpeg, png};
+use crate::config::ImageFormat;
+use crate::{FrameResult, Sink, SinkError, SinkReport};
+
+const JPEG_QUALITY: u8 = 92;
+
+#[derive(Debug)]
+pub(super) struct ImagesSink {
+    folder: PathBuf,
+    format: ImageFormat,
+    every: u64,
+    /// Frames seen, per stream.
+    seen: HashMap<StreamId, u64>,
+    folders: Vec<PathBuf>,
+}
+
+impl ImagesSink {
+    pub(super) fn open(
+        folder: &Path,
+        format: ImageFormat,
+        every: u32,
+        context: &SinkContext,
+    ) -> Result<Self, SinkError> {
+        let mut folders = vec![folder.to_path_buf()];
+        if is_per_stream(folder) {
+            folders = context.streams.iter().map(|stream| path_for(folder, stream)).collect();
+        }
+        folders.iter().try_for_each(|folder| create_folder(folder))?;
+        Ok(Self { folder: folder.to_path_buf(), format, every: u64::from(every.max(1)), seen: HashMap::new(), folders })
+    }
+}
+
+impl Sink for ImagesSink {
+    fn write(&mut self, result: &FrameResult) -> Result<(), SinkError> {
+        let frame = result.picture();
+        let folder = path_for(&self.folder, &frame.stream);
+        if !self.folders.contains(&folder) {
+            // A stream that joined while the pipeline runs.
+            create_folder(&folder)?;
+            self.folders.push(folder.clone());
+        }
+        let seen = self.seen.entry(frame.stream.clone()).or_default();
+        let wanted = seen.is_multiple_of(self.every);
+        *seen += 1;
+        if !wanted {
+            return Ok(());
+        }
+        let (extension, encoded) = match self.format {
+            ImageFormat::Jpeg => ("jpg", jpeg(&frame.view(), JPEG_QUALITY)),
+            ImageFormat::Png => ("png", png(&frame.view())),
+        };
+        let name = format!("{}-{:06}.{extension}", file_name(&frame.stream), frame.sequence);
+        let path = folder.join(name);
+        let bytes = encoded.map_err(|source| SinkError::Write { path: path.clone(), source })?;
+        write_whole(&path, &bytes)
+    }
+
+    /// Names the folders: there may be very many pictures.
+    fn finish(&mut self) -> Result<SinkReport, SinkError> {
+        Ok(SinkReport { files: std::mem::take(&mut self.folders) })
+    }
+}
+
+fn create_folder(folder: &Path) -> Result<(), SinkError> {
+    let created = match fs::create_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => check_writable(folder),
+        created => created,
+    };
+    created.map_err(|source| SinkError::Write { path: folder.to_path_buf(), source })
+}
+
+/// By writing: permissions alone do not tell of a read-only file system.
+fn check_writable(folder: &Path) -> io::Result<()> {
+    let probe = folder.join(".revoada.partial");
+    fs::write(&probe, [])?;
+    fs::remove_file(probe)
+}

@@ -1,0 +1,345 @@
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use revoada_core::{
+    Classification, ColorSpec, Detection, Frame, ImageLayout, MemoryKind, PixelFormat, Point, Prediction, Rect,
+    Segmentation, Size, Timestamp,
+};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::record::{FrameRecord, Record};
+use super::*;
+use crate::FrameTimings;
+use crate::config::ImageFormat;
+
+fn context(streams: &[&str]) -> SinkContext {
+    SinkContext {
+        streams: streams.iter().map(|id| StreamId::new(id)).collect(),
+        model: "centerface".to_owned(),
+        labels: ["face".to_owned(), "the \"plate\", of a car".to_owned()].into(),
+        hub: None,
+    }
+}
+
+fn result(stream: &str, sequence: u64) -> FrameResult {
+    let layout = ImageLayout::packed(PixelFormat::I420, ColorSpec::default(), Size::new(64, 48));
+    let frame = Frame::new(
+        StreamId::new(stream),
+        sequence,
+        Timestamp::from_nanos(sequence * 33_333_333),
+        Timestamp::ZERO,
+        layout,
+        MemoryKind::Host,
+        Box::new(vec![128; layout.bytes().unwrap()]),
+    );
+    let detection = |class, x| Detection {
+        class,
+        score: 0.987_654_3,
+        bbox: Rect::new(x, 20.126, 30.0, 40.5),
+        landmarks: vec![Point::new(1.239, 2.0)],
+    };
+    FrameResult {
+        frame: Arc::new(frame.unwrap()),
+        drawn: None,
+        prediction: Prediction {
+            detections: vec![detection(0, 10.0), detection(1, -0.001)],
+            classifications: vec![Classification { class: 7, score: 0.5 }],
+            segmentation: Some(Segmentation {
+                width: 3,
+                height: 2,
+                classes: vec![0, 0, 1, 1, 1, 255],
+                area: Rect::new(0.0, 0.0, 64.0, 48.0),
+            }),
+        },
+        labels: context(&[]).labels,
+        timings: FrameTimings { inference: Duration::from_micros(12_345), ..Default::default() },
+    }
+}
+
+fn names(folder: &Path) -> Vec<String> {
+    let mut names: Vec<_> =
+        fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+fn json_lines(path: PathBuf) -> SinkConfig {
+    SinkConfig::JsonLines { path }
+}
+
+fn refusal(config: &SinkConfig, streams: &[&str]) -> String {
+    let error = open(config, &context(streams)).err().expect("this cannot be opened");
+    let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
+    format!("{error}{cause}")
+}
+
+#[test]
+fn json_lines_begin_with_a_header_and_hold_a_frame_each() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("results.jsonl");
+    let mut sink = open(&json_lines(path.clone()), &context(&["a", "b"])).unwrap();
+    sink.write(&result("a", 0)).unwrap();
+    sink.write(&result("b", 3)).unwrap();
+    assert_eq!(names(folder.path()), [".results.jsonl.partial"], "nothing stands under the name before the end");
+    assert_eq!(sink.finish().unwrap().files, std::slice::from_ref(&path));
+    assert_eq!(names(folder.path()), ["results.jsonl"]);
+
+    let text = fs::read_to_string(path).unwrap();
+    let records: Vec<Record> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let [Record::Header(header), Record::Frame(first), Record::Frame(second)] = &records[..] else {
+        panic!("a header and two frames, not {records:?}")
+    };
+    assert_eq!((header.version, &header.streams[..]), (1, &["a".to_owned(), "b".to_owned()][..]));
+    assert_eq!((first.stream.as_str(), first.frame, first.pts_ms), ("a", 0, 0.0));
+    assert_eq!((second.stream.as_str(), second.frame, second.pts_ms), ("b", 3, 100.0));
+    assert_eq!(first.detections[0].bbox, [10.0, 20.13, 30.0, 40.5]);
+    assert_eq!(first.detections[0].label.as_deref(), Some("face"));
+    assert_eq!((first.detections[0].score, first.detections[0].landmarks[0]), (0.9877, [1.24, 2.0]));
+    assert_eq!((first.classifications[0].class, &first.classifications[0].label), (7, &None));
+    assert_eq!(first.timings_ms.inference, 12.345);
+    let segmentation = first.segmentation.as_ref().unwrap();
+    assert_eq!(segmentation.runs, [0, 2, 1, 3, 255, 1]);
+    assert_eq!(segmentation.shares[0].share, 0.5);
+    assert_eq!(second, &FrameRecord::from(&result("b", 3)));
+}
+
+/// The released form of version 1: a line that is written today must stay readable.
+#[test]
+fn a_line_of_version_1_reads_as_it_was_written() {
+    let line = concat!(
+        r#"{"kind":"frame","version":1,"stream":"b","frame":3,"pts_ms":100.0,"width":64,"height":48,"#,
+        r#""detections":[{"class":0,"label":"face","score":0.9877,"box":[10.0,20.13,30.0,40.5],"landmarks":[[1.24,2.0]]},"#,
+        r#"{"class":1,"label":"the \"plate\", of a car","score":0.9877,"box":[0.0,20.13,30.0,40.5],"landmarks":[[1.24,2.0]]}],"#,
+        r#""classifications":[{"class":7,"score":0.5}],"#,
+        r#""segmentation":{"width":3,"height":2,"area":[0.0,0.0,64.0,48.0],"#,
+        r#""shares":[{"class":1,"label":"the \"plate\", of a car","share":0.5},{"class":0,"label":"face","share":0.3333},"#,
+        r#"{"class":255,"share":0.1667}],"runs":[0,2,1,3,255,1]},"#,
+        r#""timings_ms":{"queued":0.0,"staging":0.0,"inference":12.345,"decoding":0.0,"drawing":0.0,"total":0.0}}"#,
+    );
+    let record = Record::Frame(FrameRecord::from(&result("b", 3)));
+    assert_eq!(serde_json::from_str::<Record>(line).unwrap(), record);
+    assert_eq!(serde_json::to_string(&record).unwrap(), line);
+}
+
+#[test]
+fn numbers_that_json_cannot_write_are_replaced() {
+    let mut result = result("a", 0);
+    result.prediction.detections[0].bbox = Rect::new(f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1.0);
+    let line = serde_json::to_string(&FrameRecord::from(&result)).unwrap();
+    assert!(!line.contains("null"), "{line}");
+}
+
+/// Compares a value with the part of JSON Schema that our schema uses.
+fn check(schema: &Value, root: &Value, value: &Value, at: &str) {
+    if let Some(reference) = schema["$ref"].as_str() {
+        return check(root.pointer(reference.trim_start_matches('#')).expect(reference), root, value, at);
+    }
+    if let Some(alternatives) = schema["oneOf"].as_array() {
+        let kind = &value["kind"];
+        let chosen: Vec<_> = alternatives
+            .iter()
+            .map(|alternative| root.pointer(alternative["$ref"].as_str().unwrap().trim_start_matches('#')).unwrap())
+            .filter(|alternative| alternative["properties"]["kind"]["const"] == *kind)
+            .collect();
+        assert_eq!(chosen.len(), 1, "{at}: one alternative is of kind {kind}");
+        return check(chosen[0], root, value, at);
+    }
+    if !schema["const"].is_null() {
+        assert_eq!(*value, schema["const"], "{at}");
+        return;
+    }
+    let right_type = match schema["type"].as_str().unwrap_or_else(|| panic!("{at}: the schema names a type")) {
+        "object" => value.is_object(),
+        "array" => value.is_array(),
+        "string" => value.is_string(),
+        "number" => value.is_number(),
+        "integer" => value.is_u64() || value.is_i64(),
+        other => panic!("{at}: the check does not know type {other}"),
+    };
+    assert!(right_type, "{at}: {value} is no {}", schema["type"]);
+    for (bound, holds) in [("minimum", f64::ge as fn(&f64, &f64) -> bool), ("maximum", f64::le)] {
+        if let Some(limit) = schema[bound].as_f64() {
+            assert!(holds(&value.as_f64().unwrap(), &limit), "{at}: {value} against {bound} {limit}");
+        }
+    }
+    if let Some(items) = value.as_array() {
+        assert!(schema["minItems"].as_u64().is_none_or(|least| items.len() as u64 >= least), "{at}: too few");
+        assert!(schema["maxItems"].as_u64().is_none_or(|most| items.len() as u64 <= most), "{at}: too many");
+        for (index, item) in items.iter().enumerate() {
+            check(&schema["items"], root, item, &format!("{at}[{index}]"));
+        }
+    }
+    if let Some(fields) = value.as_object() {
+        let known = schema["properties"].as_object().unwrap_or_else(|| panic!("{at}: the schema lists properties"));
+        for required in schema["required"].as_array().into_iter().flatten() {
+            assert!(fields.contains_key(required.as_str().unwrap()), "{at}: {required} is missing");
+        }
+        for (name, field) in fields {
+            let property = known.get(name).unwrap_or_else(|| panic!("{at}.{name} is not in the schema"));
+            check(property, root, field, &format!("{at}.{name}"));
+        }
+    }
+}
+
+#[test]
+fn every_line_holds_to_the_published_schema() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("schema/results-v1.schema.json");
+    let schema: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("results.jsonl");
+    let mut sink = open(&json_lines(path.clone()), &context(&["a"])).unwrap();
+    let bare = FrameResult { prediction: Prediction::default(), ..result("a", 1) };
+    let unlabelled = FrameResult { labels: [].into(), ..result("a", 2) };
+    for result in [result("a", 0), bare, unlabelled] {
+        sink.write(&result).unwrap();
+    }
+    sink.finish().unwrap();
+    let mut kinds = BTreeSet::new();
+    for (number, line) in fs::read_to_string(path).unwrap().lines().enumerate() {
+        let value: Value = serde_json::from_str(line).unwrap();
+        kinds.insert(value["kind"].as_str().unwrap().to_owned());
+        check(&schema, &schema, &value, &format!("line {}", number + 1));
+    }
+    assert_eq!(kinds.len(), 2);
+}
+
+#[test]
+fn each_stream_gets_its_file_where_the_path_says_so() {
+    let folder = TempDir::new().unwrap();
+    let config = json_lines(folder.path().join("{stream}.jsonl"));
+    let mut sink = open(&config, &context(&["door", "yard/north"])).unwrap();
+    sink.write(&result("yard/north", 0)).unwrap();
+    assert_eq!(sink.finish().unwrap().files.len(), 2);
+    assert_eq!(names(folder.path()), ["door.jsonl", "yard_north.jsonl"]);
+    assert_eq!(fs::read_to_string(folder.path().join("door.jsonl")).unwrap().lines().count(), 1);
+    assert_eq!(fs::read_to_string(folder.path().join("yard_north.jsonl")).unwrap().lines().count(), 2);
+    let text = refusal(&config, &["a/b", "a_b"]);
+    assert!(text.ends_with("two streams would write this file; put `{stream}` into its path"), "{text}");
+}
+
+#[test]
+fn a_stream_that_joins_later_gets_its_file_too() {
+    let folder = TempDir::new().unwrap();
+    let pictures = folder.path().join("{stream}");
+    for config in [
+        json_lines(folder.path().join("{stream}.jsonl")),
+        SinkConfig::Csv { path: folder.path().join("{stream}.csv") },
+        SinkConfig::Images { folder: pictures, format: ImageFormat::Jpeg, every: 1 },
+    ] {
+        let mut sink = open(&config, &context(&["a"])).unwrap();
+        sink.write(&result("b", 0)).unwrap();
+        assert_eq!(sink.finish().unwrap().files.len(), 2);
+    }
+    assert_eq!(names(folder.path()), ["a", "a.csv", "a.jsonl", "b", "b.csv", "b.jsonl"]);
+}
+
+#[test]
+fn a_sink_dropped_unfinished_leaves_what_was_there() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("results.jsonl");
+    fs::write(&path, "of yesterday").unwrap();
+    let mut sink = open(&json_lines(path.clone()), &context(&["a"])).unwrap();
+    sink.write(&result("a", 0)).unwrap();
+    assert_eq!(fs::read_to_string(&path).unwrap(), "of yesterday");
+    drop(sink);
+    assert_eq!(names(folder.path()), ["results.jsonl"]);
+    assert_eq!(fs::read_to_string(&path).unwrap(), "of yesterday");
+    open(&json_lines(path.clone()), &context(&["a"])).unwrap().finish().unwrap();
+    assert!(fs::read_to_string(&path).unwrap().starts_with("{\"kind\":\"header\""));
+}
+
+#[test]
+fn a_symbolic_link_stays_and_its_file_is_replaced() {
+    let folder = TempDir::new().unwrap();
+    let (file, link) = (folder.path().join("file.jsonl"), folder.path().join("link.jsonl"));
+    fs::write(&file, "old").unwrap();
+    std::os::unix::fs::symlink(&file, &link).unwrap();
+    open(&json_lines(link.clone()), &context(&["a"])).unwrap().finish().unwrap();
+    assert!(link.is_symlink());
+    assert!(fs::read_to_string(&file).unwrap().starts_with('{'));
+}
+
+#[test]
+fn what_cannot_be_written_is_refused_before_the_first_frame() {
+    let folder = TempDir::new().unwrap();
+    let missing = folder.path().join("no/results.jsonl");
+    let text = refusal(&json_lines(missing.clone()), &["a"]);
+    let expected = folder.path().join("no").display().to_string();
+    assert_eq!(text, format!("cannot write `{}`: there is no folder `{expected}`", missing.display()));
+    let text = refusal(&json_lines(folder.path().to_path_buf()), &["a"]);
+    assert!(text.ends_with("this is a folder, not a file"), "{text}");
+    let file = folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    for config in [
+        SinkConfig::Csv { path: file.join("results.csv") },
+        SinkConfig::Images { folder: file.clone(), format: ImageFormat::Png, every: 1 },
+        // Nobody, root included, makes files in /proc.
+        json_lines("/proc/results.jsonl".into()),
+        SinkConfig::Images { folder: "/proc".into(), format: ImageFormat::Png, every: 1 },
+    ] {
+        assert!(refusal(&config, &["a"]).starts_with("cannot write `"), "{config:?}");
+    }
+    assert_eq!(names(folder.path()), ["file"]);
+}
+
+#[test]
+fn a_full_disk_is_named_with_its_file() {
+    // The header already does not fit on this device.
+    let text = refusal(&json_lines("/dev/full".into()), &["a"]);
+    assert_eq!(text, "cannot write `/dev/full`: No space left on device (os error 28)");
+}
+
+#[test]
+fn a_device_is_written_in_place() {
+    let mut sink = open(&json_lines("/dev/null".into()), &context(&["a"])).unwrap();
+    sink.write(&result("a", 0)).unwrap();
+    assert_eq!(sink.finish().unwrap().files, [PathBuf::from("/dev/null")]);
+    assert!(!fs::metadata("/dev/null").unwrap().is_file());
+}
+
+#[test]
+fn csv_has_a_row_for_each_thing_found() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("results.csv");
+    let mut sink = open(&SinkConfig::Csv { path: path.clone() }, &context(&["a"])).unwrap();
+    sink.write(&result("a", 3)).unwrap();
+    sink.write(&FrameResult { prediction: Prediction::default(), ..result("a", 4) }).unwrap();
+    sink.finish().unwrap();
+    let expected = "stream,frame,pts_ms,kind,class,label,score,x,y,width,height\n\
+        a,3,100,detection,0,face,0.9877,10,20.13,30,40.5\n\
+        a,3,100,detection,1,\"the \"\"plate\"\", of a car\",0.9877,0,20.13,30,40.5\n\
+        a,3,100,classification,7,,0.5,,,,\n\
+        a,3,100,segment,1,\"the \"\"plate\"\", of a car\",0.5,,,,\n\
+        a,3,100,segment,0,face,0.3333,,,,\n\
+        a,3,100,segment,255,,0.1667,,,,\n";
+    assert_eq!(fs::read_to_string(path).unwrap(), expected);
+}
+
+#[test]
+fn every_nth_picture_of_each_stream_becomes_a_file() {
+    let folder = TempDir::new().unwrap();
+    let pictures = folder.path().join("pictures");
+    for (format, extension) in [(ImageFormat::Jpeg, "jpg"), (ImageFormat::Png, "png")] {
+        let config = SinkConfig::Images { folder: pictures.clone(), format, every: 2 };
+        let mut sink = open(&config, &context(&["a", "b"])).unwrap();
+        for sequence in 0..4 {
+            sink.write(&result("a", sequence)).unwrap();
+        }
+        sink.write(&result("b", 9)).unwrap();
+        assert_eq!(sink.finish().unwrap().files, std::slice::from_ref(&pictures));
+        for name in ["a-000000", "a-000002", "b-000009"] {
+            let picture = image::open(pictures.join(format!("{name}.{extension}"))).unwrap();
+            assert_eq!((picture.width(), picture.height()), (64, 48));
+        }
+    }
+    assert_eq!(names(&pictures).len(), 6);
+}
+
+#[test]
+fn a_preview_without_a_server_is_refused() {
+    let text = refusal(&SinkConfig::Preview { quality: 80, fps_max: 10 }, &["a"]);
+    assert!(text.ends_with("a preview needs the pipeline's HTTP address"), "{text}");
+}
