@@ -1,6 +1,7 @@
 //! Tensors as they cross crate borders: dense, row-major, borrowed or owned.
 
 use std::fmt;
+use std::ops::Range;
 
 use half::f16;
 use serde::{Deserialize, Serialize};
@@ -132,6 +133,13 @@ macro_rules! tensor_types {
         #[derive(Clone, Debug, PartialEq)]
         pub enum TensorData { $($variant(Vec<$element>)),* }
 
+        impl<'a> TensorSlice<'a> {
+            /// Some of the elements; panics past the end, as slices do.
+            pub fn range(self, range: Range<usize>) -> Self {
+                match self { $(Self::$variant(data) => TensorSlice::$variant(&data[range])),* }
+            }
+        }
+
         impl TensorSlice<'_> {
             pub fn dtype(&self) -> DType {
                 match self { $(Self::$variant(_) => DType::$variant),* }
@@ -157,6 +165,21 @@ macro_rules! tensor_types {
 
             pub fn as_slice(&self) -> TensorSlice<'_> {
                 match self { $(Self::$variant(data) => TensorSlice::$variant(data)),* }
+            }
+
+            /// Overwrites elements from `start` on; panics where the types differ or past the end.
+            pub fn write(&mut self, start: usize, source: TensorSlice<'_>) {
+                match (self, source) {
+                    $((Self::$variant(data), TensorSlice::$variant(source)) => {
+                        data[start..start + source.len()].copy_from_slice(source)
+                    })*
+                    (data, source) => panic!("{} does not go into {}", source.dtype(), data.as_slice().dtype()),
+                }
+            }
+
+            /// Sets elements to zero; panics past the end.
+            pub fn zero(&mut self, range: Range<usize>) {
+                match self { $(Self::$variant(data) => data[range].fill(<$element>::default())),* }
             }
         }
 

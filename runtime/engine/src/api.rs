@@ -1,11 +1,14 @@
 //! The three traits, and what passes through them.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use revoada_core::{DType, Frame, FrameError, ImageTransform, Placement, Rect, TensorError, TensorRef, TensorSpec};
+use revoada_bundle::onnx::OnnxError;
+use revoada_core::{
+    DType, Frame, ImageTransform, MemoryKind, Placement, Rect, Size, TensorError, TensorRef, TensorSpec,
+};
 use thiserror::Error;
 
 /// Loads engines. One instance per process and kind.
@@ -27,20 +30,29 @@ pub trait Backend: Send + Sync {
 
 /// A loaded model: immutable, shared, from which every thread opens its own session.
 pub trait Engine: Send + Sync {
+    /// What the model declares; the same whichever backend loaded it.
     fn inputs(&self) -> &[TensorSpec];
     fn outputs(&self) -> &[TensorSpec];
 
     /// Opens a session with buffers for `shapes`; refuses shapes that the inputs do not accept,
-    /// inputs that do not exist and dimensions left open.
+    /// inputs that do not exist and dimensions left open. The session keeps the model alive after
+    /// the engine is dropped.
     fn session(&self, shapes: &Shapes) -> Result<Box<dyn Session>, EngineError>;
 }
 
-/// One thread's execution state. Dimension 0 of every input is the batch: a session is opened with
-/// its largest batch, and each `submit` says how many rows are filled.
+/// One thread's execution state: buffers for every input, and the latest answers.
+///
+/// An input is filled row by row, dimension 0 being the batch, or whole:
+/// - where dimension 0 is open, a session is opened with its largest batch and each `submit` runs as
+///   many rows as it is told;
+/// - where no dimension 0 is open, four-dimensional inputs have a fixed batch: all its rows run,
+///   those that are not filled hold zeros;
+/// - every other input (a threshold, a size) has no batch and is always run whole.
 pub trait Session: Send {
-    /// Records that `region` of a picture goes into `row` of input `input`; the pixels move in
-    /// `submit`. Returns where the region will lie, for decoding. The input must have a picture's
-    /// shape: four dimensions, the transform's layout, size and channels, and f32, f16 or u8.
+    /// Records that `region` of a picture, cut at its borders, goes into `row` of input `input`; the
+    /// pixels move in `submit`, which also forgets the record. Recording a row again replaces it.
+    /// Returns where the region will lie, for decoding. The input must have a picture's shape: four
+    /// dimensions, the transform's layout, size and channels, and f32, f16 or u8.
     fn stage(
         &mut self,
         input: usize,
@@ -50,14 +62,17 @@ pub trait Session: Send {
         transform: &ImageTransform,
     ) -> Result<Placement, EngineError>;
 
-    /// Copies a whole tensor into an input; it may have fewer rows than the session's largest batch.
+    /// Copies a tensor into an input, in place of whatever was set or recorded there. It stays until
+    /// it is replaced. Where the input has a batch, the tensor may have fewer rows than the session.
     fn set_input(&mut self, input: usize, tensor: TensorRef<'_>) -> Result<(), EngineError>;
 
-    /// One staging pass over the recorded pictures, then inference over the first `rows` rows.
-    /// Where the model's batch is fixed, all its rows run and the outputs hold all of them.
+    /// One staging pass over the recorded pictures, then inference over the first `rows` rows, each
+    /// of which must be filled. Where the model's batch is fixed, all its rows run and the outputs
+    /// hold all of them.
     fn submit(&mut self, rows: usize) -> Result<(), EngineError>;
 
-    /// The answers to the latest `submit`; refused where there was none.
+    /// The answers to the latest `submit`; refused where there was none or it failed. May be asked
+    /// again, with the same answer.
     fn wait(&mut self) -> Result<Outputs<'_>, EngineError>;
 }
 
@@ -70,14 +85,26 @@ pub enum ModelSource<'a> {
     Bytes(&'a [u8]),
 }
 
-#[derive(Clone, Debug, Default)]
+/// How an engine is loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoadOptions {
-    /// Threads inside one inference; `None` is one per core, as the backend counts them.
+    /// Threads inside one inference; `None` shares the cores of this process among the inferences
+    /// that may run at once.
     pub threads: Option<usize>,
+    /// Inferences of this engine that may run at once, whichever sessions ask for them; the next one
+    /// waits. Staging never waits. A backend may hold one copy of the weights for each.
+    pub concurrent_max: usize,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self { threads: None, concurrent_max: 1 }
+    }
 }
 
 /// The shape of every input of a session, by name, largest batch included. Inputs left out take
-/// their declared shape with every dynamic leading dimension set to `rows_max`.
+/// their declared shape, an open dimension 0 being `rows_max`; dimensions of the same name are
+/// equal, so that one input given by name can settle the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shapes {
     /// The largest batch.
@@ -133,37 +160,50 @@ pub enum EngineError {
     Unavailable { backend: &'static str, reason: String },
     #[error("there is no backend `{name}`; choose one of {known}")]
     UnknownBackend { name: String, known: String },
-    #[error("cannot read model `{path}`")]
-    Read {
-        path: PathBuf,
-        #[source]
-        source: std::io::Error,
-    },
+    /// Unreadable, truncated, no ONNX at all, or declaring what cannot be passed.
+    #[error(transparent)]
+    Onnx(#[from] OnnxError),
     /// The backend refused the model; `reason` names the node where there is one.
     #[error("{backend} cannot load {model}: {reason}")]
     Load { backend: &'static str, model: String, reason: String },
-    #[error("input `{input}` is {dtype}, which {backend} does not take")]
-    DType { backend: &'static str, input: String, dtype: String },
+    #[error("{backend} cannot load {model}: operator `{operator}` is not supported{}", used_by(.node.as_deref()))]
+    UnsupportedOperator { backend: &'static str, model: String, operator: String, node: Option<String> },
+    #[error("tensor `{tensor}` is {dtype}, which {backend} does not take")]
+    DType { backend: &'static str, tensor: String, dtype: String },
+    #[error("{backend} cannot read pictures from {kind:?} memory")]
+    Memory { backend: &'static str, kind: MemoryKind },
     #[error("there is no input {input}; the model has {count}")]
     NoSuchInput { input: String, count: usize },
+    #[error("dimension `{dim}` of input `{spec}` is open; say how large it is")]
+    OpenDim { spec: String, dim: String },
     #[error("input `{spec}` cannot take a tensor of shape {shape:?}")]
     Shape { spec: String, shape: Vec<usize> },
+    #[error("input `{spec}` of shape {shape:?} is larger than {bytes_max} bytes")]
+    TooLarge { spec: String, shape: Vec<usize>, bytes_max: usize },
+    #[error("input `{spec}` has a fixed batch, which {rows_max} rows do not fit")]
+    FixedBatch { spec: String, rows_max: usize },
     #[error("input `{input}` takes {expected}, not {got}")]
     InputType { input: String, expected: DType, got: DType },
-    #[error("input `{spec}` is not a picture for this transform: {reason}")]
+    #[error("input `{spec}` cannot take a picture: {reason}")]
     NotAPicture { spec: String, reason: String },
-    #[error("row {row} is outside the session's batch of {rows_max}")]
-    Row { row: usize, rows_max: usize },
-    #[error("input `{input}` was not filled before inference")]
-    Unfilled { input: String },
-    #[error("region {region} does not meet the {size} picture")]
-    Region { region: String, size: String },
+    #[error("the model has no input for pictures (four dimensions of f32, f16 or u8), only {inputs}")]
+    NoPictureInput { inputs: String },
+    #[error("row {row} is outside the batch of {rows}")]
+    Row { row: usize, rows: usize },
+    #[error("a batch of {rows} rows cannot be run; this session takes 1 to {rows_max}")]
+    Batch { rows: usize, rows_max: usize },
+    #[error("row {row} of input `{input}` was not filled before inference")]
+    Unfilled { input: String, row: usize },
+    #[error("a region of {}×{} at ({}, {}) does not meet the {size} picture", .region.width, .region.height, .region.x, .region.y)]
+    Region { region: Rect, size: Size },
     #[error("nothing was submitted to this session")]
     NothingSubmitted,
     #[error("{backend} failed during inference: {reason}")]
     Run { backend: &'static str, reason: String },
     #[error(transparent)]
     Tensor(#[from] TensorError),
-    #[error(transparent)]
-    Frame(#[from] FrameError),
+}
+
+fn used_by(node: Option<&str>) -> String {
+    node.map(|node| format!(", used by node `{node}`")).unwrap_or_default()
 }

@@ -10,8 +10,10 @@
 
 mod api;
 mod backend;
+mod picture;
 mod stage;
 
 pub use api::{Backend, Engine, EngineError, LoadOptions, ModelSource, Outputs, Session, Shapes, Surface, Timings};
-pub use backend::{BackendChoice, Selected, backends, select};
+pub use backend::{BackendChoice, BackendOptions, OnnxRuntime, Rten, Selected, backends, library_candidates, select};
+pub use picture::{PictureInput, picture_input};
 pub use stage::{StageTarget, stage_into};

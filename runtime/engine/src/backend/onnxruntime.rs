@@ -1,0 +1,248 @@
+//! ONNX Runtime, through its shared library.
+//!
+//! The library is looked for when the backend is first used, so that a program starts without it.
+//! An engine holds `concurrent_max` networks (ONNX Runtime's sessions, each with its own copy of the
+//! rewritten weights, its memory arena and its threads); all of our sessions share them, so that two
+//! sessions may stage and infer at the same time on one network. Inputs are read in place from the
+//! session's buffers, and outputs are read in place from the network's arena.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use ort::session::{Session as Network, SessionInputValue};
+use ort::value::{DynValue, Outlet, TensorElementType, TensorRef as OrtTensorRef, ValueType};
+use revoada_core::{DType, Dim, Frame, ImageTransform, Placement, Rect, TensorRef, TensorSlice, TensorSpec};
+
+use self::library::Library;
+use super::inputs::Inputs;
+use super::lending::Lending;
+use super::threads_each;
+use crate::{Backend, Engine, EngineError, LoadOptions, ModelSource, Outputs, Session, Shapes, Surface, Timings};
+
+mod library;
+mod load_error;
+
+pub use library::library_candidates;
+
+const NAME: &str = "onnxruntime";
+
+/// The backend; cheap until it is used.
+pub struct OnnxRuntime {
+    candidates: Vec<PathBuf>,
+}
+
+impl OnnxRuntime {
+    /// Will open the first library of `candidates` that can be opened; see [`library_candidates`].
+    pub fn new(candidates: Vec<PathBuf>) -> Self {
+        Self { candidates }
+    }
+
+    fn library(&self) -> Result<Library, EngineError> {
+        library::open(&self.candidates)
+    }
+}
+
+impl Backend for OnnxRuntime {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn version(&self) -> Result<String, EngineError> {
+        Ok(format!("ONNX Runtime {}", library_version(&self.library()?)))
+    }
+
+    fn check(&self) -> Result<(), EngineError> {
+        self.library().map(drop)
+    }
+
+    fn load(&self, source: ModelSource<'_>, options: &LoadOptions) -> Result<Arc<dyn Engine>, EngineError> {
+        let library = self.library()?;
+        let threads = threads_each(options);
+        let networks = (0..options.concurrent_max.max(1))
+            .map(|_| load_network(&library, source, threads))
+            .collect::<Result<Vec<_>, _>>()?;
+        let specs = |outlets: &[Outlet]| outlets.iter().map(tensor_spec).collect::<Result<Vec<_>, _>>();
+        Ok(Arc::new(OrtEngine {
+            inputs: specs(networks[0].inputs())?,
+            outputs: specs(networks[0].outputs())?,
+            networks: Arc::new(Lending::new(networks)),
+        }))
+    }
+
+    fn import(&self, frame: &Arc<Frame>) -> Result<Surface, EngineError> {
+        super::import_host(NAME, frame)
+    }
+}
+
+fn load_network(library: &Library, source: ModelSource<'_>, threads: usize) -> Result<Network, EngineError> {
+    let refuse = |error: ort::Error| load_error::explain(source, error.message());
+    let builder = || -> Result<_, ort::Error> {
+        Ok(Network::builder(&library.environment)?
+            .with_intra_threads(threads)?
+            .with_inter_threads(1)?
+            // Threads that wait for work by spinning would take the cores that decode the next frames.
+            .with_intra_op_spinning(false)?)
+    };
+    let mut builder = builder().map_err(refuse)?;
+    match source {
+        ModelSource::File(path) => builder.commit_from_file(path),
+        ModelSource::Bytes(bytes) => builder.commit_from_memory(bytes),
+    }
+    .map_err(refuse)
+}
+
+/// The build's release tag, else what the file is called; there is no other way to ask through `ort`.
+fn library_version(library: &Library) -> String {
+    let tag = ort::info().split_once("git-branch=rel-").map(|(_, rest)| {
+        rest.chars().take_while(|letter| letter.is_ascii_digit() || *letter == '.').collect::<String>()
+    });
+    tag.filter(|tag| !tag.is_empty()).unwrap_or_else(|| {
+        let file = library.path.canonicalize().unwrap_or_else(|_| library.path.clone());
+        format!("from `{}`", file.display())
+    })
+}
+
+fn tensor_spec(outlet: &Outlet) -> Result<TensorSpec, EngineError> {
+    let refuse = |dtype: String| EngineError::DType { backend: NAME, tensor: outlet.name().to_owned(), dtype };
+    let ValueType::Tensor { ty, shape, dimension_symbols } = outlet.dtype() else {
+        return Err(refuse(outlet.dtype().to_string()));
+    };
+    let dtype = match ty {
+        TensorElementType::Float32 => DType::F32,
+        TensorElementType::Float16 => DType::F16,
+        TensorElementType::Uint8 => DType::U8,
+        TensorElementType::Int8 => DType::I8,
+        TensorElementType::Int32 => DType::I32,
+        TensorElementType::Int64 => DType::I64,
+        TensorElementType::Bool => DType::Bool,
+        other => return Err(refuse(other.to_string())),
+    };
+    let dims = shape.iter().zip(dimension_symbols.iter()).map(|(size, symbol)| match usize::try_from(*size) {
+        Ok(size) => Dim::Fixed(size),
+        Err(_) if symbol.is_empty() => Dim::Dynamic("?".to_owned()),
+        Err(_) => Dim::Dynamic(symbol.clone()),
+    });
+    Ok(TensorSpec { name: outlet.name().to_owned(), dtype, dims: dims.collect() })
+}
+
+struct OrtEngine {
+    inputs: Vec<TensorSpec>,
+    outputs: Vec<TensorSpec>,
+    /// The `ort` crate does not let one network run on two threads at once, though ONNX Runtime says
+    /// that it could.
+    networks: Arc<Lending<Network>>,
+}
+
+impl Engine for OrtEngine {
+    fn inputs(&self) -> &[TensorSpec] {
+        &self.inputs
+    }
+
+    fn outputs(&self) -> &[TensorSpec] {
+        &self.outputs
+    }
+
+    fn session(&self, shapes: &Shapes) -> Result<Box<dyn Session>, EngineError> {
+        Ok(Box::new(OrtSession {
+            inputs: Inputs::new(&self.inputs, shapes)?,
+            networks: Arc::clone(&self.networks),
+            answer: None,
+            shapes: vec![Vec::new(); self.outputs.len()],
+        }))
+    }
+}
+
+struct OrtSession {
+    inputs: Inputs,
+    networks: Arc<Lending<Network>>,
+    answer: Option<Answer>,
+    /// Of the answer's tensors; kept apart so that their memory is used again.
+    shapes: Vec<Vec<usize>>,
+}
+
+struct Answer {
+    values: Vec<DynValue>,
+    timings: Timings,
+}
+
+impl Session for OrtSession {
+    fn stage(
+        &mut self,
+        input: usize,
+        row: usize,
+        surface: &Surface,
+        region: Rect,
+        transform: &ImageTransform,
+    ) -> Result<Placement, EngineError> {
+        self.inputs.stage(input, row, surface, region, transform)
+    }
+
+    fn set_input(&mut self, input: usize, tensor: TensorRef<'_>) -> Result<(), EngineError> {
+        self.inputs.set(input, tensor)
+    }
+
+    fn submit(&mut self, rows: usize) -> Result<(), EngineError> {
+        // Given back first, so that the arena has the memory for the coming answer.
+        self.answer = None;
+        let staging = self.inputs.prepare(rows)?;
+        let mut feed = Vec::new();
+        for input in self.inputs.tensors() {
+            let (spec, tensor) = input?;
+            feed.push((spec.name.as_str(), input_value(tensor).map_err(run_error)?));
+        }
+        let mut network = self.networks.lend();
+        let started = Instant::now();
+        let outputs = network.run(feed).map_err(run_error)?;
+        let values: Vec<DynValue> = outputs.into_iter().map(|(_, value)| value).collect();
+        let inference = started.elapsed();
+        drop(network);
+        for (shape, value) in self.shapes.iter_mut().zip(&values) {
+            shape.clear();
+            // Sizes of a tensor in memory are never negative.
+            shape.extend(value.shape().iter().map(|size| usize::try_from(*size).unwrap_or(0)));
+        }
+        self.answer = Some(Answer { values, timings: Timings { staging, inference } });
+        Ok(())
+    }
+
+    fn wait(&mut self) -> Result<Outputs<'_>, EngineError> {
+        let Answer { values, timings } = self.answer.as_ref().ok_or(EngineError::NothingSubmitted)?;
+        let tensors = values
+            .iter()
+            .zip(&self.shapes)
+            .map(|(value, shape)| Ok(TensorRef::new(shape, output_slice(value).map_err(run_error)?)?))
+            .collect::<Result<_, EngineError>>()?;
+        Ok(Outputs { tensors, timings: *timings })
+    }
+}
+
+fn input_value<'a>(tensor: TensorRef<'a>) -> Result<SessionInputValue<'a>, ort::Error> {
+    let shape = tensor.shape();
+    Ok(match tensor.data() {
+        TensorSlice::F32(data) => OrtTensorRef::from_array_view((shape, data))?.into(),
+        TensorSlice::F16(data) => OrtTensorRef::from_array_view((shape, data))?.into(),
+        TensorSlice::U8(data) => OrtTensorRef::from_array_view((shape, data))?.into(),
+        TensorSlice::I8(data) => OrtTensorRef::from_array_view((shape, data))?.into(),
+        TensorSlice::I32(data) => OrtTensorRef::from_array_view((shape, data))?.into(),
+        TensorSlice::I64(data) => OrtTensorRef::from_array_view((shape, data))?.into(),
+        TensorSlice::Bool(data) => OrtTensorRef::from_array_view((shape, data))?.into(),
+    })
+}
+
+fn output_slice(value: &DynValue) -> Result<TensorSlice<'_>, ort::Error> {
+    Ok(match value.data_type() {
+        TensorElementType::Float16 => TensorSlice::F16(value.try_extract_tensor()?.1),
+        TensorElementType::Uint8 => TensorSlice::U8(value.try_extract_tensor()?.1),
+        TensorElementType::Int8 => TensorSlice::I8(value.try_extract_tensor()?.1),
+        TensorElementType::Int32 => TensorSlice::I32(value.try_extract_tensor()?.1),
+        TensorElementType::Int64 => TensorSlice::I64(value.try_extract_tensor()?.1),
+        TensorElementType::Bool => TensorSlice::Bool(value.try_extract_tensor()?.1),
+        // Whatever else it is, the crate says so in its error.
+        _ => TensorSlice::F32(value.try_extract_tensor()?.1),
+    })
+}
+
+fn run_error(error: ort::Error) -> EngineError {
+    EngineError::Run { backend: NAME, reason: error.message().to_owned() }
+}
