@@ -21,6 +21,11 @@ pub enum Pull {
 pub trait Source: Send {
     /// The next frame, waiting at most `timeout`. After `End` or an error there is nothing more.
     fn pull(&mut self, timeout: Duration) -> Result<Pull, SourceError>;
+
+    /// How many whole pictures were copied so far on their way from the decoder's memory.
+    fn copies(&self) -> u64 {
+        0
+    }
 }
 
 /// Why a stream ended early. `Lost` may come back: the caller reconnects with back-off.
