@@ -8,7 +8,7 @@ use revoada_core::{
     DType, Dim, ImageTransform, Layout, Placement, Rect, TensorData, TensorError, TensorRef, TensorSpec,
 };
 
-use crate::{EngineError, Shapes, StageTarget, Surface, stage_into};
+use crate::{EngineError, Shapes, StageTarget, Stager, Surface};
 
 /// More than any batch of pictures that a machine of this kind would hold: a larger input is a
 /// mistake in the model or in the shapes, and would end the process rather than fail.
@@ -61,6 +61,7 @@ struct Input {
 /// The inputs of one session.
 pub(super) struct Inputs {
     inputs: Vec<Input>,
+    stager: Stager,
     rows_max: usize,
 }
 
@@ -82,7 +83,7 @@ impl Inputs {
             .zip(resolved)
             .map(|(spec, shape)| Input::new(spec, shape, shapes.rows_max, open))
             .collect::<Result<_, _>>()?;
-        Ok(Self { inputs, rows_max: shapes.rows_max })
+        Ok(Self { inputs, stager: Stager::new(), rows_max: shapes.rows_max })
     }
 
     /// See [`crate::Session::stage`].
@@ -152,7 +153,7 @@ impl Inputs {
         let result = self.check_filled(rows);
         for input in &mut self.inputs {
             if result.is_ok() {
-                input.stage_recorded(rows);
+                input.stage_recorded(&mut self.stager, rows);
             }
             input.forget_recorded();
         }
@@ -259,7 +260,7 @@ impl Input {
         self.states[rows].fill(state);
     }
 
-    fn stage_recorded(&mut self, rows: usize) {
+    fn stage_recorded(&mut self, stager: &mut Stager, rows: usize) {
         for Recorded { row, surface, placement, transform } in &self.recorded {
             let elements = row * self.row_elements..(row + 1) * self.row_elements;
             let target = match &mut self.data {
@@ -268,7 +269,7 @@ impl Input {
                 TensorData::U8(data) => StageTarget::U8(&mut data[elements]),
                 other => unreachable!("`stage` refuses {} inputs", other.as_slice().dtype()),
             };
-            stage_into(&surface.frame().view(), placement, transform, target);
+            stager.stage(&surface.frame().view(), placement, transform, target);
         }
         match self.rows {
             Rows::Open => self.shape_run[0] = rows,

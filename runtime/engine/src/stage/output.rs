@@ -1,0 +1,188 @@
+//! Where channels go: into a tensor of any element type and layout, padding included.
+
+use std::ops::Range;
+
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use revoada_core::{Fit, ImageTransform, Layout, Placement, Size};
+
+/// The part of the network's input that shows the picture, in whole pixels.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Window {
+    x: usize,
+    y: usize,
+    pub(super) size: Size,
+}
+
+impl Window {
+    pub(super) fn new(placement: &Placement, network: Size) -> Self {
+        let target = placement.target;
+        // The cast saturates, so that not even a placement without a number in it can reach outside.
+        let edge = |position: f32, limit: usize| (position.ceil() as usize).min(limit);
+        let (x, y) = (edge(target.x, network.width), edge(target.y, network.height));
+        let (right, bottom) = (edge(target.right(), network.width), edge(target.bottom(), network.height));
+        Self { x, y, size: Size::new(right.saturating_sub(x), bottom.saturating_sub(y)) }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.size.width == 0 || self.size.height == 0
+    }
+
+    pub(super) fn columns(&self) -> Range<usize> {
+        self.x..self.x + self.size.width
+    }
+
+    pub(super) fn rows(&self) -> Range<usize> {
+        self.y..self.y + self.size.height
+    }
+}
+
+/// An element type that pictures are staged into.
+pub(super) trait Sample: Copy + Default {
+    fn convert(from: &[f32], to: &mut [Self]);
+
+    /// The same memory, where the element is `f32` itself and needs no conversion.
+    fn as_f32(row: &mut [Self]) -> Option<&mut [f32]>;
+}
+
+impl Sample for f32 {
+    fn convert(from: &[f32], to: &mut [Self]) {
+        to.copy_from_slice(from);
+    }
+
+    fn as_f32(row: &mut [Self]) -> Option<&mut [f32]> {
+        Some(row)
+    }
+}
+
+impl Sample for f16 {
+    fn convert(from: &[f32], to: &mut [Self]) {
+        to.convert_from_f32_slice(from);
+    }
+
+    fn as_f32(_: &mut [Self]) -> Option<&mut [f32]> {
+        None
+    }
+}
+
+impl Sample for u8 {
+    fn convert(from: &[f32], to: &mut [Self]) {
+        for (to, from) in to.iter_mut().zip(from) {
+            // The cast truncates and saturates.
+            *to = (from + 0.5) as u8;
+        }
+    }
+
+    fn as_f32(_: &mut [Self]) -> Option<&mut [f32]> {
+        None
+    }
+}
+
+/// Writes `(fill − mean) · scale` around the window.
+pub(super) fn pad<T: Sample>(target: &mut [T], window: &Window, transform: &ImageTransform) {
+    let Size { width, height } = transform.size;
+    if window.size == transform.size || width == 0 || height == 0 {
+        return;
+    }
+    let fill = match transform.fit {
+        Fit::Letterbox { fill, .. } => fill,
+        Fit::Stretch | Fit::CenterCrop => 0.0,
+    };
+    let channels: [f32; 3] = std::array::from_fn(|channel| (fill - transform.mean[channel]) * transform.scale[channel]);
+    let mut values = [T::default(); 3];
+    T::convert(&channels, &mut values);
+    let segments = |y: usize| {
+        if window.rows().contains(&y) {
+            [0..window.columns().start, window.columns().end..width]
+        } else {
+            [0..width, width..width]
+        }
+    };
+    match transform.layout {
+        Layout::Nchw => {
+            for (plane, value) in target.chunks_exact_mut(width * height).zip(values) {
+                for (y, row) in plane.chunks_exact_mut(width).enumerate() {
+                    for segment in segments(y) {
+                        row[segment].fill(value);
+                    }
+                }
+            }
+        }
+        Layout::Nhwc => {
+            let count = transform.channels.channels();
+            for (y, row) in target.chunks_exact_mut(width * count).enumerate() {
+                for segment in segments(y) {
+                    for pixel in row[segment.start * count..segment.end * count].chunks_exact_mut(count) {
+                        pixel.copy_from_slice(&values[..count]);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Rows on their way to a target that is not planar `f32`.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    planar: Vec<f32>,
+    interleaved: Vec<f32>,
+}
+
+impl Scratch {
+    pub(super) fn resize(&mut self, len: usize) {
+        self.planar.resize(len, 0.0);
+        self.interleaved.resize(len, 0.0);
+    }
+}
+
+/// Writes row `y` of the window, whose `C` channels `produce` computes, straight into the target
+/// where that is planar `f32`.
+pub(super) fn write_row<const C: usize, T: Sample>(
+    target: &mut [T],
+    window: &Window,
+    transform: &ImageTransform,
+    y: usize,
+    scratch: &mut Scratch,
+    produce: impl FnOnce([&mut [f32]; C]),
+) {
+    let Size { width, height } = transform.size;
+    let Scratch { planar, interleaved } = scratch;
+    let start = (window.y + y) * width + window.x;
+    match transform.layout {
+        Layout::Nchw => {
+            let row = start..start + window.size.width;
+            if let Some(target) = T::as_f32(target) {
+                let mut planes = target.chunks_exact_mut(width * height);
+                return produce(split(|| &mut planes.next().expect("the target has `C` planes")[row.clone()]));
+            }
+            let mut channels = planar.chunks_exact_mut(window.size.width);
+            produce(split(|| channels.next().expect("the scratch row has `C` parts")));
+            let channels = planar.chunks_exact(window.size.width);
+            for (plane, channel) in target.chunks_exact_mut(width * height).zip(channels) {
+                T::convert(channel, &mut plane[row.clone()]);
+            }
+        }
+        Layout::Nhwc => {
+            let mut channels = planar.chunks_exact_mut(window.size.width);
+            produce(split(|| channels.next().expect("the scratch row has `C` parts")));
+            let target = &mut target[start * C..][..window.size.width * C];
+            if let Some(target) = T::as_f32(target) {
+                return interleave::<C>(planar, target);
+            }
+            interleave::<C>(planar, interleaved);
+            T::convert(interleaved, target);
+        }
+    }
+}
+
+fn split<'a, const C: usize>(mut next: impl FnMut() -> &'a mut [f32]) -> [&'a mut [f32]; C] {
+    std::array::from_fn(|_| next())
+}
+
+fn interleave<const C: usize>(planar: &[f32], target: &mut [f32]) {
+    let mut channels = planar.chunks_exact(planar.len() / C);
+    let channels: [&[f32]; C] = std::array::from_fn(|_| channels.next().expect("`planar` has `C` parts"));
+    for (x, pixel) in target.as_chunks_mut::<C>().0.iter_mut().enumerate() {
+        *pixel = channels.map(|channel| channel[x]);
+    }
+}
