@@ -135,6 +135,19 @@ impl Document {
         merge(&mut self.root, values.as_table());
     }
 
+    /// Lays values over every table of the array `key`, under the same origin as
+    /// [`Document::overlay`]; call it after that.
+    pub fn overlay_each(&mut self, key: &str, values: &DocumentMut) {
+        match self.root.get_mut(key) {
+            Some(Item::ArrayOfTables(tables)) => tables.iter_mut().for_each(|table| merge(table, values.as_table())),
+            Some(Item::Value(toml_edit::Value::Array(array))) => {
+                let tables = array.iter_mut().filter_map(|value| value.as_inline_table_mut());
+                tables.for_each(|table| merge(table, values.as_table()));
+            }
+            _ => {}
+        }
+    }
+
     pub fn root(&self) -> Table<'_> {
         Table::open(self, &self.root, String::new(), None)
     }
@@ -353,6 +366,23 @@ mod tests {
             command line: s[1].z: expected an integer, got the string `no`\n\
             command line: a.w: unknown key, choose from `x`, `y`";
         assert_eq!(document.finish().unwrap_err().to_string(), expected);
+    }
+
+    #[test]
+    fn an_overlay_of_each_table_leaves_the_rest_of_it_alone() {
+        for text in ["[[s]]\nz = 1\nk = 5\n[[s]]\n", "s = [{ z = 1, k = 5 }, {}]\n"] {
+            let mut document = Document::parse("a.toml", text).unwrap();
+            document.overlay("command line", DocumentMut::new());
+            document.overlay_each("s", &"z = 9\n".parse().unwrap());
+            let tables = document.root().tables("s");
+            let z: Vec<Option<i64>> = tables.iter().map(|s| s.integer("z", 0..=8)).collect();
+            let k: Vec<Option<i64>> = tables.iter().map(|s| s.integer("k", ..)).collect();
+            assert_eq!((z, k), (vec![None, None], vec![Some(5), None]));
+            drop(tables);
+            let expected = "command line: s[0].z: expected an integer from 0 to 8, got 9\n\
+                command line: s[1].z: expected an integer from 0 to 8, got 9";
+            assert_eq!(document.finish().unwrap_err().to_string(), expected);
+        }
     }
 
     #[test]

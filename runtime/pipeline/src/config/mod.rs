@@ -1,4 +1,25 @@
 //! What a pipeline is to do, checked: the program runs on these types, never on what was typed.
+//!
+//! A [`Draft`] is what was typed: a TOML file, flags laid over it, or flags alone. Checking it
+//! yields a [`PipelineConfig`] or every [`Problems`] at once. Pure: nothing is opened here.
+//!
+//! ```
+//! use revoada_pipeline::config::Draft;
+//!
+//! let mut draft = Draft::empty();
+//! draft.add_stream("clip.mp4");
+//! draft.set("model.path", "centerface.onnx");
+//! draft.add_sink("video", [("path", "faces.mp4")]);
+//! let config = draft.check()?;
+//! assert_eq!(config.streams[0].id.as_str(), "clip");
+//! # Ok::<(), revoada_bundle::strict::Problems>(())
+//! ```
+
+mod check;
+mod draft;
+mod print;
+mod read;
+mod uri;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -6,6 +27,26 @@ use std::time::Duration;
 
 use revoada_core::StreamId;
 use revoada_engine::BackendChoice;
+
+pub use draft::{Draft, Value};
+pub use revoada_bundle::strict::{Problem, Problems};
+
+/// Streams of one pipeline. Each has a thread and decoder buffers; ten times what an Orin decodes.
+pub const STREAMS_MAX: usize = 256;
+/// Frames that one stream may have decoded ahead: a second's worth of 1080p is already 190 MB.
+pub const QUEUE_FRAMES_MAX: usize = 64;
+/// Frames of one inference.
+pub const BATCH_FRAMES_MAX: usize = 64;
+const SINKS_MAX: usize = 32;
+const ID_CHARS_MAX: usize = 64;
+/// The largest side of a picture that a frame can have.
+const SIDE_PIXELS_MAX: u32 = 1 << 15;
+const FPS_MAX: u32 = 1000;
+
+/// What a stream's id is made of: it stands in file names, URLs and metrics.
+fn is_id_char(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')
+}
 
 /// A whole pipeline.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,0 +1,111 @@
+//! Problems of meaning: keys that are each right and together wrong.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path, PathBuf};
+
+use revoada_bundle::strict::Table;
+
+use super::read::Drafted;
+use super::{SINKS_MAX, STREAMS_MAX, SinkConfig, SourceConfig};
+
+/// Where a sink's path names the stream.
+const STREAM_PLACE: &str = "{stream}";
+
+pub(super) fn pipeline(root: &Table<'_>, drafted: &Drafted<'_>) {
+    if drafted.streams.is_empty() {
+        root.problem("stream", "a pipeline has at least one `[[stream]]`");
+    }
+    if drafted.streams.len() > STREAMS_MAX {
+        root.problem("stream", format!("{} streams, at most {STREAMS_MAX} run", drafted.streams.len()));
+    }
+    if drafted.sinks.len() > SINKS_MAX {
+        root.problem("sink", format!("{} sinks, at most {SINKS_MAX} are written", drafted.sinks.len()));
+    }
+    check_sinks(drafted);
+    check_outputs(drafted);
+    check_addresses(drafted);
+}
+
+fn check_sinks(drafted: &Drafted<'_>) {
+    let several = drafted.streams.len() > 1;
+    for (table, sink) in &drafted.sinks {
+        match sink {
+            Some(SinkConfig::Video { path, .. }) => {
+                if !matches!(path.extension().and_then(|extension| extension.to_str()), Some("mp4" | "mkv")) {
+                    table.problem("path", "expected a file that ends in `.mp4` or `.mkv`");
+                }
+                if several && !path.to_string_lossy().contains(STREAM_PLACE) {
+                    table.problem("path", "several streams need a file each: put `{stream}` into the path");
+                }
+            }
+            Some(SinkConfig::Preview { .. }) if drafted.http.is_none() => {
+                table.problem("type", "a preview is shown on the pipeline's `[http] address`, which is missing");
+            }
+            _ => {}
+        }
+    }
+}
+
+/// No output overwrites another, nor what is read.
+fn check_outputs(drafted: &Drafted<'_>) {
+    let mut taken: BTreeMap<PathBuf, String> = BTreeMap::new();
+    if let Some(model) = &drafted.model {
+        let files = [Some(&model.path), model.manifest.as_ref(), model.labels.as_ref()];
+        taken.extend(files.into_iter().flatten().map(|path| (normalized(path), "the model".to_owned())));
+    }
+    for (_, stream) in &drafted.streams {
+        if let Some(stream) = stream
+            && let SourceConfig::File(path) | SourceConfig::Images(path) = &stream.source
+        {
+            taken.insert(normalized(path), format!("stream `{}`", stream.id));
+        }
+    }
+    for (index, (table, sink)) in drafted.sinks.iter().enumerate() {
+        let (key, path) = match sink {
+            Some(SinkConfig::Video { path, .. } | SinkConfig::JsonLines { path } | SinkConfig::Csv { path }) => {
+                ("path", path)
+            }
+            Some(SinkConfig::Images { folder, .. }) => ("folder", folder),
+            _ => continue,
+        };
+        let ids = drafted.streams.iter().filter_map(|(_, stream)| Some(stream.as_ref()?.id.as_str()));
+        let text = path.to_string_lossy();
+        let files: Vec<PathBuf> = match text.contains(STREAM_PLACE) {
+            true => ids.map(|id| normalized(Path::new(&text.replace(STREAM_PLACE, id)))).collect(),
+            false => vec![normalized(path)],
+        };
+        if let Some((file, owner)) = files.iter().find_map(|file| Some((file, taken.get(file)?))) {
+            table.problem(key, format!("`{}` is already used by {owner}", file.display()));
+        }
+        taken.extend(files.into_iter().map(|file| (file, format!("sink[{index}]"))));
+    }
+}
+
+fn check_addresses(drafted: &Drafted<'_>) {
+    let mut taken: Vec<_> = drafted.http.into_iter().map(|address| (address, "`[http]`".to_owned())).collect();
+    for (index, (table, sink)) in drafted.sinks.iter().enumerate() {
+        let Some(SinkConfig::Rtsp { address, .. }) = sink else { continue };
+        // Port 0 is whichever is free.
+        let owner = taken.iter().find(|(other, _)| other == address && address.port() != 0);
+        if let Some((_, owner)) = owner {
+            table.problem("address", format!("`{address}` is already used by {owner}"));
+        }
+        taken.push((*address, format!("sink[{index}]")));
+    }
+}
+
+/// `a/./b/../c` as `a/c`, so that one file is not written under two names. Links are not followed:
+/// that would read the disk.
+fn normalized(path: &Path) -> PathBuf {
+    let mut plain = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::CurDir => {}
+            Component::ParentDir if matches!(plain.components().next_back(), Some(Component::Normal(_))) => {
+                plain.pop();
+            }
+            other => plain.push(other),
+        }
+    }
+    plain
+}

@@ -1,0 +1,194 @@
+//! The effective configuration as TOML that reads back to the same pipeline.
+
+use std::path::Path;
+use std::time::Duration;
+
+use revoada_engine::BackendChoice;
+use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, Value};
+
+use super::read::{FORMATS, METHODS, TRANSPORTS};
+use super::{
+    BatchConfig, CameraMode, DrawConfig, ModelConfig, PipelineConfig, ReconnectConfig, SinkConfig, SourceConfig,
+    StreamConfig,
+};
+
+impl PipelineConfig {
+    /// Every key with its value, defaults included. URLs are printed in full, passwords included.
+    pub fn to_toml(&self) -> String {
+        let mut root = DocumentMut::new();
+        let streams: ArrayOfTables = self.streams.iter().map(stream).collect();
+        root.insert("stream", Item::ArrayOfTables(streams));
+        root.insert("model", Item::Table(model(&self.model)));
+        root.insert("batch", Item::Table(batch(&self.batch)));
+        root.insert("draw", Item::Table(draw(&self.draw)));
+        if !self.sinks.is_empty() {
+            root.insert("sink", Item::ArrayOfTables(self.sinks.iter().map(sink).collect()));
+        }
+        if let Some(address) = self.http {
+            root.insert("http", Item::Table(table([("address", address.to_string().into())])));
+        }
+        if let Some(socket) = &self.control {
+            root.insert("control", Item::Table(table([("socket", path(socket))])));
+        }
+        if let Some(interval) = self.perf_interval {
+            root.insert("perf", Item::Table(table([("interval_s", interval.as_secs_f64().into())])));
+        }
+        root.to_string()
+    }
+}
+
+fn stream(stream: &StreamConfig) -> Table {
+    let source = &stream.source;
+    let mut out = table([
+        ("id", stream.id.as_str().into()),
+        ("uri", source.uri().into()),
+        ("queue_frames_max", integer(stream.queue_frames_max as u64)),
+        ("interval", integer(stream.interval.into())),
+    ]);
+    if let Some(frames_max) = stream.frames_max {
+        out.insert("frames_max", Item::Value(integer(frames_max)));
+    }
+    if matches!(source, SourceConfig::File(_) | SourceConfig::Images(_) | SourceConfig::Http(_)) {
+        let repeat = stream.repeat.map_or_else(|| "forever".into(), |times| integer(times.into()));
+        out.insert("repeat", Item::Value(repeat));
+    }
+    match source {
+        SourceConfig::Rtsp { transport, latency, .. } => {
+            let options = [("transport", word(&TRANSPORTS, transport)), ("latency_ms", milliseconds(*latency))];
+            out.insert("rtsp", Item::Table(table(options)));
+        }
+        SourceConfig::V4l2 { mode, .. } | SourceConfig::Csi { mode, .. } => {
+            let CameraMode { width, height, fps } = *mode;
+            let sides = [("width", width), ("height", height), ("fps", fps)];
+            out.insert("camera", Item::Table(table(sides.map(|(key, value)| (key, integer(value.into()))))));
+        }
+        _ => {}
+    }
+    if !source.ends() || matches!(source, SourceConfig::Http(_)) {
+        out.insert("reconnect", Item::Table(reconnect(&stream.reconnect)));
+    }
+    out
+}
+
+fn reconnect(config: &ReconnectConfig) -> Table {
+    let mut out = table([
+        ("delay_ms_min", milliseconds(config.delay_min)),
+        ("delay_ms_max", milliseconds(config.delay_max)),
+        ("stall_ms", milliseconds(config.stall)),
+    ]);
+    if let Some(attempts_max) = config.attempts_max {
+        out.insert("attempts_max", Item::Value(integer(attempts_max.into())));
+    }
+    out
+}
+
+fn model(model: &ModelConfig) -> Table {
+    let backend = match &model.backend {
+        BackendChoice::Auto => "auto",
+        BackendChoice::Named(name) => name,
+    };
+    let mut out = table([("path", path(&model.path)), ("backend", backend.into())]);
+    let options = [
+        ("manifest", model.manifest.as_deref().map(path)),
+        ("labels", model.labels.as_deref().map(path)),
+        ("threads", model.threads.map(|threads| integer(threads as u64))),
+        ("score_min", model.score_min.map(number)),
+        ("size", model.size.map(|size| format!("{}x{}", size.width, size.height).into())),
+        ("decoder", model.decoder.as_deref().map(Value::from)),
+    ];
+    for (key, value) in options {
+        if let Some(value) = value {
+            out.insert(key, Item::Value(value));
+        }
+    }
+    out
+}
+
+fn batch(batch: &BatchConfig) -> Table {
+    table([("frames_max", integer(batch.frames_max as u64)), ("wait_ms", milliseconds(batch.wait))])
+}
+
+fn draw(draw: &DrawConfig) -> Table {
+    let switches = [
+        ("boxes", draw.boxes),
+        ("labels", draw.labels),
+        ("scores", draw.scores),
+        ("landmarks", draw.landmarks),
+        ("masks", draw.masks),
+        ("clock", draw.clock),
+    ];
+    let mut out = table(switches.map(|(key, on)| (key, on.into())));
+    if let Some(anonymize) = &draw.anonymize {
+        let classes: Array = anonymize.classes.iter().map(String::as_str).collect();
+        let options = [
+            ("method", word(&METHODS, &anonymize.method)),
+            ("classes", classes.into()),
+            ("margin", number(anonymize.margin)),
+        ];
+        out.insert("anonymize", Item::Table(table(options)));
+    }
+    out
+}
+
+fn sink(sink: &SinkConfig) -> Table {
+    let (kind, options) = match sink {
+        SinkConfig::Video { path: file, bitrate_kbps } => {
+            ("video", vec![("path", Some(path(file))), ("bitrate_kbps", bitrate_kbps.map(|rate| integer(rate.into())))])
+        }
+        SinkConfig::JsonLines { path: file } => ("jsonl", vec![("path", Some(path(file)))]),
+        SinkConfig::Csv { path: file } => ("csv", vec![("path", Some(path(file)))]),
+        SinkConfig::Images { folder, format, every } => (
+            "images",
+            vec![
+                ("folder", Some(path(folder))),
+                ("format", Some(word(&FORMATS, format))),
+                ("every", Some(integer((*every).into()))),
+            ],
+        ),
+        SinkConfig::Rtsp { address, bitrate_kbps } => (
+            "rtsp",
+            vec![
+                ("address", Some(address.to_string().into())),
+                ("bitrate_kbps", bitrate_kbps.map(|rate| integer(rate.into()))),
+            ],
+        ),
+        SinkConfig::Preview { quality, fps_max } => (
+            "preview",
+            vec![("quality", Some(integer((*quality).into()))), ("fps_max", Some(integer((*fps_max).into())))],
+        ),
+        SinkConfig::None => ("none", Vec::new()),
+    };
+    let mut out = table([("type", kind.into())]);
+    for (key, value) in options {
+        if let Some(value) = value {
+            out.insert(key, Item::Value(value));
+        }
+    }
+    out
+}
+
+fn table<const N: usize>(pairs: [(&str, Value); N]) -> Table {
+    pairs.into_iter().map(|(key, value)| (key, Item::Value(value))).collect()
+}
+
+fn path(path: &Path) -> Value {
+    path.display().to_string().into()
+}
+
+fn integer(integer: u64) -> Value {
+    i64::try_from(integer).unwrap_or(i64::MAX).into()
+}
+
+/// The shortest decimal that reads back to the same `f32`.
+fn number(number: f32) -> Value {
+    number.to_string().parse::<f64>().unwrap_or_else(|_| number.into()).into()
+}
+
+fn milliseconds(duration: Duration) -> Value {
+    integer(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn word<T: PartialEq>(words: &[(&'static str, T)], value: &T) -> Value {
+    let word = words.iter().find(|(_, meaning)| meaning == value);
+    word.expect("every variant has its word").0.into()
+}

@@ -1,0 +1,333 @@
+//! From tables to types, key by key. What is wrong is recorded in the document and a default takes
+//! its place, so that reading always comes to its end.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use revoada_bundle::strict::Table;
+use revoada_core::{Size, StreamId};
+use revoada_engine::BackendChoice;
+
+use super::{
+    AnonymizeConfig, AnonymizeMethod, BATCH_FRAMES_MAX, BatchConfig, CameraMode, DrawConfig, FPS_MAX, ID_CHARS_MAX,
+    ImageFormat, ModelConfig, PipelineConfig, QUEUE_FRAMES_MAX, ReconnectConfig, RtspTransport, SIDE_PIXELS_MAX,
+    SinkConfig, SourceConfig, StreamConfig, is_id_char,
+};
+
+/// Frames decoded ahead where nothing is said: enough to bridge one inference, and 9 MB of 1080p.
+const QUEUE_FRAMES_DEFAULT: usize = 3;
+
+/// A day: what waits longer does not wait but hangs.
+const WAIT_MS_MAX: u64 = 24 * 3600 * 1000;
+
+/// Words of the file and what they mean; printing goes the other way.
+pub(super) const TRANSPORTS: [(&str, RtspTransport); 3] =
+    [("tcp", RtspTransport::Tcp), ("udp", RtspTransport::Udp), ("auto", RtspTransport::Auto)];
+pub(super) const METHODS: [(&str, AnonymizeMethod); 2] =
+    [("blur", AnonymizeMethod::Blur), ("mosaic", AnonymizeMethod::Mosaic)];
+pub(super) const FORMATS: [(&str, ImageFormat); 2] = [("jpeg", ImageFormat::Jpeg), ("png", ImageFormat::Png)];
+
+/// All that was read, with the tables where problems of meaning are to be reported.
+pub(super) struct Drafted<'d> {
+    pub(super) streams: Vec<(Table<'d>, Option<StreamConfig>)>,
+    pub(super) sinks: Vec<(Table<'d>, Option<SinkConfig>)>,
+    pub(super) model: Option<ModelConfig>,
+    pub(super) batch: BatchConfig,
+    pub(super) draw: DrawConfig,
+    pub(super) http: Option<SocketAddr>,
+    pub(super) control: Option<PathBuf>,
+    pub(super) perf_interval: Option<Duration>,
+}
+
+impl Drafted<'_> {
+    /// `None` where something that is needed is missing.
+    pub(super) fn config(self) -> Option<PipelineConfig> {
+        Some(PipelineConfig {
+            streams: self.streams.into_iter().map(|(_, stream)| stream).collect::<Option<_>>()?,
+            model: self.model?,
+            batch: self.batch,
+            draw: self.draw,
+            sinks: self.sinks.into_iter().map(|(_, sink)| sink).collect::<Option<_>>()?,
+            http: self.http,
+            control: self.control,
+            perf_interval: self.perf_interval,
+        })
+    }
+}
+
+pub(super) fn pipeline<'d>(root: &Table<'d>, folder: &Path) -> Drafted<'d> {
+    let mut ids = BTreeSet::new();
+    let streams = root.tables("stream").into_iter().enumerate();
+    let streams = streams.map(|(index, table)| {
+        let stream = stream(&table, index, folder, &mut ids);
+        (table, stream)
+    });
+    let streams = streams.collect();
+    let sinks = root.tables("sink").into_iter();
+    let sinks = sinks.map(|table| {
+        let sink = sink(&table, folder);
+        (table, sink)
+    });
+    Drafted {
+        streams,
+        sinks: sinks.collect(),
+        model: root.required().table("model").and_then(|table| model(&table, folder)),
+        batch: root.table("batch").map(|table| batch(&table)).unwrap_or_default(),
+        draw: root.table("draw").map(|table| draw(&table)).unwrap_or_default(),
+        http: root.table("http").and_then(|table| address(&table, "address")),
+        control: root.table("control").and_then(|table| path(&table.required(), "socket", folder)),
+        perf_interval: root
+            .table("perf")
+            .and_then(|table| table.required().float("interval_s", 0.1..=86_400.0))
+            .map(Duration::from_secs_f64),
+    }
+}
+
+fn stream(table: &Table<'_>, index: usize, folder: &Path, ids: &mut BTreeSet<String>) -> Option<StreamConfig> {
+    let uri = table.required().string("uri");
+    let source = uri.and_then(|uri| match SourceConfig::parse(&uri) {
+        Ok(source) => Some(source.relative_to(folder)),
+        Err(message) => {
+            table.problem("uri", message);
+            None
+        }
+    });
+    let id = table.string("id").and_then(|id| checked_id(table, id));
+    let id = id.or_else(|| Some(unused_id(source.as_ref()?.default_id(index), ids)));
+    if let Some(id) = &id
+        && !ids.insert(id.clone())
+    {
+        table.problem("id", format!("there is another stream `{id}`"));
+    }
+    let rtsp = table.table("rtsp").map(|table| rtsp(&table));
+    let camera = table.table("camera").map(|table| camera(&table));
+    let reconnect = table.table("reconnect").map(|table| reconnect(&table));
+    let repeat = match table.is_string("repeat") {
+        true => table.choice("repeat", &[("forever", None)]),
+        false => table.integer("repeat", 1u32..).map(Some),
+    };
+    let queue_frames_max = table.integer("queue_frames_max", 1..=QUEUE_FRAMES_MAX).unwrap_or(QUEUE_FRAMES_DEFAULT);
+    let interval = table.integer("interval", 1u32..=10_000).unwrap_or(1);
+    let frames_max = table.integer("frames_max", 1u64..);
+    let source = with_options(table, source?, rtsp, camera);
+    if source.ends() && !matches!(source, SourceConfig::Http(_)) && reconnect.is_some() {
+        table.problem("reconnect", "has no effect on a source that cannot be lost");
+    }
+    let is_file = matches!(source, SourceConfig::File(_) | SourceConfig::Images(_) | SourceConfig::Http(_));
+    if !is_file && repeat.is_some() {
+        table.problem("repeat", "has no effect on a source that does not end");
+    }
+    Some(StreamConfig {
+        id: StreamId::new(&id?),
+        source,
+        queue_frames_max,
+        interval,
+        frames_max,
+        repeat: repeat.unwrap_or(Some(1)),
+        reconnect: reconnect.unwrap_or_default(),
+    })
+}
+
+fn checked_id(table: &Table<'_>, id: String) -> Option<String> {
+    if !id.is_empty() && id.len() <= ID_CHARS_MAX && id.chars().all(is_id_char) && !id.starts_with('.') {
+        return Some(id);
+    }
+    let message = format!(
+        "expected 1 to {ID_CHARS_MAX} letters, digits, `-`, `_` and `.` (not first), got `{}`",
+        id.chars().take(ID_CHARS_MAX).collect::<String>().escape_debug()
+    );
+    table.problem("id", message);
+    None
+}
+
+/// `clip`, then `clip-2`, `clip-3`: several streams of one file are no mistake.
+fn unused_id(name: String, ids: &BTreeSet<String>) -> String {
+    let mut numbered = (2..).map(|number| format!("{name}-{number}"));
+    if ids.contains(&name) { numbered.find(|id| !ids.contains(id)).unwrap_or(name) } else { name }
+}
+
+/// What `[stream.rtsp]` and `[stream.camera]` say, where the source has a use for it.
+fn with_options(
+    table: &Table<'_>,
+    source: SourceConfig,
+    rtsp: Option<(RtspTransport, Duration)>,
+    camera: Option<CameraMode>,
+) -> SourceConfig {
+    if rtsp.is_some() && !matches!(source, SourceConfig::Rtsp { .. }) {
+        table.problem("rtsp", "has no effect: the source is not `rtsp://`");
+    }
+    if camera.is_some() && !matches!(source, SourceConfig::V4l2 { .. } | SourceConfig::Csi { .. }) {
+        table.problem("camera", "has no effect: the source is neither `v4l2://` nor `csi://`");
+    }
+    match (source, rtsp, camera) {
+        (SourceConfig::Rtsp { url, .. }, Some((transport, latency)), _) => {
+            SourceConfig::Rtsp { url, transport, latency }
+        }
+        (SourceConfig::V4l2 { device, .. }, _, Some(mode)) => SourceConfig::V4l2 { device, mode },
+        (SourceConfig::Csi { sensor, .. }, _, Some(mode)) => SourceConfig::Csi { sensor, mode },
+        (source, ..) => source,
+    }
+}
+
+fn rtsp(table: &Table<'_>) -> (RtspTransport, Duration) {
+    let latency = milliseconds(table, "latency_ms", 0, 60_000).unwrap_or(super::uri::RTSP_LATENCY);
+    (table.choice("transport", &TRANSPORTS).unwrap_or_default(), latency)
+}
+
+fn camera(table: &Table<'_>) -> CameraMode {
+    CameraMode {
+        width: table.integer("width", 0..=SIDE_PIXELS_MAX).unwrap_or(0),
+        height: table.integer("height", 0..=SIDE_PIXELS_MAX).unwrap_or(0),
+        fps: table.integer("fps", 0..=FPS_MAX).unwrap_or(0),
+    }
+}
+
+fn reconnect(table: &Table<'_>) -> ReconnectConfig {
+    let default = ReconnectConfig::default();
+    let delay_min = milliseconds(table, "delay_ms_min", 10, WAIT_MS_MAX).unwrap_or(default.delay_min);
+    let delay_max = milliseconds(table, "delay_ms_max", 10, WAIT_MS_MAX).unwrap_or(default.delay_max.max(delay_min));
+    if delay_max < delay_min {
+        table.problem("delay_ms_max", format!("is less than `delay_ms_min`, {}", delay_min.as_millis()));
+    }
+    ReconnectConfig {
+        delay_min,
+        delay_max,
+        attempts_max: table.integer("attempts_max", 0u32..),
+        stall: milliseconds(table, "stall_ms", 100, WAIT_MS_MAX).unwrap_or(default.stall),
+    }
+}
+
+fn model(table: &Table<'_>, folder: &Path) -> Option<ModelConfig> {
+    let model_path = path(&table.required(), "path", folder);
+    let backend = table.string("backend").map(|name| match name.as_str() {
+        "auto" => BackendChoice::Auto,
+        _ => BackendChoice::Named(name),
+    });
+    let size = match table.is_array("size") {
+        true => table.integers("size", 1..=SIDE_PIXELS_MAX as usize).map(|sides| match sides[..] {
+            [width, height] => Some(Size::new(width, height)),
+            _ => None,
+        }),
+        false => table.string("size").map(|text| parse_size(&text)),
+    };
+    if size == Some(None) {
+        table.problem("size", format!("expected width and height such as `640x640`, at most {SIDE_PIXELS_MAX}"));
+    }
+    let config = ModelConfig {
+        path: model_path.clone().unwrap_or_default(),
+        manifest: path(table, "manifest", folder),
+        labels: path(table, "labels", folder),
+        backend: backend.unwrap_or_default(),
+        threads: table.integer("threads", 1..=1024),
+        score_min: table.float("score_min", 0.0..=1.0).map(|score| score as f32),
+        size: size.flatten(),
+        decoder: table.string("decoder"),
+    };
+    model_path.map(|_| config)
+}
+
+/// `640x480`
+fn parse_size(text: &str) -> Option<Size> {
+    let (width, height) = text.split_once(['x', '×'])?;
+    let side = |text: &str| text.trim().parse().ok().filter(|side| (1..=SIDE_PIXELS_MAX as usize).contains(side));
+    Some(Size::new(side(width)?, side(height)?))
+}
+
+fn batch(table: &Table<'_>) -> BatchConfig {
+    let default = BatchConfig::default();
+    BatchConfig {
+        frames_max: table.integer("frames_max", 1..=BATCH_FRAMES_MAX).unwrap_or(default.frames_max),
+        wait: milliseconds(table, "wait_ms", 0, 60_000).unwrap_or(default.wait),
+    }
+}
+
+fn draw(table: &Table<'_>) -> DrawConfig {
+    let default = DrawConfig::default();
+    DrawConfig {
+        boxes: table.boolean("boxes").unwrap_or(default.boxes),
+        labels: table.boolean("labels").unwrap_or(default.labels),
+        scores: table.boolean("scores").unwrap_or(default.scores),
+        landmarks: table.boolean("landmarks").unwrap_or(default.landmarks),
+        masks: table.boolean("masks").unwrap_or(default.masks),
+        clock: table.boolean("clock").unwrap_or(default.clock),
+        anonymize: table.table("anonymize").map(|table| AnonymizeConfig {
+            method: table.choice("method", &METHODS).unwrap_or_default(),
+            classes: table.strings("classes").unwrap_or_default(),
+            margin: table.float("margin", 0.0..=2.0).unwrap_or(0.1) as f32,
+        }),
+    }
+}
+
+fn sink(table: &Table<'_>, folder: &Path) -> Option<SinkConfig> {
+    #[derive(Clone, Copy)]
+    enum Kind {
+        Video,
+        JsonLines,
+        Csv,
+        Images,
+        Rtsp,
+        Preview,
+        None,
+    }
+    const KINDS: [(&str, Kind); 7] = [
+        ("video", Kind::Video),
+        ("jsonl", Kind::JsonLines),
+        ("csv", Kind::Csv),
+        ("images", Kind::Images),
+        ("rtsp", Kind::Rtsp),
+        ("preview", Kind::Preview),
+        ("none", Kind::None),
+    ];
+    let required = table.required();
+    let Some(kind) = required.choice("type", &KINDS) else {
+        table.ignore_rest();
+        return None;
+    };
+    let bitrate = || table.integer("bitrate_kbps", 50u32..=500_000);
+    match kind {
+        Kind::Video => {
+            let (path, bitrate_kbps) = (path(&required, "path", folder), bitrate());
+            Some(SinkConfig::Video { path: path?, bitrate_kbps })
+        }
+        Kind::JsonLines => Some(SinkConfig::JsonLines { path: path(&required, "path", folder)? }),
+        Kind::Csv => Some(SinkConfig::Csv { path: path(&required, "path", folder)? }),
+        Kind::Images => {
+            let every = table.integer("every", 1u32..).unwrap_or(1);
+            let format = table.choice("format", &FORMATS).unwrap_or_default();
+            Some(SinkConfig::Images { folder: path(&required, "folder", folder)?, format, every })
+        }
+        Kind::Rtsp => {
+            let (address, bitrate_kbps) = (address(table, "address"), bitrate());
+            Some(SinkConfig::Rtsp { address: address?, bitrate_kbps })
+        }
+        Kind::Preview => {
+            let quality = table.integer("quality", 1u8..=100).unwrap_or(80);
+            Some(SinkConfig::Preview { quality, fps_max: table.integer("fps_max", 1..=FPS_MAX).unwrap_or(15) })
+        }
+        Kind::None => Some(SinkConfig::None),
+    }
+}
+
+fn path(table: &Table<'_>, key: &str, folder: &Path) -> Option<PathBuf> {
+    let text = table.string(key)?;
+    if text.is_empty() || text.contains('\0') {
+        table.problem(key, "expected a path, got nothing");
+        return None;
+    }
+    Some(folder.join(text))
+}
+
+fn address(table: &Table<'_>, key: &str) -> Option<SocketAddr> {
+    let text = table.required().string(key)?;
+    let address = text.parse().ok();
+    if address.is_none() {
+        table.problem(key, format!("expected an address and port such as `127.0.0.1:8080`, got `{text}`"));
+    }
+    address
+}
+
+fn milliseconds(table: &Table<'_>, key: &str, min: u64, max: u64) -> Option<Duration> {
+    table.integer(key, min..=max).map(Duration::from_millis)
+}

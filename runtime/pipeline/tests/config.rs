@@ -1,0 +1,381 @@
+//! Configuration through its public door: what is read, what is refused and with which words.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use proptest::prelude::*;
+use revoada_core::{Size, StreamId};
+use revoada_engine::BackendChoice;
+use revoada_pipeline::config::{
+    AnonymizeConfig, AnonymizeMethod, BatchConfig, CameraMode, Draft, DrawConfig, ImageFormat, ModelConfig,
+    PipelineConfig, ReconnectConfig, RtspTransport, SinkConfig, SourceConfig, StreamConfig,
+};
+
+fn check(text: &str) -> Result<PipelineConfig, String> {
+    Draft::from_file(Path::new("dir/pipeline.toml"), text, Path::new("/work")).check().map_err(|e| e.to_string())
+}
+
+/// The problems of a text, without the file's name.
+fn problems(text: &str) -> Vec<String> {
+    let error = check(text).expect_err("the text is wrong");
+    error.lines().map(|line| line.replace("dir/pipeline.toml", "")).collect()
+}
+
+const WHOLE: &str = r#"
+[[stream]]
+id = "front"
+uri = "rtsp://camera/1"
+queue_frames_max = 5
+interval = 2
+rtsp = { transport = "udp", latency_ms = 50 }
+reconnect = { delay_ms_min = 100, delay_ms_max = 2000, attempts_max = 3, stall_ms = 1500 }
+
+[[stream]]
+uri = "clips/talk.mp4"
+repeat = "forever"
+frames_max = 100
+
+[[stream]]
+uri = "v4l2:///dev/video0"
+camera = { width = 1280, height = 720, fps = 30 }
+
+[model]
+path = "model.onnx"
+labels = "/labels.txt"
+backend = "rten"
+threads = 2
+score_min = 0.4
+size = "640x480"
+decoder = "yolo-v8"
+
+[batch]
+frames_max = 4
+wait_ms = 25
+
+[draw]
+scores = false
+[draw.anonymize]
+method = "mosaic"
+classes = ["face"]
+margin = 0.2
+
+[[sink]]
+type = "video"
+path = "out/{stream}.mp4"
+bitrate_kbps = 4000
+
+[[sink]]
+type = "jsonl"
+path = "out/all.jsonl"
+
+[[sink]]
+type = "images"
+folder = "out/pictures"
+format = "png"
+every = 10
+
+[[sink]]
+type = "preview"
+
+[http]
+address = "127.0.0.1:8080"
+[control]
+socket = "control.sock"
+[perf]
+interval_s = 5
+"#;
+
+#[test]
+fn every_key_is_read_and_paths_are_relative_to_the_file() {
+    let config = check(WHOLE).expect("the text is whole");
+    let [front, talk, camera] = &config.streams[..] else { panic!("three streams: {:?}", config.streams) };
+    assert_eq!((front.id.as_str(), front.queue_frames_max, front.interval), ("front", 5, 2));
+    let latency = Duration::from_millis(50);
+    let url = "rtsp://camera/1".into();
+    assert_eq!(front.source, SourceConfig::Rtsp { url, transport: RtspTransport::Udp, latency });
+    assert_eq!(front.reconnect.attempts_max, Some(3));
+    assert_eq!((talk.id.as_str(), talk.repeat, talk.frames_max), ("talk", None, Some(100)));
+    assert_eq!(talk.source, SourceConfig::File("dir/clips/talk.mp4".into()));
+    let mode = CameraMode { width: 1280, height: 720, fps: 30 };
+    assert_eq!(camera.source, SourceConfig::V4l2 { device: "/dev/video0".into(), mode });
+    assert_eq!(config.model.path, PathBuf::from("dir/model.onnx"));
+    assert_eq!(config.model.labels, Some("/labels.txt".into()));
+    assert_eq!(config.model.size, Some(Size::new(640, 480)));
+    assert_eq!(config.batch, BatchConfig { frames_max: 4, wait: Duration::from_millis(25) });
+    assert!(config.draw.boxes && !config.draw.scores);
+    assert_eq!(config.sinks.len(), 4);
+    assert_eq!(config.control, Some("dir/control.sock".into()));
+    assert_eq!(config.perf_interval, Some(Duration::from_secs(5)));
+}
+
+#[test]
+fn every_problem_is_reported_at_once_at_its_line() {
+    let text = "\
+[[stream]]
+url = \"a.mp4\"
+queue_frames_max = 0
+
+[[stream]]
+uri = \"rtps://x\"
+[modle]
+path = \"a.onnx\"
+[[sink]]
+type = \"vidoe\"
+path = \"x.mp4\"
+[[sink]]
+type = \"csv\"
+[batch]
+frames_max = 65
+";
+    assert_eq!(
+        problems(text),
+        [
+            ": model: this key is missing",
+            ":1: stream[0].uri: this key is missing",
+            ":2: stream[0].url: unknown key, did you mean `uri`?",
+            ":3: stream[0].queue_frames_max: expected an integer from 1 to 64, got 0",
+            ":6: stream[1].uri: unknown scheme `rtps://`, choose a path, `file://`, `images:`, `rtsp://`, `rtsps://`, \
+             `http://`, `https://`, `v4l2://`, `csi://` or `test://`",
+            ":7: modle: unknown key, did you mean `model`?",
+            ":10: sink[0].type: expected one of `video`, `jsonl`, `csv`, `images`, `rtsp`, `preview`, `none`, \
+             got `vidoe`, did you mean `video`?",
+            ":12: sink[1].path: this key is missing",
+            ":15: batch.frames_max: expected an integer from 1 to 64, got 65",
+        ]
+    );
+}
+
+/// Each text is one mistake of meaning, on top of a pipeline that is right.
+#[test]
+fn keys_that_are_wrong_together_are_refused() {
+    const MODEL: &str = "[model]\npath = \"m.onnx\"\n";
+    const STREAM: &str = "[[stream]]\nuri = \"a.mp4\"\n";
+    for (text, expected) in [
+        (MODEL.to_owned(), "a pipeline has at least one `[[stream]]`"),
+        (format!("{MODEL}{STREAM}id = \"x\"\n{STREAM}id = \"x\"\n"), "there is another stream `x`"),
+        (format!("{MODEL}{STREAM}id = \"a/b\"\n"), "expected 1 to 64 letters"),
+        (format!("{MODEL}{STREAM}rtsp = {{}}\n"), "has no effect: the source is not `rtsp://`"),
+        (format!("{MODEL}{STREAM}camera = {{}}\n"), "has no effect: the source is neither"),
+        (format!("{MODEL}{STREAM}reconnect = {{}}\n"), "has no effect on a source that cannot be lost"),
+        (format!("{MODEL}[[stream]]\nuri = \"csi://0\"\nrepeat = 2\n"), "has no effect on a source that does not end"),
+        (
+            format!("{MODEL}[[stream]]\nuri = \"csi://0\"\nreconnect = {{ delay_ms_min = 90, delay_ms_max = 80 }}\n"),
+            "is less than `delay_ms_min`, 90",
+        ),
+        (format!("{MODEL}{STREAM}[[sink]]\ntype = \"video\"\npath = \"a.avi\"\n"), "ends in `.mp4` or `.mkv`"),
+        (
+            format!("{MODEL}{STREAM}{STREAM}[[sink]]\ntype = \"video\"\npath = \"o.mp4\"\n"),
+            "several streams need a file each: put `{stream}` into the path",
+        ),
+        (format!("{MODEL}{STREAM}[[sink]]\ntype = \"preview\"\n"), "`[http] address`, which is missing"),
+        (
+            format!("{MODEL}{STREAM}[[sink]]\ntype = \"video\"\npath = \"b/../a.mp4\"\n"),
+            "`dir/a.mp4` is already used by stream `a`",
+        ),
+        (
+            format!(
+                "{MODEL}{STREAM}[[sink]]\ntype = \"csv\"\npath = \"o\"\n[[sink]]\ntype = \"jsonl\"\npath = \"o\"\n"
+            ),
+            "`dir/o` is already used by sink[0]",
+        ),
+        (format!("{MODEL}{STREAM}[[sink]]\ntype = \"csv\"\npath = \"m.onnx\"\n"), "is already used by the model"),
+        (
+            format!("{MODEL}{STREAM}[[sink]]\ntype = \"rtsp\"\naddress = \"[::]:1\"\n[http]\naddress = \"[::]:1\"\n"),
+            "`[::]:1` is already used by `[http]`",
+        ),
+    ] {
+        let got = problems(&text);
+        assert!(got.len() == 1 && got[0].contains(expected), "{text}\n{got:#?}");
+    }
+}
+
+#[test]
+fn two_streams_of_one_file_get_names_of_their_own() {
+    let text = "[model]\npath=\"m\"\n[[stream]]\nuri=\"a.mp4\"\n[[stream]]\nuri=\"a.mp4\"\n";
+    let ids: Vec<String> = check(text).expect("whole").streams.iter().map(|s| s.id.to_string()).collect();
+    assert_eq!(ids, ["a", "a-2"]);
+}
+
+#[test]
+fn flags_win_over_the_file_and_keep_their_own_folder() {
+    let mut draft = Draft::from_file(Path::new("dir/pipeline.toml"), WHOLE, Path::new("/work"));
+    draft.set("model.backend", "auto");
+    draft.set("model.path", "mine.onnx");
+    draft.set("draw.anonymize.margin", 0.5);
+    draft.set_every_stream("frames_max", 7);
+    draft.add_sink("csv", [("path", "x.csv")]);
+    let config = draft.check().expect("the flags are right");
+    assert_eq!(config.model.backend, BackendChoice::Auto);
+    assert_eq!(config.model.path, PathBuf::from("/work/mine.onnx"));
+    assert_eq!(config.model.threads, Some(2), "the file's");
+    assert_eq!(config.draw.anonymize.map(|anonymize| anonymize.margin), Some(0.5));
+    assert!(config.streams.iter().all(|stream| stream.frames_max == Some(7)));
+    assert_eq!(config.sinks, [SinkConfig::Csv { path: "/work/x.csv".into() }]);
+    draft.add_stream("b.mp4");
+    let config = draft.check().expect("the flags are right");
+    assert_eq!(config.streams[0].source, SourceConfig::File("/work/b.mp4".into()));
+    assert_eq!((config.streams.len(), config.streams[0].frames_max), (1, Some(7)));
+}
+
+#[test]
+fn a_wrong_flag_is_said_to_come_from_the_command_line() {
+    let mut draft = Draft::empty();
+    draft.add_stream("a.mp4");
+    draft.set("model.path", "m.onnx");
+    draft.set("model.thraeds", 3);
+    draft.set("batch.frames_max", 1000);
+    draft.set_every_stream("repeat", -1);
+    let error = draft.check().expect_err("three flags are wrong").to_string();
+    for expected in [
+        "command line: model.thraeds: unknown key, did you mean `threads`?",
+        "command line: batch.frames_max: expected an integer from 1 to 64, got 1000",
+        "command line: stream[0].repeat: expected an integer",
+    ] {
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+fn word() -> impl Strategy<Value = String> {
+    "[a-z][a-z0-9_-]{0,8}"
+}
+
+/// Any text that can stand in a path, with what TOML has to escape.
+fn path() -> impl Strategy<Value = PathBuf> {
+    "[a-zA-Z0-9 \"\\\\'äλ_]{1,10}".prop_map(|name| Path::new("/p").join(name.replace('/', "")))
+}
+
+fn ms(range: std::ops::Range<u64>) -> impl Strategy<Value = Duration> {
+    range.prop_map(Duration::from_millis)
+}
+
+fn source() -> impl Strategy<Value = SourceConfig> {
+    let mode = (16..4000u32, 16..4000u32, 1..120u32);
+    let mode = || mode.clone().prop_map(|(width, height, fps)| CameraMode { width, height, fps });
+    let transport = prop_oneof![Just(RtspTransport::Tcp), Just(RtspTransport::Udp), Just(RtspTransport::Auto)];
+    prop_oneof![
+        word().prop_map(|name| SourceConfig::File(format!("/in/{name}.mp4").into())),
+        word().prop_map(|name| SourceConfig::Images(format!("/in/{name}").into())),
+        word().prop_map(|host| SourceConfig::Http(format!("http://{host}/a"))),
+        (word(), transport, ms(0..60_000)).prop_map(|(host, transport, latency)| SourceConfig::Rtsp {
+            url: format!("rtsp://me:pw@{host}/a"),
+            transport,
+            latency
+        }),
+        (word(), mode()).prop_map(|(name, mode)| SourceConfig::V4l2 { device: format!("/dev/{name}").into(), mode }),
+        (0..9u32, mode()).prop_map(|(sensor, mode)| SourceConfig::Csi { sensor, mode }),
+        (mode(), any::<bool>()).prop_map(|(mode, live)| SourceConfig::Test { pattern: "ball".into(), mode, live }),
+    ]
+}
+
+fn stream() -> impl Strategy<Value = StreamConfig> {
+    let delays = (ms(10..1000), ms(0..1000), prop::option::of(0u32..9), ms(100..9999));
+    let reconnect = delays.prop_map(|(delay_min, more, attempts_max, stall)| ReconnectConfig {
+        delay_min,
+        delay_max: delay_min + more,
+        attempts_max,
+        stall,
+    });
+    let numbers = (1..=64usize, 1..100u32, prop::option::of(1..u64::MAX >> 1), prop::option::of(1..9u32));
+    (word(), source(), numbers, reconnect).prop_map(|(id, source, numbers, reconnect)| {
+        let (queue_frames_max, interval, frames_max, repeat) = numbers;
+        let over_network = !source.ends() || matches!(source, SourceConfig::Http(_));
+        let is_file = matches!(source, SourceConfig::File(_) | SourceConfig::Images(_) | SourceConfig::Http(_));
+        StreamConfig {
+            id: StreamId::new(&id),
+            queue_frames_max,
+            interval,
+            frames_max,
+            repeat: if is_file { repeat } else { Some(1) },
+            reconnect: if over_network { reconnect } else { ReconnectConfig::default() },
+            source,
+        }
+    })
+}
+
+fn sink() -> impl Strategy<Value = SinkConfig> {
+    let bitrate = || prop::option::of(50..500_000u32);
+    let format = prop_oneof![Just(ImageFormat::Jpeg), Just(ImageFormat::Png)];
+    prop_oneof![
+        bitrate().prop_map(|bitrate_kbps| SinkConfig::Video { path: "/o/{stream}.mkv".into(), bitrate_kbps }),
+        path().prop_map(|path| SinkConfig::JsonLines { path: path.with_extension("jsonl") }),
+        path().prop_map(|path| SinkConfig::Csv { path: path.with_extension("csv") }),
+        (path(), format, 1..9u32).prop_map(|(folder, format, every)| SinkConfig::Images { folder, format, every }),
+        bitrate().prop_map(|bitrate_kbps| {
+            SinkConfig::Rtsp { address: "[::1]:0".parse().expect("an address"), bitrate_kbps }
+        }),
+        (1..=100u8, 1..60u32).prop_map(|(quality, fps_max)| SinkConfig::Preview { quality, fps_max }),
+        Just(SinkConfig::None),
+    ]
+}
+
+fn model() -> impl Strategy<Value = ModelConfig> {
+    let files = (path(), prop::option::of(path()), prop::option::of(path()));
+    let backend =
+        prop_oneof![Just(BackendChoice::Auto), word().prop_map(|name| BackendChoice::Named(format!("x{name}")))];
+    let size = prop::option::of((1..9999usize, 1..9999usize).prop_map(|(width, height)| Size::new(width, height)));
+    let rest = (prop::option::of(1..64usize), prop::option::of(0f32..=1.0), size, prop::option::of(word()));
+    (files, backend, rest).prop_map(|((path, manifest, labels), backend, (threads, score_min, size, decoder))| {
+        ModelConfig { path, manifest, labels, backend, threads, score_min, size, decoder }
+    })
+}
+
+fn draw() -> impl Strategy<Value = DrawConfig> {
+    let method = prop_oneof![Just(AnonymizeMethod::Blur), Just(AnonymizeMethod::Mosaic)];
+    let anonymize = (method, prop::collection::vec("[^\0]{0,6}", 0..3), 0f32..=2.0)
+        .prop_map(|(method, classes, margin)| AnonymizeConfig { method, classes, margin });
+    (any::<[bool; 6]>(), prop::option::of(anonymize)).prop_map(
+        |([boxes, labels, scores, landmarks, masks, clock], anonymize)| DrawConfig {
+            boxes,
+            labels,
+            scores,
+            landmarks,
+            masks,
+            clock,
+            anonymize,
+        },
+    )
+}
+
+fn pipeline() -> impl Strategy<Value = PipelineConfig> {
+    let edges = (path(), prop::option::of(path()), prop::option::of(1..86_400u64));
+    let batch = (1..=64usize, ms(0..60_000)).prop_map(|(frames_max, wait)| BatchConfig { frames_max, wait });
+    let lists = (prop::collection::vec(stream(), 1..4), prop::collection::vec(sink(), 0..4));
+    (lists, model(), batch, draw(), edges).prop_map(|((mut streams, sinks), model, batch, draw, edges)| {
+        let (_, control, perf_s) = edges;
+        for (index, stream) in streams.iter_mut().enumerate() {
+            stream.id = StreamId::new(&format!("{}{index}", stream.id));
+        }
+        let http = Some("127.0.0.1:8080".parse().expect("an address"));
+        let perf_interval = perf_s.map(Duration::from_secs);
+        PipelineConfig { streams, model, batch, draw, sinks, http, control, perf_interval }
+    })
+}
+
+proptest! {
+    #[test]
+    fn the_printed_configuration_reads_back_as_the_same(config in pipeline()) {
+        let text = config.to_toml();
+        let read = Draft::from_file(Path::new("printed.toml"), &text, Path::new("/work")).check();
+        match read {
+            Ok(read) => prop_assert_eq!(read, config),
+            // Two sinks may have been given one path: that, and nothing else, is refused.
+            Err(problems) => prop_assert!(
+                problems.problems.iter().all(|problem| problem.message.contains("is already used by")),
+                "{}\n{}", problems, text
+            ),
+        }
+    }
+}
+
+/// A fuzz target: `cargo bolero test --test config any_text_is_read_or_refused`, and a short run of
+/// it in every `cargo test`.
+#[test]
+fn any_text_is_read_or_refused() {
+    bolero::check!().for_each(|text: &[u8]| {
+        let text = String::from_utf8_lossy(text);
+        if let Ok(config) = Draft::from_file(Path::new("a.toml"), &text, Path::new("/work")).check() {
+            let printed = Draft::from_file(Path::new("b.toml"), &config.to_toml(), Path::new("/work")).check();
+            assert_eq!(printed.expect("what is printed can be read"), config);
+        }
+    });
+}
