@@ -6,6 +6,7 @@
 
 mod api;
 pub mod config;
+pub mod control;
 pub mod decode;
 pub mod draw;
 pub mod http;

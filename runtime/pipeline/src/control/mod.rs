@@ -1,0 +1,186 @@
+//! The control socket: how `revoada ctl`, and later the agent, speak to a running pipeline.
+//!
+//! A Unix stream socket, one JSON object a line in each direction:
+//!
+//! ```text
+//! → {"version":1,"id":7,"command":"snapshot","stream":"front","path":"/tmp/front.jpg"}
+//! ← {"version":1,"id":7,"result":{"path":"/tmp/front.jpg","bytes":81920}}
+//! → {"version":1,"id":8,"command":"explode"}
+//! ← {"version":1,"id":8,"error":"unknown command `explode`, choose from `stats`, …"}
+//! ```
+//!
+//! The socket belongs to its user alone (mode 0600). A message is answered before the next is read.
+//! What cannot be read as a message at all is answered with the id 0.
+
+mod client;
+mod server;
+
+use std::path::{Path, PathBuf};
+
+use revoada_bundle::strict::nearest;
+use serde_json::{Map, Value, json};
+
+pub use client::{Client, ClientError};
+pub use server::{Handler, Server, ServerError};
+
+/// Raised when a message changes its meaning; new commands and new keys do not raise it.
+pub const VERSION: u64 = 1;
+
+/// A request is a few names and a path.
+pub const MESSAGE_BYTES_MAX: usize = 64 << 10;
+
+const COMMANDS: [&str; 4] = ["stats", "drain", "reload", "snapshot"];
+
+/// What can be asked of a running pipeline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// The statistics so far, as [`RunSummary`](crate::run::RunSummary).
+    Stats,
+    /// Take no more frames, finish those that were taken, complete every output, end.
+    Drain,
+    /// Read the configuration again and change what can be changed without stopping.
+    Reload,
+    /// Write the next picture of a stream, as sinks show it, to a file: `.jpg`, `.jpeg` or `.png`.
+    Snapshot { stream: String, path: PathBuf },
+}
+
+/// One message to a pipeline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Comes back with the answer.
+    pub id: u64,
+    pub command: Command,
+}
+
+/// Why a message was refused, and the id that the refusal carries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub id: u64,
+    pub reason: String,
+}
+
+impl Request {
+    /// Reads one line. Strict: a key that no command has is refused by name.
+    pub fn parse(line: &[u8]) -> Result<Self, Refusal> {
+        let refuse = |id: u64, reason: String| Refusal { id, reason };
+        let mut message: Map<String, Value> =
+            serde_json::from_slice(line).map_err(|error| refuse(0, format!("not a JSON object: {error}")))?;
+        let id = message.remove("id").and_then(|id| id.as_u64());
+        let id = id.ok_or_else(|| refuse(0, "`id` is missing or not a non-negative integer".into()))?;
+        let refuse = |reason: String| refuse(id, reason);
+        match message.remove("version").map(|version| version.as_u64()) {
+            Some(Some(VERSION)) => {}
+            Some(Some(version)) => return Err(refuse(format!("version {version} is not spoken here, only {VERSION}"))),
+            _ => return Err(refuse(format!("`version` is missing; this is version {VERSION}"))),
+        }
+        let command = take_text(&mut message, "command").map_err(refuse)?;
+        let command = match command.as_str() {
+            "stats" => Command::Stats,
+            "drain" => Command::Drain,
+            "reload" => Command::Reload,
+            "snapshot" => {
+                let stream = take_text(&mut message, "stream").map_err(refuse)?;
+                let path = PathBuf::from(take_text(&mut message, "path").map_err(refuse)?);
+                // A relative path would be relative to a folder that the asker does not know.
+                if !path.is_absolute() {
+                    return Err(refuse(format!("`path` is not absolute: `{}`", path.display())));
+                }
+                Command::Snapshot { stream, path }
+            }
+            other => {
+                let hint = match nearest(other, COMMANDS) {
+                    Some(near) => format!("did you mean `{near}`?"),
+                    None => format!("choose from {}", COMMANDS.map(|name| format!("`{name}`")).join(", ")),
+                };
+                return Err(refuse(format!("unknown command `{}`, {hint}", shortened(other))));
+            }
+        };
+        match message.keys().next() {
+            Some(key) => Err(refuse(format!("`{}` has no key `{}`", command.name(), shortened(key)))),
+            None => Ok(Self { id, command }),
+        }
+    }
+
+    /// The line that [`parse`](Self::parse) reads, without its end.
+    pub fn to_line(&self) -> String {
+        let mut message = json!({ "version": VERSION, "id": self.id, "command": self.command.name() });
+        if let Command::Snapshot { stream, path } = &self.command {
+            message["stream"] = json!(stream);
+            message["path"] = json!(path.to_string_lossy());
+        }
+        message.to_string()
+    }
+}
+
+impl Command {
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Stats => "stats",
+            Self::Drain => "drain",
+            Self::Reload => "reload",
+            Self::Snapshot { .. } => "snapshot",
+        }
+    }
+
+    /// A snapshot into `path`, made absolute against `working_folder`.
+    pub fn snapshot(stream: &str, path: &Path, working_folder: &Path) -> Self {
+        Self::Snapshot { stream: stream.to_owned(), path: working_folder.join(path) }
+    }
+}
+
+fn take_text(message: &mut Map<String, Value>, key: &str) -> Result<String, String> {
+    match message.remove(key) {
+        Some(Value::String(text)) if !text.is_empty() => Ok(text),
+        _ => Err(format!("`{key}` is missing or not a text")),
+    }
+}
+
+/// So that an answer is never longer than what was asked.
+fn shortened(text: &str) -> String {
+    text.chars().take(64).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_read_back_as_they_were_written() {
+        let snapshot = Command::snapshot("front", Path::new("a.jpg"), Path::new("/tmp"));
+        for command in [Command::Stats, Command::Drain, Command::Reload, snapshot] {
+            let request = Request { id: 7, command };
+            assert_eq!(Request::parse(request.to_line().as_bytes()), Ok(request));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_refused_with_its_id_and_a_reason() {
+        for (line, id, reason) in [
+            ("", 0, "not a JSON object"),
+            ("[1]", 0, "not a JSON object"),
+            (r#"{"version":1,"command":"stats"}"#, 0, "`id` is missing"),
+            (r#"{"id":3,"command":"stats"}"#, 3, "`version` is missing"),
+            (r#"{"version":2,"id":3,"command":"stats"}"#, 3, "version 2 is not spoken here"),
+            (r#"{"version":1,"id":3}"#, 3, "`command` is missing"),
+            (r#"{"version":1,"id":3,"command":"stat"}"#, 3, "did you mean `stats`?"),
+            (r#"{"version":1,"id":3,"command":"explode"}"#, 3, "choose from `stats`"),
+            (r#"{"version":1,"id":3,"command":"stats","now":true}"#, 3, "`stats` has no key `now`"),
+            (r#"{"version":1,"id":3,"command":"snapshot","stream":"a","path":"b.jpg"}"#, 3, "not absolute"),
+        ] {
+            let refusal = Request::parse(line.as_bytes()).unwrap_err();
+            assert_eq!(refusal.id, id, "{line}");
+            assert!(refusal.reason.contains(reason), "{line}: {}", refusal.reason);
+        }
+    }
+
+    /// A fuzz target: `cargo bolero test control::tests::any_line_is_read_or_refused`, and a short
+    /// run of it in every `cargo test`.
+    #[test]
+    fn any_line_is_read_or_refused() {
+        bolero::check!().for_each(|line: &[u8]| {
+            if let Ok(request) = Request::parse(line) {
+                assert_eq!(Request::parse(request.to_line().as_bytes()), Ok(request));
+            }
+        });
+    }
+}

@@ -1,0 +1,134 @@
+//! What a run tells about itself, while it runs and at its end. The same JSON answers `stats` on
+//! the control socket.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// All streams of a run, and their sum.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RunSummary {
+    /// From the first frame that was decoded to the last that was written.
+    pub elapsed_s: f64,
+    pub frames_in: u64,
+    pub frames_out: u64,
+    pub frames_dropped: u64,
+    pub detections: u64,
+    /// Of all streams together.
+    pub fps: f64,
+    /// Frames of one inference, on average.
+    pub batch_frames_mean: f64,
+    pub latency: Latencies,
+    pub streams: Vec<StreamSummary>,
+    /// Outputs that are complete and in place; empty while the run goes on.
+    pub files: Vec<PathBuf>,
+}
+
+impl RunSummary {
+    /// Streams that ended with an error, for the exit status.
+    pub fn failures(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.streams.iter().filter_map(|stream| Some((stream.id.as_str(), stream.error.as_deref()?)))
+    }
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StreamSummary {
+    pub id: String,
+    pub state: StreamState,
+    /// Why it ended early, or what it is waiting to come back.
+    pub error: Option<String>,
+    /// Left the decoder.
+    pub frames_in: u64,
+    /// Reached the sinks.
+    pub frames_out: u64,
+    pub frames_dropped: FramesDropped,
+    pub queue_frames: u64,
+    pub reconnects: u64,
+    pub detections: u64,
+    /// Copies of whole pictures that the pipeline made itself, per frame written.
+    pub copies_per_frame: f64,
+    /// Frames written per second since the stream's first frame.
+    pub fps: f64,
+    pub latency: Latencies,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StreamState {
+    /// Opening, for the first time.
+    #[default]
+    Connecting,
+    Running,
+    /// Lost, and waiting for its next attempt.
+    Reconnecting,
+    /// Came to its end, or was asked to.
+    Ended,
+    Failed,
+}
+
+impl StreamState {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Connecting => "connecting",
+            Self::Running => "running",
+            Self::Reconnecting => "reconnecting",
+            Self::Ended => "ended",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// Frames that left the decoder and never reached the sinks, by where they were dropped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FramesDropped {
+    /// Asked for: `interval` skips them before staging.
+    pub interval: u64,
+    /// The oldest of a live stream's full queue.
+    pub queue: u64,
+    /// Still on the way when the run, or the stream, was ended.
+    pub shutdown: u64,
+}
+
+impl FramesDropped {
+    pub fn total(&self) -> u64 {
+        self.interval + self.queue + self.shutdown
+    }
+}
+
+/// Where frames' time goes. Staging and inference are those of a frame's whole batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Latencies {
+    pub queue: Latency,
+    pub staging: Latency,
+    pub inference: Latency,
+    pub decoding: Latency,
+    pub drawing: Latency,
+    pub writing: Latency,
+    /// From leaving the decoder to entering the sinks.
+    pub total: Latency,
+}
+
+impl Latencies {
+    /// In the order of a frame's way, with the names that metrics use.
+    pub fn stages(&self) -> [(&'static str, &Latency); 7] {
+        [
+            ("queue", &self.queue),
+            ("staging", &self.staging),
+            ("inference", &self.inference),
+            ("decoding", &self.decoding),
+            ("drawing", &self.drawing),
+            ("writing", &self.writing),
+            ("total", &self.total),
+        ]
+    }
+}
+
+/// Quantiles in milliseconds, to about one percent; zero where nothing was measured.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Latency {
+    pub mean_ms: f64,
+    pub p50_ms: f64,
+    pub p90_ms: f64,
+    pub p99_ms: f64,
+    pub max_ms: f64,
+}
