@@ -8,6 +8,8 @@ mod element;
 mod external;
 pub mod proto;
 mod scan;
+mod shape;
+mod summary;
 
 use std::collections::{BTreeMap, HashSet};
 use std::error::Error;
@@ -24,6 +26,7 @@ use thiserror::Error;
 pub use build::{Attribute, GraphBuilder};
 pub use element::ElementType;
 use proto::{DimensionValue, GraphProto, ModelProto, TensorType, TypeValue, ValueInfoProto};
+pub use summary::{CostSummary, Summary, Uncounted, ValueSummary};
 
 /// The most that one protobuf message can hold; larger models keep their weights beside the file.
 pub const MODEL_BYTES_MAX: u64 = (2 << 30) - 1;
