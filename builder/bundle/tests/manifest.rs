@@ -31,9 +31,9 @@ fn everything() -> Manifest {
         output: OutputManifest {
             decoder: Some("yolo-v5".into()),
             tensors: [("heatmap".into(), "537".into())].into(),
-            score_min: 0.3,
-            nms_iou_max: 0.5,
-            results_max: 100,
+            score_min: Some(0.3),
+            nms_iou_max: Some(0.5),
+            results_max: Some(100),
             activation: Some(Activation::Sigmoid),
             box_format: Some(BoxFormat::XyxyNormalized),
             strides: vec![8, 16],

@@ -89,7 +89,7 @@ impl Default for InputManifest {
 }
 
 /// How the model's outputs become detections, classes or masks.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct OutputManifest {
     /// A registered decoder: `classification`, `yolo-v5`, `yolo-v8`, `yolo-x`, `yolo-nms`, `ssd`,
     /// `centerface`, `segmentation`, or one that the program registered. `None`: guess it from the
@@ -97,17 +97,15 @@ pub struct OutputManifest {
     pub decoder: Option<String>,
     /// Roles of outputs, where names differ from what the decoder expects: `heatmap = "537"`.
     pub tensors: BTreeMap<String, String>,
-    /// Least score before suppression.
-    pub score_min: f32,
+    /// Least score before suppression; `None` here and below: as the decoder documents.
+    pub score_min: Option<f32>,
     /// Boxes of one class that overlap a better one by more are dropped.
-    pub nms_iou_max: f32,
+    pub nms_iou_max: Option<f32>,
     /// Most detections (or classes) of one picture.
-    pub results_max: usize,
-    /// Whether scores still need a softmax (classification) or sigmoid (YOLO); `None`: as the decoder
-    /// documents.
+    pub results_max: Option<usize>,
+    /// Whether scores still need a softmax (classification) or sigmoid (YOLO).
     pub activation: Option<Activation>,
-    /// What four numbers of a box mean, where the decoder can read several; `None`: as the decoder
-    /// documents.
+    /// What four numbers of a box mean, where the decoder can read several.
     pub box_format: Option<BoxFormat>,
     /// Strides of the pyramid, for raw YOLO heads.
     pub strides: Vec<u32>,
@@ -115,23 +113,6 @@ pub struct OutputManifest {
     pub anchors: Vec<Vec<[f32; 2]>>,
     /// Class 0 is "background" and is not a result (SSD).
     pub background: bool,
-}
-
-impl Default for OutputManifest {
-    fn default() -> Self {
-        Self {
-            decoder: None,
-            tensors: BTreeMap::new(),
-            score_min: 0.25,
-            nms_iou_max: 0.45,
-            results_max: 300,
-            activation: None,
-            box_format: None,
-            strides: Vec::new(),
-            anchors: Vec::new(),
-            background: false,
-        }
-    }
 }
 
 /// What is still to be applied to raw scores.

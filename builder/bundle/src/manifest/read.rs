@@ -160,7 +160,6 @@ fn per_channel(table: &Table<'_>, key: &str) -> Option<[f32; 3]> {
 }
 
 fn output(table: &Table<'_>) -> OutputManifest {
-    let default = OutputManifest::default();
     let strides: Vec<u32> = table.integers("strides", 1..=1024).unwrap_or_default();
     let anchors = anchors(table).unwrap_or_default();
     if strides.len() > LEVELS_MAX {
@@ -174,14 +173,14 @@ fn output(table: &Table<'_>) -> OutputManifest {
     OutputManifest {
         decoder: table.string("decoder"),
         tensors: table.string_map("tensors").unwrap_or_default(),
-        score_min: fraction("score_min").unwrap_or(default.score_min),
-        nms_iou_max: fraction("nms_iou_max").unwrap_or(default.nms_iou_max),
-        results_max: table.integer("results_max", 1..=100_000).unwrap_or(default.results_max),
+        score_min: fraction("score_min"),
+        nms_iou_max: fraction("nms_iou_max"),
+        results_max: table.integer("results_max", 1..=100_000),
         activation: table.choice("activation", &ACTIVATIONS),
         box_format: table.choice("box_format", &BOX_FORMATS),
         strides,
         anchors,
-        background: table.boolean("background").unwrap_or(default.background),
+        background: table.boolean("background").unwrap_or_default(),
     }
 }
 

@@ -53,17 +53,16 @@ fn input(input: &InputManifest) -> Table {
 }
 
 fn output(output: &OutputManifest) -> Table {
-    let default = OutputManifest::default();
     let mut table = Table::new();
     set_some(&mut table, "decoder", output.decoder.as_deref());
-    if output.score_min != default.score_min {
-        table["score_min"] = value(decimal(output.score_min));
+    if let Some(score_min) = output.score_min {
+        table["score_min"] = value(decimal(score_min));
     }
-    if output.nms_iou_max != default.nms_iou_max {
-        table["nms_iou_max"] = value(decimal(output.nms_iou_max));
+    if let Some(nms_iou_max) = output.nms_iou_max {
+        table["nms_iou_max"] = value(decimal(nms_iou_max));
     }
-    if output.results_max != default.results_max {
-        table["results_max"] = value(output.results_max as i64);
+    if let Some(results_max) = output.results_max {
+        table["results_max"] = value(results_max as i64);
     }
     set_some(&mut table, "activation", output.activation.map(|activation| word(&ACTIVATIONS, &activation)));
     set_some(&mut table, "box_format", output.box_format.map(|format| word(&BOX_FORMATS, &format)));
