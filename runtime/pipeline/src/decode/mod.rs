@@ -1,8 +1,44 @@
 //! From a network's outputs to what it found.
+//!
+//! A [`Decoder`] is built once per model by a factory of the [`Decoders`] registry, which looks at
+//! the declared outputs and refuses what it cannot read; then it reads one row of a batch at a time.
+//! The standard ones:
+//!
+//! | name | outputs it reads |
+//! |---|---|
+//! | `classification` | `[N,classes]`, also with dimensions of 1 |
+//! | `yolo-v5` | v5, v7 decoded in the graph `[N,anchors,5+classes]`, or raw heads `[N,a,h,w,5+classes]`, `[N,a·(5+classes),h,w]` |
+//! | `yolo-v8` | v8, v9, v11 `[N,4+classes,cells]` and its transpose |
+//! | `yolo-x` | YOLOX `[N,cells,5+classes]` before its grid is decoded |
+//! | `yolo-nms` | suppressed in the graph: `[N,K,6]`, `[K,7]`, or the four outputs of TensorRT's EfficientNMS |
+//! | `ssd` | boxes, classes and scores (and their number), or boxes and scores per class |
+//! | `centerface` | heat map, log size, offset and landmarks at stride 4 |
+//! | `segmentation` | `[N,classes,H,W]`, `[N,H,W,classes]`, or class ids `[N,H,W]`, `[N,1,H,W]` |
+//!
+//! All of them read f32 and f16, give boxes in the source picture's pixels, and suppress with
+//! [`nms::suppress`]. A score or box that is NaN or infinite is never a result; it is counted in
+//! [`Decoder::non_finite`].
+
+mod activation;
+mod candidates;
+mod centerface;
+mod classification;
+mod guess;
+pub mod nms;
+mod outputs;
+mod registry;
+mod segmentation;
+mod ssd;
+mod yolo_nms;
+mod yolo_v5;
+mod yolo_v8;
+mod yolo_x;
 
 use revoada_bundle::manifest::OutputManifest;
-use revoada_core::{Placement, Prediction, TensorRef, TensorSpec};
+use revoada_core::{Placement, Prediction, Size, TensorRef, TensorSpec};
 use thiserror::Error;
+
+pub use registry::{Built, Decoders};
 
 /// Reads one row of a network's outputs. Built once per model by a factory that looks at the
 /// declared outputs; shared by threads.
@@ -10,8 +46,15 @@ pub trait Decoder: Send + Sync {
     /// As in the manifest.
     fn name(&self) -> &str;
 
-    /// What picture `row` of the batch shows, in the coordinates of its source picture.
+    /// What picture `row` of the batch shows, in the coordinates of its source picture. `outputs`
+    /// come in the order of the specs that the decoder was built from.
     fn decode(&self, outputs: &[TensorRef<'_>], row: usize, placement: &Placement) -> Result<Prediction, DecodeError>;
+
+    /// How many scores or boxes were NaN or infinite since the decoder was built. They are not
+    /// among the results; a count that grows is how a network that broke in FP16 shows itself.
+    fn non_finite(&self) -> u64 {
+        0
+    }
 }
 
 /// Why outputs cannot be read.
@@ -35,5 +78,5 @@ pub struct DecoderContext<'a> {
     /// How many labels there are; 0 where there are none.
     pub labels: usize,
     /// Width and height of the network's input.
-    pub input: revoada_core::Size,
+    pub input: Size,
 }
