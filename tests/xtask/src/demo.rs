@@ -10,9 +10,7 @@ use crate::{process, setup};
 
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     setup::run(workspace, setup::For::Demo)?;
-    let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    build.args(["build", "--release", "--package", "revoada"]).current_dir(workspace.root());
-    process::show(&mut build)?;
+    process::show(process::cargo(workspace).args(["build", "--release", "--package", "revoada"]))?;
     let folder = workspace.file("demo");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make `{}`", folder.display()))?;
 

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod assets;
+mod bench;
 mod demo;
 mod fetch;
 mod models;
@@ -37,6 +38,7 @@ usage: cargo xtask COMMAND
   demo            set up, build, then find faces in a clip and name what two pictures show
   test            set up, then check formatting and lints and run every test
   test --full     the same, with the slow tests and the check of dependencies
+  bench [PART]…   measure against Python and OpenCV: python, pipeline, start, stage; all of them, if none is named
   help            print this
 
 A second run of `setup` finds everything in place, does nothing and needs no network.
@@ -63,6 +65,7 @@ fn run(arguments: &[&str]) -> Result<ExitCode> {
         ["demo"] => demo::run(&workspace)?,
         ["test"] => return test::run(&workspace, test::Extent::Usual),
         ["test", "--full"] => return test::run(&workspace, test::Extent::Full),
+        ["bench", parts @ ..] => bench::run(&workspace, parts)?,
         ["help" | "--help" | "-h"] => print!("{HELP}"),
         _ => {
             eprint!("{HELP}");

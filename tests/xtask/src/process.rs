@@ -4,8 +4,17 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
+use crate::workspace::Workspace;
+
 /// How much of what a failed program printed is repeated.
 const TAIL_LINES: usize = 30;
+
+/// The cargo that started this program, at the root of the workspace.
+pub(crate) fn cargo(workspace: &Workspace) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(workspace.root());
+    command
+}
 
 /// Runs a program to its end and returns its standard output; one that fails is an error with the last of
 /// what it printed.

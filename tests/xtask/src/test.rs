@@ -40,8 +40,8 @@ pub(crate) fn run(workspace: &Workspace, extent: Extent) -> Result<ExitCode> {
 }
 
 fn cargo(workspace: &Workspace, arguments: &[&str]) -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(arguments).current_dir(workspace.root());
+    let mut command = process::cargo(workspace);
+    command.args(arguments);
     command
 }
 

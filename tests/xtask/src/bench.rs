@@ -1,0 +1,71 @@
+//! Measurements for the README, against what people use today.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::progress::step;
+use crate::stamp::Made;
+use crate::workspace::Workspace;
+use crate::{process, python, setup};
+
+/// How often the 720p clip is played into the 1080p one: long enough that start-up does not count.
+const CLIP_REPEATS: usize = 3;
+
+/// Runs the benchmarks that `arguments` name, or all.
+pub(crate) fn run(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
+    setup::run(workspace, setup::For::Tests)?;
+    make_clip(workspace)?;
+    for (package, kind, name) in [
+        ("revoada", "--bin", "revoada"),
+        ("revoada-tests", "--example", "bare_ort"),
+        ("revoada-engine", "--example", "stage_bench"),
+    ] {
+        let mut build = process::cargo(workspace);
+        process::show(build.args(["build", "--release", "--package", package, kind, name]))?;
+    }
+    let (stage, parts): (Vec<&str>, Vec<&str>) = arguments.iter().partition(|argument| **argument == "stage");
+    if !parts.is_empty() || stage.is_empty() {
+        process::show(script(workspace, "tests/bench/bench.py").args(parts))?;
+    }
+    if !stage.is_empty() || arguments.is_empty() {
+        process::show(&mut script(workspace, "tests/bench/stage_opencv.py"))?;
+    }
+    Ok(())
+}
+
+fn script(workspace: &Workspace, path: &str) -> Command {
+    let mut command = Command::new(python::executable(workspace));
+    command.arg("-B").arg(path).current_dir(workspace.root());
+    command
+}
+
+/// Makes the 1080p H.264 clip out of a smaller one.
+fn make_clip(workspace: &Workspace) -> Result<()> {
+    let source = workspace.cached("clips/bigbuckbunny.mp4");
+    let target = workspace.cached("clips/bench-1080p.mp4");
+    let inputs = [source.clone(), workspace.file("tests/xtask/src/bench.rs")];
+    Made { name: "bench-clip", inputs: &inputs, outputs: std::slice::from_ref(&target) }.ensure(workspace, || {
+        step("make a 1080p clip", || {
+            let beside = target.with_added_extension("part");
+            process::output(&mut encoder(&source, &beside))?;
+            fs::rename(&beside, &target).with_context(|| format!("cannot put `{}` in place", target.display()))
+        })
+    })
+}
+
+fn encoder(source: &Path, target: &Path) -> Command {
+    let mut command = Command::new("gst-launch-1.0");
+    command.args(["--quiet", "concat", "name=clip", "!"]);
+    command.args("x264enc bitrate=6000 key-int-max=50 speed-preset=fast ! h264parse ! mp4mux !".split(' '));
+    command.arg("filesink").arg(format!("location={}", target.display()));
+    for _ in 0..CLIP_REPEATS {
+        command.arg("filesrc").arg(format!("location={}", source.display()));
+        let scaled =
+            "! decodebin ! videoscale ! videoconvert ! video/x-raw,format=I420,width=1920,height=1080 ! queue ! clip.";
+        command.args(scaled.split(' '));
+    }
+    command
+}
