@@ -25,7 +25,7 @@ pub(crate) fn run(workspace: &Workspace, purpose: For) -> Result<()> {
         .with_context(|| format!("cannot write to `{}`", folder.display()))?;
     lock.lock().context("cannot wait for another set-up to end")?;
 
-    system::install_packages(python::interpreter().is_some())?;
+    system::install_packages(purpose)?;
     python::make_environment(workspace)?;
     for package in assets::packages() {
         fetch::package(workspace, package)?;

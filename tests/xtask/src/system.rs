@@ -4,8 +4,9 @@ use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use crate::process;
 use crate::progress::step;
+use crate::setup::For;
+use crate::{process, python};
 
 /// What the workspace links, what GStreamer loads at run time and what starts the Python scripts. Recommended
 /// packages are left out: among them are desktops' sound and display servers.
@@ -30,9 +31,16 @@ const PACKAGES: &[&str] = &[
 /// Installed only where no Python of the machine can make virtual environments.
 const PYTHON_PACKAGES: &[&str] = &["python3", "python3-venv"];
 
+/// Writes clips that GStreamer's command line cannot, such as those that are to be shown turned.
+const TEST_PACKAGES: &[&str] = &["ffmpeg"];
+
 /// Installs what is missing; asks the network only then.
-pub(crate) fn install_packages(python_is_there: bool) -> Result<()> {
-    let wanted = PACKAGES.iter().chain(if python_is_there { &[] } else { PYTHON_PACKAGES });
+pub(crate) fn install_packages(purpose: For) -> Result<()> {
+    let python_is_there = python::interpreter().is_some();
+    let wanted = PACKAGES
+        .iter()
+        .chain(if python_is_there { &[] } else { PYTHON_PACKAGES })
+        .chain(if purpose >= For::Tests { TEST_PACKAGES } else { &[] });
     if !process::succeeds(Command::new("dpkg-query").arg("--version")) {
         if python_is_there
             && process::succeeds(Command::new("pkg-config").args(["--exists", "gstreamer-rtsp-server-1.0"]))
