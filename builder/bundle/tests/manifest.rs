@@ -50,6 +50,21 @@ fn a_manifest_of_version_1_is_read() {
 }
 
 #[test]
+fn the_manifests_of_our_models_are_read() {
+    let folder = data("../../../../tests/models");
+    let paths = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+    let manifests: Vec<PathBuf> = paths.filter(|path| path.extension().is_some_and(|end| end == "toml")).collect();
+    assert!(!manifests.is_empty(), "no manifests in {}", folder.display());
+    for path in manifests {
+        let text = fs::read_to_string(&path).unwrap();
+        // Labels of models are downloaded with them.
+        let manifest = Manifest::parse(&path.display().to_string(), &text, |_| Ok("label".to_owned())).unwrap();
+        assert!(manifest.licence.is_some() && manifest.source.is_some(), "{}", path.display());
+        assert!(!manifest.labels.is_empty(), "{}", path.display());
+    }
+}
+
+#[test]
 fn what_is_written_reads_back_the_same() {
     for manifest in [Manifest::default(), everything()] {
         let text = manifest.to_toml();

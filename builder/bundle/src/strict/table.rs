@@ -145,7 +145,7 @@ impl<'d> Table<'d> {
         pairs.into_iter().collect()
     }
 
-    /// The text, where the value is a string; for keys that take a string or something else.
+    /// Whether the value is a string; for keys that take one or something else.
     pub fn is_string(&self, key: &str) -> bool {
         self.note(key);
         self.table.get(key).is_some_and(Item::is_str)
