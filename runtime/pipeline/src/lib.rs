@@ -11,6 +11,7 @@ pub mod decode;
 pub mod draw;
 pub mod http;
 pub mod media;
+mod metrics;
 pub mod run;
 pub mod sink;
 

@@ -1,0 +1,94 @@
+//! What the control socket's commands do to a run.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::Duration;
+
+use revoada_core::StreamId;
+use serde_json::{Value, json};
+
+use super::output::OutputControls;
+use super::stats::RunStats;
+use super::supervisor::Event;
+use crate::control::Command;
+use crate::sink::{jpeg, png};
+
+/// A live stream that shows nothing for so long shows nothing.
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Reloading reads a file and starts threads.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// Good enough to look closely at.
+const JPEG_QUALITY: u8 = 90;
+
+/// Answers on the control clients' threads.
+pub(super) struct Commands {
+    pub(super) stats: Arc<RunStats>,
+    pub(super) controls: Arc<OutputControls>,
+    pub(super) events: SyncSender<Event>,
+}
+
+impl Commands {
+    pub(super) fn answer(&self, command: Command) -> Result<Value, String> {
+        match command {
+            Command::Stats => serde_json::to_value(self.stats.summary(Vec::new())).map_err(|error| error.to_string()),
+            Command::Drain => {
+                self.events.try_send(Event::Drain).map_err(|_| "the pipeline is ending")?;
+                Ok(json!({ "draining": true }))
+            }
+            Command::Reload => {
+                let (reply, answer) = sync_channel(1);
+                self.events.try_send(Event::Reload { reply }).map_err(|_| "the pipeline is ending")?;
+                answer.recv_timeout(RELOAD_TIMEOUT).map_err(|_| "the pipeline is ending")?
+            }
+            Command::Snapshot { stream, path } => self.snapshot(&stream, &path),
+        }
+    }
+
+    fn snapshot(&self, stream: &str, path: &Path) -> Result<Value, String> {
+        let streams = self.stats.streams();
+        if streams.iter().all(|known| known.id.as_str() != stream) {
+            let known = streams.iter().map(|stream| format!("`{}`", stream.id)).collect::<Vec<_>>().join(", ");
+            return Err(format!("there is no stream `{stream}`; choose one of {known}"));
+        }
+        let extension = path.extension().and_then(|extension| extension.to_str());
+        if !matches!(extension, Some("jpg" | "jpeg" | "png")) {
+            return Err(format!("cannot write `{}`: expected `.jpg`, `.jpeg` or `.png`", path.display()));
+        }
+        let (reply, picture) = sync_channel(1);
+        self.controls.snapshots().request(StreamId::new(stream), reply);
+        let frame = picture
+            .recv_timeout(SNAPSHOT_TIMEOUT)
+            .map_err(|_| format!("stream `{stream}` showed no picture for {} s", SNAPSHOT_TIMEOUT.as_secs()))?;
+        let encoded = match extension {
+            Some("png") => png(&frame.view()),
+            _ => jpeg(&frame.view(), JPEG_QUALITY),
+        };
+        let bytes = encoded.and_then(|bytes| replace(path, &bytes).map(|()| bytes.len()));
+        let bytes = bytes.map_err(|error| format!("cannot write `{}`: {error}", path.display()))?;
+        let size = frame.size();
+        Ok(json!({
+            "path": path, "bytes": bytes, "width": size.width, "height": size.height,
+            "sequence": frame.sequence, "pts_s": frame.pts.as_secs_f64(),
+        }))
+    }
+}
+
+/// Whoever looks at `path` sees the old file or the whole new one.
+fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".partial");
+    let beside = PathBuf::from(beside);
+    let written = fs::File::create(&beside).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&beside, path)
+    });
+    if written.is_err() {
+        // The first error says more than a second would.
+        drop(fs::remove_file(&beside));
+    }
+    written
+}

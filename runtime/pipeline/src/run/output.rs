@@ -1,0 +1,217 @@
+//! The output thread: answers → decoded, drawn, written, counted.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use revoada_core::{Clock, Frame, Prediction, StreamId};
+use thiserror::Error;
+
+use super::infer::Batch;
+use super::model::{Answer, ModelError, ModelSession};
+use super::stats::Dropped;
+use super::stop::lock;
+use super::stream::Ticket;
+use crate::draw::Painter;
+use crate::{FrameResult, FrameTimings, Sink, SinkError, SinkReport};
+
+/// Why the output thread ended early.
+#[derive(Debug, Error)]
+pub(crate) enum OutputError {
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+}
+
+pub(crate) struct Output {
+    pub(crate) batches: Receiver<Batch>,
+    /// Where sessions go back to.
+    pub(crate) idle: SyncSender<ModelSession>,
+    pub(crate) sinks: Vec<Box<dyn Sink>>,
+    pub(crate) labels: Arc<[String]>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) controls: Arc<OutputControls>,
+}
+
+/// What other threads ask of the output thread.
+pub(crate) struct OutputControls {
+    painter: Mutex<Painter>,
+    /// Whether a sink shows pictures; drawing for nobody is left out.
+    shows_pictures: bool,
+    snapshots: Snapshots,
+    /// Leave outputs as they are.
+    abandoned: AtomicBool,
+    /// Something failed: outputs into which nothing was written are not wanted.
+    failed: AtomicBool,
+}
+
+impl OutputControls {
+    pub(crate) fn new(painter: Painter, shows_pictures: bool) -> Self {
+        Self {
+            painter: Mutex::new(painter),
+            shows_pictures,
+            snapshots: Snapshots::default(),
+            abandoned: AtomicBool::new(false),
+            failed: AtomicBool::new(false),
+        }
+    }
+
+    /// Draws otherwise from the next frame on.
+    pub(crate) fn repaint(&self, painter: Painter) {
+        *lock(&self.painter) = painter;
+    }
+
+    pub(crate) fn snapshots(&self) -> &Snapshots {
+        &self.snapshots
+    }
+
+    pub(crate) fn abandon(&self) {
+        self.abandoned.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn fail(&self) {
+        self.failed.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Output {
+    /// Runs until there are no more batches, then completes every sink. After an error in one sink
+    /// the others are completed all the same.
+    pub(crate) fn run(mut self) -> Result<Vec<PathBuf>, OutputError> {
+        let mut frames = 0u64;
+        let written = self.write_all(&mut frames);
+        if self.controls.abandoned.load(Ordering::SeqCst) {
+            return Ok(Vec::new());
+        }
+        // The sink that failed is gone; what is left can be completed.
+        let unwanted = frames == 0 && (written.is_err() || self.controls.failed.load(Ordering::SeqCst));
+        let sinks = if unwanted { Vec::new() } else { std::mem::take(&mut self.sinks) };
+        let mut files = Vec::new();
+        let mut error = written.err();
+        for mut sink in sinks {
+            match sink.finish() {
+                Ok(SinkReport { files: finished }) => files.extend(finished),
+                Err(failed) => {
+                    // The first error is what everything else followed from.
+                    if let Some(first) = &error {
+                        tracing::error!(error = %failed, after = %first, "another output failed");
+                    }
+                    error.get_or_insert(failed.into());
+                }
+            }
+        }
+        error.map_or(Ok(files), Err)
+    }
+
+    fn write_all(&mut self, frames: &mut u64) -> Result<(), OutputError> {
+        while let Ok(Batch { mut session, tickets, taken }) = self.batches.recv() {
+            let answers = session.answers(&*self.clock);
+            // Where inference has ended, nobody takes the session back and it is dropped.
+            drop(self.idle.try_send(session));
+            let mut tickets = tickets.into_iter();
+            let mut write = |answers: Vec<Answer>| -> Result<(), OutputError> {
+                for (answer, ticket) in answers.into_iter().zip(&mut tickets) {
+                    if self.controls.abandoned.load(Ordering::SeqCst) {
+                        ticket.lost();
+                        break;
+                    }
+                    let queued = taken.since(ticket.frame.captured);
+                    self.write(ticket, answer, queued)?;
+                    *frames += 1;
+                }
+                Ok(())
+            };
+            let written = answers.map_err(OutputError::from).and_then(&mut write);
+            tickets.for_each(|ticket| ticket.lost());
+            written?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, ticket: Ticket, answer: Answer, queued: Duration) -> Result<(), OutputError> {
+        let Ticket { frame, stream } = ticket;
+        let Answer { prediction, staging, inference, decoding } = answer;
+        let started = self.clock.now();
+        // Decided once: a snapshot that is asked for meanwhile gets the next frame, so that no
+        // picture leaves without what is to be hidden in it.
+        let shown = self.controls.shows_pictures || self.controls.snapshots.wants(&frame.stream);
+        let drawn = if shown { self.controls.draw(&frame, &prediction) } else { None };
+        stream.copied(u64::from(drawn.is_some()));
+        let now = self.clock.now();
+        let timings = FrameTimings {
+            queued,
+            staging,
+            inference,
+            decoding,
+            drawing: now.since(started),
+            total: now.since(frame.captured),
+        };
+        let found = prediction.detections.len();
+        let result = FrameResult { frame, drawn, prediction, labels: Arc::clone(&self.labels), timings };
+        if shown {
+            self.controls.snapshots.offer(result.picture());
+        }
+        for index in 0..self.sinks.len() {
+            if let Err(error) = self.sinks[index].write(&result) {
+                drop(self.sinks.remove(index));
+                stream.frame_dropped(Dropped::Shutdown);
+                return Err(error.into());
+            }
+        }
+        let finished = self.clock.now();
+        stream.frame_written(&timings, finished.since(now), found, finished);
+        Ok(())
+    }
+}
+
+impl OutputControls {
+    fn draw(&self, frame: &Frame, prediction: &Prediction) -> Option<Arc<Frame>> {
+        let mut painter = lock(&self.painter);
+        painter.draws_on(prediction).then(|| Arc::new(painter.paint(frame, prediction)))
+    }
+}
+
+/// Requests for the next picture of a stream.
+#[derive(Default)]
+pub(crate) struct Snapshots {
+    waiting: Mutex<Vec<(StreamId, SyncSender<Arc<Frame>>)>>,
+    any: AtomicBool,
+}
+
+/// The control socket has fewer clients; beyond it, the oldest request is forgotten.
+const SNAPSHOTS_MAX: usize = 16;
+
+impl Snapshots {
+    /// The next picture of `stream` goes to `reply`.
+    pub(crate) fn request(&self, stream: StreamId, reply: SyncSender<Arc<Frame>>) {
+        let mut waiting = lock(&self.waiting);
+        if waiting.len() >= SNAPSHOTS_MAX {
+            waiting.remove(0);
+        }
+        waiting.push((stream, reply));
+        self.any.store(true, Ordering::SeqCst);
+    }
+
+    fn wants(&self, stream: &StreamId) -> bool {
+        self.any.load(Ordering::Relaxed) && lock(&self.waiting).iter().any(|(wanted, _)| wanted == stream)
+    }
+
+    fn offer(&self, picture: &Arc<Frame>) {
+        if !self.any.load(Ordering::Relaxed) {
+            return;
+        }
+        let mut waiting = lock(&self.waiting);
+        waiting.retain(|(stream, reply)| {
+            let wanted = *stream == picture.stream;
+            // Whoever asked may have stopped waiting.
+            if wanted {
+                drop(reply.try_send(Arc::clone(picture)));
+            }
+            !wanted
+        });
+        self.any.store(!waiting.is_empty(), Ordering::SeqCst);
+    }
+}

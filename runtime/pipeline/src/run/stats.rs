@@ -1,0 +1,445 @@
+//! The counters of a run: written by its threads, read by summaries, metrics and the control socket.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use revoada_core::{StreamId, Timestamp};
+
+use super::stop::lock;
+use super::summary::{FramesDropped, Latencies, Latency, RunSummary, StreamState, StreamSummary};
+use super::timeline::Timeline;
+use crate::FrameTimings;
+use crate::http::StreamStatus;
+
+/// A configuration that is reloaded again and again with other streams must not grow the process:
+/// of the streams that ended, so many are remembered.
+const STREAMS_ENDED_MAX: usize = 64;
+
+/// Of the latest frame in what is told as "lately": the last dozen frames make nearly all of it.
+const RECENT_WEIGHT: f64 = 0.15;
+
+/// A stream that has written nothing for so long has no frame rate.
+const RECENT_MAX: Duration = Duration::from_secs(2);
+
+/// Where a frame was dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dropped {
+    Interval,
+    Queue,
+    Shutdown,
+}
+
+/// The steps that are timed, in the order of a frame's way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    Queue,
+    Staging,
+    Inference,
+    Decoding,
+    Drawing,
+    Writing,
+    Total,
+}
+
+impl Step {
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Queue, Self::Staging, Self::Inference, Self::Decoding, Self::Drawing, Self::Writing, Self::Total];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Queue => "queue",
+            Self::Staging => "staging",
+            Self::Inference => "inference",
+            Self::Decoding => "decoding",
+            Self::Drawing => "drawing",
+            Self::Writing => "writing",
+            Self::Total => "total",
+        }
+    }
+}
+
+/// One run.
+#[derive(Debug, Default)]
+pub(crate) struct RunStats {
+    streams: Mutex<VecDeque<Arc<StreamStats>>>,
+    batches: AtomicU64,
+    batch_frames: AtomicU64,
+}
+
+/// One stream.
+#[derive(Debug)]
+pub(crate) struct StreamStats {
+    pub(crate) id: StreamId,
+    /// Counts on where a stream is started anew by a reload.
+    pub(crate) timeline: Mutex<Timeline>,
+    frames_in: AtomicU64,
+    frames_out: AtomicU64,
+    dropped: [AtomicU64; 3],
+    queue_frames: AtomicU64,
+    reconnects: AtomicU64,
+    detections: AtomicU64,
+    copies: AtomicU64,
+    state: AtomicU8,
+    error: Mutex<Option<String>>,
+    timed: Mutex<Timed>,
+}
+
+#[derive(Debug)]
+struct Timed {
+    /// First frame decoded, last frame written.
+    span: Option<(Timestamp, Timestamp)>,
+    /// Seconds between written frames and milliseconds from decoder to sinks, of the latest frames.
+    recent: Option<(f64, f64)>,
+    steps: [StepTimes; Step::ALL.len()],
+}
+
+/// The distribution of one step's durations.
+#[derive(Clone, Debug)]
+pub(crate) struct StepTimes {
+    micros: Histogram<u32>,
+    sum: Duration,
+}
+
+impl StepTimes {
+    fn new() -> Self {
+        // Two digits keep a histogram at some 10 KiB. What takes longer than the bound counts as the bound.
+        let micros = Histogram::new_with_bounds(1, 600_000_000, 2).expect("the bounds are in order");
+        Self { micros, sum: Duration::ZERO }
+    }
+
+    fn record(&mut self, duration: Duration) {
+        self.micros.saturating_record(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
+        self.sum = self.sum.saturating_add(duration);
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.micros.add(&other.micros).expect("all histograms have the same bounds");
+        self.sum = self.sum.saturating_add(other.sum);
+    }
+
+    fn latency(&self) -> Latency {
+        let ms = |micros: u64| micros as f64 / 1000.0;
+        let count = self.micros.len();
+        if count == 0 {
+            return Latency::default();
+        }
+        Latency {
+            mean_ms: self.sum.as_secs_f64() * 1000.0 / count as f64,
+            p50_ms: ms(self.micros.value_at_quantile(0.5)),
+            p90_ms: ms(self.micros.value_at_quantile(0.9)),
+            p99_ms: ms(self.micros.value_at_quantile(0.99)),
+            max_ms: ms(self.micros.max()),
+        }
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.micros.len()
+    }
+
+    pub(crate) fn sum_s(&self) -> f64 {
+        self.sum.as_secs_f64()
+    }
+
+    /// How many took at most `bound`.
+    pub(crate) fn count_within(&self, bound: Duration) -> u64 {
+        self.micros.count_between(0, u64::try_from(bound.as_micros()).unwrap_or(u64::MAX))
+    }
+}
+
+impl StreamStats {
+    pub(crate) fn new(id: StreamId) -> Self {
+        Self {
+            id,
+            timeline: Mutex::default(),
+            frames_in: AtomicU64::new(0),
+            frames_out: AtomicU64::new(0),
+            dropped: [const { AtomicU64::new(0) }; 3],
+            queue_frames: AtomicU64::new(0),
+            reconnects: AtomicU64::new(0),
+            detections: AtomicU64::new(0),
+            copies: AtomicU64::new(0),
+            state: AtomicU8::new(StreamState::Connecting as u8),
+            error: Mutex::new(None),
+            timed: Mutex::new(Timed {
+                span: None,
+                recent: None,
+                steps: [(); Step::ALL.len()].map(|()| StepTimes::new()),
+            }),
+        }
+    }
+
+    pub(crate) fn frame_decoded(&self, now: Timestamp) {
+        if self.frames_in.fetch_add(1, Relaxed) == 0 {
+            lock(&self.timed).span.get_or_insert((now, now));
+        }
+    }
+
+    pub(crate) fn frame_dropped(&self, at: Dropped) {
+        self.dropped[at as usize].fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn queue_entered(&self) {
+        self.queue_frames.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn queue_left(&self) {
+        self.queue_frames.fetch_sub(1, Relaxed);
+    }
+
+    /// Whole pictures were copied, in decoding or for drawing.
+    pub(crate) fn copied(&self, copies: u64) {
+        self.copies.fetch_add(copies, Relaxed);
+    }
+
+    /// A frame reached the sinks, and so many things were found in it.
+    pub(crate) fn frame_written(&self, timings: &FrameTimings, writing: Duration, detections: usize, now: Timestamp) {
+        self.frames_out.fetch_add(1, Relaxed);
+        self.detections.fetch_add(detections as u64, Relaxed);
+        let mut timed = lock(&self.timed);
+        let total_ms = timings.total.as_secs_f64() * 1000.0;
+        if let Some((_, last)) = &mut timed.span {
+            let gap_s = now.since(*last).as_secs_f64();
+            *last = now;
+            let (recent_gap_s, recent_ms) = timed.recent.unwrap_or((gap_s, total_ms));
+            let blend = |old: f64, new: f64| old + (new - old) * RECENT_WEIGHT;
+            timed.recent = Some((blend(recent_gap_s, gap_s), blend(recent_ms, total_ms)));
+        }
+        let durations = [
+            timings.queued,
+            timings.staging,
+            timings.inference,
+            timings.decoding,
+            timings.drawing,
+            writing,
+            timings.total,
+        ];
+        for (step, duration) in timed.steps.iter_mut().zip(durations) {
+            step.record(duration);
+        }
+    }
+
+    pub(crate) fn running(&self) {
+        self.set_state(StreamState::Running);
+        *lock(&self.error) = None;
+    }
+
+    pub(crate) fn reconnecting(&self, reason: String) {
+        self.set_state(StreamState::Reconnecting);
+        self.reconnects.fetch_add(1, Relaxed);
+        *lock(&self.error) = Some(reason);
+    }
+
+    pub(crate) fn ended(&self) {
+        self.set_state(StreamState::Ended);
+        *lock(&self.error) = None;
+    }
+
+    pub(crate) fn failed(&self, reason: String) {
+        self.set_state(StreamState::Failed);
+        *lock(&self.error) = Some(reason);
+    }
+
+    fn set_state(&self, state: StreamState) {
+        self.state.store(state as u8, Relaxed);
+    }
+
+    pub(crate) fn state(&self) -> StreamState {
+        const STATES: [StreamState; 5] = [
+            StreamState::Connecting,
+            StreamState::Running,
+            StreamState::Reconnecting,
+            StreamState::Ended,
+            StreamState::Failed,
+        ];
+        STATES[usize::from(self.state.load(Relaxed))]
+    }
+
+    pub(crate) fn frames_in(&self) -> u64 {
+        self.frames_in.load(Relaxed)
+    }
+
+    pub(crate) fn frames_out(&self) -> u64 {
+        self.frames_out.load(Relaxed)
+    }
+
+    pub(crate) fn frames_dropped(&self) -> FramesDropped {
+        let [interval, queue, shutdown] = [0, 1, 2].map(|at: usize| self.dropped[at].load(Relaxed));
+        FramesDropped { interval, queue, shutdown }
+    }
+
+    pub(crate) fn queue_frames(&self) -> u64 {
+        self.queue_frames.load(Relaxed)
+    }
+
+    pub(crate) fn reconnects(&self) -> u64 {
+        self.reconnects.load(Relaxed)
+    }
+
+    pub(crate) fn detections(&self) -> u64 {
+        self.detections.load(Relaxed)
+    }
+
+    pub(crate) fn copies(&self) -> u64 {
+        self.copies.load(Relaxed)
+    }
+
+    pub(crate) fn step_times(&self) -> [StepTimes; Step::ALL.len()] {
+        lock(&self.timed).steps.clone()
+    }
+
+    /// First frame decoded, last frame written.
+    pub(crate) fn span(&self) -> Option<(Timestamp, Timestamp)> {
+        lock(&self.timed).span
+    }
+
+    /// For the web page: what the stream does now.
+    pub(crate) fn status(&self, now: Timestamp) -> StreamStatus {
+        let timed = lock(&self.timed);
+        let is_recent = timed.span.is_some_and(|(_, last)| now.since(last) < RECENT_MAX);
+        let (gap_s, latency_ms) = timed.recent.filter(|_| is_recent).unwrap_or_default();
+        StreamStatus {
+            id: self.id.as_str().to_owned(),
+            state: self.state().name().to_owned(),
+            fps: ratio(1.0, gap_s),
+            latency_ms,
+            frames: self.frames_out(),
+            dropped: self.frames_dropped().total(),
+        }
+    }
+
+    fn summary(&self) -> StreamSummary {
+        let frames_out = self.frames_out();
+        let elapsed = self.span().map_or(Duration::ZERO, |(first, last)| last.since(first));
+        StreamSummary {
+            id: self.id.as_str().to_owned(),
+            state: self.state(),
+            error: lock(&self.error).clone(),
+            frames_in: self.frames_in(),
+            frames_out,
+            frames_dropped: self.frames_dropped(),
+            queue_frames: self.queue_frames(),
+            reconnects: self.reconnects(),
+            detections: self.detections(),
+            copies_per_frame: ratio(self.copies() as f64, frames_out as f64),
+            fps: ratio(frames_out as f64, elapsed.as_secs_f64()),
+            latency: latencies(&self.step_times()),
+        }
+    }
+}
+
+impl RunStats {
+    /// The counters of stream `id`; those of before where it ran before.
+    pub(crate) fn stream(&self, id: &StreamId) -> Arc<StreamStats> {
+        let mut streams = lock(&self.streams);
+        if let Some(known) = streams.iter().find(|stream| stream.id == *id) {
+            return Arc::clone(known);
+        }
+        let is_over = |stream: &Arc<StreamStats>| matches!(stream.state(), StreamState::Ended | StreamState::Failed);
+        if streams.iter().filter(|stream| is_over(stream)).count() >= STREAMS_ENDED_MAX
+            && let Some(oldest) = streams.iter().position(is_over)
+        {
+            streams.remove(oldest);
+        }
+        let stream = Arc::new(StreamStats::new(id.clone()));
+        streams.push_back(Arc::clone(&stream));
+        stream
+    }
+
+    pub(crate) fn streams(&self) -> Vec<Arc<StreamStats>> {
+        lock(&self.streams).iter().cloned().collect()
+    }
+
+    pub(crate) fn batch(&self, frames: usize) {
+        self.batches.fetch_add(1, Relaxed);
+        self.batch_frames.fetch_add(frames as u64, Relaxed);
+    }
+
+    pub(crate) fn batches(&self) -> u64 {
+        self.batches.load(Relaxed)
+    }
+
+    pub(crate) fn summary(&self, files: Vec<PathBuf>) -> RunSummary {
+        let streams = self.streams();
+        let mut steps = [(); Step::ALL.len()].map(|()| StepTimes::new());
+        let mut span: Option<(Timestamp, Timestamp)> = None;
+        for stream in &streams {
+            for (sum, step) in steps.iter_mut().zip(&stream.step_times()) {
+                sum.add(step);
+            }
+            if let Some((first, last)) = stream.span() {
+                span = Some(span.map_or((first, last), |(f, l)| (f.min(first), l.max(last))));
+            }
+        }
+        let elapsed_s = span.map_or(0.0, |(first, last)| last.since(first).as_secs_f64());
+        let streams: Vec<StreamSummary> = streams.iter().map(|stream| stream.summary()).collect();
+        let frames_out = streams.iter().map(|stream| stream.frames_out).sum();
+        RunSummary {
+            elapsed_s,
+            frames_in: streams.iter().map(|stream| stream.frames_in).sum(),
+            frames_out,
+            frames_dropped: streams.iter().map(|stream| stream.frames_dropped.total()).sum(),
+            detections: streams.iter().map(|stream| stream.detections).sum(),
+            fps: ratio(frames_out as f64, elapsed_s),
+            batch_frames_mean: ratio(self.batch_frames.load(Relaxed) as f64, self.batches() as f64),
+            latency: latencies(&steps),
+            streams,
+            files,
+        }
+    }
+}
+
+fn latencies(steps: &[StepTimes; Step::ALL.len()]) -> Latencies {
+    let [queue, staging, inference, decoding, drawing, writing, total] =
+        [0, 1, 2, 3, 4, 5, 6].map(|i: usize| steps[i].latency());
+    Latencies { queue, staging, inference, decoding, drawing, writing, total }
+}
+
+/// Zero where there is nothing to divide by: a rate before its first second.
+fn ratio(part: f64, whole: f64) -> f64 {
+    if whole > 0.0 { part / whole } else { 0.0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_and_quantiles_follow_the_frames() {
+        let stats = RunStats::default();
+        let stream = stats.stream(&StreamId::new("front"));
+        let at = |ms: u64| Timestamp::from_nanos(ms * 1_000_000);
+        for n in 1..=100u64 {
+            stream.frame_decoded(at(n * 10));
+            let timings = FrameTimings { total: Duration::from_millis(n), ..FrameTimings::default() };
+            stream.copied(1);
+            stream.frame_written(&timings, Duration::ZERO, 2, at(n * 10 + 10));
+        }
+        stats.batch(3);
+        stats.batch(4);
+        let summary = stats.summary(Vec::new());
+        assert_eq!((summary.frames_in, summary.frames_out, summary.detections), (100, 100, 200));
+        assert_eq!(summary.batch_frames_mean, 3.5);
+        assert_eq!(summary.fps, 100.0);
+        assert_eq!(summary.streams[0].copies_per_frame, 1.0);
+        let total = summary.latency.total;
+        let near = |a: f64, b: f64| (a - b).abs() <= b * 0.01;
+        assert!(near(total.p50_ms, 50.0) && near(total.p99_ms, 99.0) && near(total.mean_ms, 50.5), "{total:?}");
+    }
+
+    #[test]
+    fn ended_streams_are_forgotten_beyond_a_bound() {
+        let stats = RunStats::default();
+        let lasting = stats.stream(&StreamId::new("lasting"));
+        lasting.running();
+        for n in 0..1000 {
+            stats.stream(&StreamId::new(&format!("short-{n}"))).ended();
+        }
+        let streams = stats.streams();
+        assert!(streams.len() <= STREAMS_ENDED_MAX + 2);
+        assert_eq!(streams[0].id, lasting.id);
+    }
+}

@@ -1,0 +1,409 @@
+//! Sources, a backend, a decoder and sinks that do as they are told, so that a test of the threads
+//! between them needs neither media nor a model.
+
+// Every test file uses its own part of this.
+#![allow(dead_code, unreachable_pub)]
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use revoada_core::{
+    Clock, ColorSpec, DType, Detection, Dim, Frame, ImageLayout, ImageTransform, MemoryKind, PixelFormat, Placement,
+    Prediction, Rect, Size, StreamId, TensorRef, TensorSpec, Timestamp,
+};
+use revoada_engine::{
+    Backend, BackendOptions, Engine, EngineError, LoadOptions, ModelSource, Outputs, Session, Shapes, Surface, Timings,
+};
+use revoada_pipeline::config::{Draft, PipelineConfig, StreamConfig};
+use revoada_pipeline::decode::{DecodeError, Decoder, Decoders};
+use revoada_pipeline::run::{Parts, RunError, RunSummary, StopFlag, run};
+use revoada_pipeline::{FrameResult, Pull, Sink, SinkError, SinkReport, Source, SourceError};
+
+/// No condition in these tests takes a healthy machine a second.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// A door that threads wait at until the test opens it.
+#[derive(Clone, Default)]
+pub struct Gate(Arc<(Mutex<bool>, Condvar)>);
+
+impl Gate {
+    pub fn open(&self) {
+        *self.0.0.lock().unwrap() = true;
+        self.0.1.notify_all();
+    }
+
+    pub fn pass(&self) {
+        let (closed, timeout) = self.0.1.wait_timeout_while(self.0.0.lock().unwrap(), DEADLINE, |open| !*open).unwrap();
+        drop(closed);
+        assert!(!timeout.timed_out(), "nobody opened the gate");
+    }
+}
+
+/// What a source does next.
+#[derive(Clone)]
+pub enum Step {
+    Frames(u64),
+    /// Frames until the stream is halted, one a pull, at most one a millisecond.
+    FramesWithoutEnd,
+    Lost,
+    Broken,
+    Unopenable,
+    Panic,
+    /// Nothing comes, for ever.
+    Silence,
+    Pass(Gate),
+    Open(Gate),
+}
+
+struct ScriptedSource {
+    id: StreamId,
+    steps: VecDeque<Step>,
+    frames: u64,
+    clock: Arc<dyn Clock>,
+}
+
+pub fn frame(id: &StreamId, sequence: u64, captured: Timestamp) -> Frame {
+    let layout = ImageLayout::packed(PixelFormat::Rgb, ColorSpec::default(), Size::new(16, 16));
+    let pixels = vec![sequence as u8; layout.bytes().unwrap()];
+    let pts = Timestamp::from_nanos(sequence * 40_000_000);
+    Frame::new(id.clone(), sequence, pts, captured, layout, MemoryKind::Host, Box::new(pixels)).unwrap()
+}
+
+impl Source for ScriptedSource {
+    fn pull(&mut self, timeout: Duration) -> Result<Pull, SourceError> {
+        let uri = || self.id.to_string();
+        loop {
+            match self.steps.front_mut() {
+                None => return Ok(Pull::End),
+                Some(Step::Frames(0)) => drop(self.steps.pop_front()),
+                Some(Step::Frames(left)) => {
+                    *left -= 1;
+                    break;
+                }
+                Some(Step::FramesWithoutEnd) => {
+                    thread::sleep(Duration::from_millis(1));
+                    break;
+                }
+                Some(Step::Lost) => return Err(SourceError::Lost { uri: uri(), reason: "cable out".into() }),
+                Some(Step::Broken) => {
+                    return Err(SourceError::Broken { uri: uri(), frames: self.frames, reason: "cut short".into() });
+                }
+                Some(Step::Unopenable) => {
+                    return Err(SourceError::Open { uri: uri(), reason: "no such file".into() });
+                }
+                Some(Step::Panic) => panic!("told to"),
+                Some(Step::Silence) => {
+                    thread::sleep(timeout);
+                    return Ok(Pull::Idle);
+                }
+                Some(Step::Pass(gate)) => {
+                    gate.pass();
+                    self.steps.pop_front();
+                }
+                Some(Step::Open(gate)) => {
+                    gate.open();
+                    self.steps.pop_front();
+                }
+            }
+        }
+        self.frames += 1;
+        Ok(Pull::Frame(frame(&self.id, self.frames - 1, self.clock.now())))
+    }
+}
+
+/// Answers every picture with the value of its first byte.
+struct FakeBackend;
+
+struct FakeEngine {
+    inputs: Vec<TensorSpec>,
+    outputs: Vec<TensorSpec>,
+}
+
+struct FakeSession {
+    rows_max: usize,
+    staged: BTreeMap<usize, u8>,
+    shape: [usize; 2],
+    answers: Vec<f32>,
+}
+
+impl Backend for FakeBackend {
+    fn name(&self) -> &'static str {
+        "fake"
+    }
+
+    fn version(&self) -> Result<String, EngineError> {
+        Ok("fake 1".into())
+    }
+
+    fn check(&self) -> Result<(), EngineError> {
+        Ok(())
+    }
+
+    fn load(&self, _: ModelSource<'_>, _: &LoadOptions) -> Result<Arc<dyn Engine>, EngineError> {
+        let spec = |name: &str, sides: &[usize]| TensorSpec {
+            name: name.into(),
+            dtype: DType::F32,
+            dims: std::iter::once(Dim::Dynamic("N".into())).chain(sides.iter().map(|side| Dim::Fixed(*side))).collect(),
+        };
+        Ok(Arc::new(FakeEngine { inputs: vec![spec("picture", &[3, 8, 8])], outputs: vec![spec("brightness", &[1])] }))
+    }
+
+    fn import(&self, frame: &Arc<Frame>) -> Result<Surface, EngineError> {
+        Ok(Surface::host(Arc::clone(frame)))
+    }
+}
+
+impl Engine for FakeEngine {
+    fn inputs(&self) -> &[TensorSpec] {
+        &self.inputs
+    }
+
+    fn outputs(&self) -> &[TensorSpec] {
+        &self.outputs
+    }
+
+    fn session(&self, shapes: &Shapes) -> Result<Box<dyn Session>, EngineError> {
+        let rows_max = shapes.rows_max;
+        Ok(Box::new(FakeSession { rows_max, staged: BTreeMap::new(), shape: [0, 1], answers: Vec::new() }))
+    }
+}
+
+impl Session for FakeSession {
+    fn stage(
+        &mut self,
+        input: usize,
+        row: usize,
+        surface: &Surface,
+        region: Rect,
+        transform: &ImageTransform,
+    ) -> Result<Placement, EngineError> {
+        assert!(input == 0 && row < self.rows_max);
+        self.staged.insert(row, surface.frame().view().bytes()[0]);
+        Ok(Placement::new(region, transform))
+    }
+
+    fn set_input(&mut self, _: usize, _: TensorRef<'_>) -> Result<(), EngineError> {
+        unreachable!("the pipeline stages pictures")
+    }
+
+    fn submit(&mut self, rows: usize) -> Result<(), EngineError> {
+        self.answers = (0..rows).map(|row| f32::from(self.staged[&row])).collect();
+        self.shape = [rows, 1];
+        self.staged.clear();
+        Ok(())
+    }
+
+    fn wait(&mut self) -> Result<Outputs<'_>, EngineError> {
+        let tensor = TensorRef::of(&self.shape, &self.answers)?;
+        Ok(Outputs { tensors: vec![tensor], timings: Timings::default() })
+    }
+}
+
+/// One detection whose class is the answer, so that a sink can tell whether it belongs to the frame.
+struct BrightnessDecoder;
+
+impl Decoder for BrightnessDecoder {
+    fn name(&self) -> &str {
+        "brightness"
+    }
+
+    fn decode(&self, outputs: &[TensorRef<'_>], row: usize, placement: &Placement) -> Result<Prediction, DecodeError> {
+        let answer = outputs[0].as_slice::<f32>().unwrap()[row];
+        let detection = Detection { class: answer as u32, score: 1.0, bbox: placement.source, landmarks: Vec::new() };
+        Ok(Prediction { detections: vec![detection], ..Prediction::default() })
+    }
+}
+
+/// What a sink was given, and what became of it.
+#[derive(Clone, Default)]
+pub struct Collected(Arc<(Mutex<State>, Condvar)>);
+
+#[derive(Default)]
+struct State {
+    frames: BTreeMap<String, Vec<u64>>,
+    finished: bool,
+    dropped: bool,
+}
+
+impl Collected {
+    /// The sequence numbers of a stream, in the order in which they came.
+    pub fn of(&self, stream: &str) -> Vec<u64> {
+        self.0.0.lock().unwrap().frames.get(stream).cloned().unwrap_or_default()
+    }
+
+    pub fn is_finished(&self) -> bool {
+        self.0.0.lock().unwrap().finished
+    }
+
+    pub fn is_dropped(&self) -> bool {
+        self.0.0.lock().unwrap().dropped
+    }
+
+    /// Waits until a stream has so many frames.
+    pub fn wait_for(&self, stream: &str, frames: usize) {
+        let short = |state: &mut State| state.frames.get(stream).map_or(0, Vec::len) < frames;
+        let (state, timeout) = self.0.1.wait_timeout_while(self.0.0.lock().unwrap(), DEADLINE, short).unwrap();
+        drop(state);
+        assert!(!timeout.timed_out(), "{stream} did not reach {frames} frames");
+    }
+}
+
+pub struct CollectingSink {
+    pub collected: Collected,
+    /// Waited at before every frame.
+    pub gate: Option<Gate>,
+    /// Fails at the frame after so many.
+    pub frames_max: Option<usize>,
+}
+
+impl Sink for CollectingSink {
+    fn write(&mut self, result: &FrameResult) -> Result<(), SinkError> {
+        if let Some(gate) = &self.gate {
+            gate.pass();
+        }
+        // The answer belongs to this frame and no other.
+        let pixel = result.frame.view().bytes()[0];
+        assert_eq!(result.prediction.detections[0].class, u32::from(pixel));
+        let mut state = self.collected.0.0.lock().unwrap();
+        if self.frames_max == Some(state.frames.values().map(Vec::len).sum()) {
+            let source = std::io::ErrorKind::StorageFull.into();
+            return Err(SinkError::Write { path: "full.jsonl".into(), source });
+        }
+        state.frames.entry(result.frame.stream.to_string()).or_default().push(result.frame.sequence);
+        self.collected.0.1.notify_all();
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<SinkReport, SinkError> {
+        self.collected.0.0.lock().unwrap().finished = true;
+        Ok(SinkReport { files: vec!["collected".into()] })
+    }
+}
+
+impl Drop for CollectingSink {
+    fn drop(&mut self) {
+        self.collected.0.0.lock().unwrap().dropped = true;
+    }
+}
+
+/// A pipeline of fakes: for each stream, what its source does each time that it is opened. The last
+/// opening is repeated.
+#[derive(Clone, Default)]
+pub struct Script {
+    openings: BTreeMap<String, Vec<Vec<Step>>>,
+    draft: Option<Draft>,
+    pub gate: Option<Gate>,
+    pub sink_fails_after: Option<usize>,
+}
+
+/// `test://` sources that are live drop frames; others wait.
+pub const LIVE: &str = "test://smpte?live=true";
+pub const FILE: &str = "test://smpte";
+/// Comes back when it is lost.
+pub const CAMERA: &str = "csi://0";
+
+impl Script {
+    /// Streams by id and URI.
+    pub fn new(streams: &[(&str, &str, &[&[Step]])]) -> Self {
+        let mut text = String::from("[model]\npath = \"fake.onnx\"\ndecoder = \"brightness\"\n");
+        let mut openings = BTreeMap::new();
+        for (id, uri, steps) in streams {
+            text += &format!("[[stream]]\nid = \"{id}\"\nuri = \"{uri}\"\n");
+            if *uri == CAMERA {
+                text += "reconnect = { delay_ms_min = 10, delay_ms_max = 20, stall_ms = 100, attempts_max = 3 }\n";
+            }
+            openings.insert((*id).to_owned(), steps.iter().map(|steps| steps.to_vec()).collect());
+        }
+        text += "[[sink]]\ntype = \"none\"\n[[sink]]\ntype = \"none\"\n";
+        Self { openings, draft: Some(draft(&text)), gate: None, sink_fails_after: None }
+    }
+
+    pub fn set(mut self, key: &str, value: impl Into<revoada_pipeline::config::Value>) -> Self {
+        self.draft.as_mut().unwrap().set(key, value);
+        self
+    }
+
+    pub fn set_every_stream(mut self, key: &str, value: impl Into<revoada_pipeline::config::Value>) -> Self {
+        self.draft.as_mut().unwrap().set_every_stream(key, value);
+        self
+    }
+
+    pub fn config(&self) -> PipelineConfig {
+        self.draft.as_ref().unwrap().check().unwrap()
+    }
+
+    /// The parts, and what the two sinks collect. The first sink is the one that fails or waits.
+    pub fn parts(&self) -> (Parts, [Collected; 2]) {
+        let collected = [Collected::default(), Collected::default()];
+        let openings = Mutex::new(self.openings.clone());
+        let open = move |stream: &StreamConfig, clock: &Arc<dyn Clock>| -> Result<Box<dyn Source>, SourceError> {
+            let mut openings = openings.lock().unwrap();
+            let openings = openings.get_mut(stream.id.as_str()).expect("the script knows the stream");
+            let steps = if openings.len() > 1 { openings.remove(0) } else { openings[0].clone() };
+            let uri = stream.id.to_string();
+            if matches!(steps.first(), Some(Step::Unopenable)) {
+                return Err(SourceError::Open { uri, reason: "no such file".into() });
+            }
+            let (id, clock) = (stream.id.clone(), Arc::clone(clock));
+            Ok(Box::new(ScriptedSource { id, steps: steps.into(), frames: 0, clock }))
+        };
+        let sinks = Mutex::new(vec![
+            CollectingSink { collected: collected[1].clone(), gate: None, frames_max: None },
+            CollectingSink {
+                collected: collected[0].clone(),
+                gate: self.gate.clone(),
+                frames_max: self.sink_fails_after,
+            },
+        ]);
+        let mut decoders = Decoders::standard();
+        decoders.register("brightness", |_| Ok(Arc::new(BrightnessDecoder) as Arc<dyn Decoder>));
+        let parts = Parts {
+            backends: vec![Arc::new(FakeBackend)],
+            decoders,
+            open_source: Arc::new(open),
+            open_sink: Box::new(move |_, _| {
+                let sink = sinks.lock().unwrap().pop().expect("the script has two sinks");
+                Ok(Box::new(sink) as Box<dyn Sink>)
+            }),
+            ..Parts::new(&BackendOptions::default())
+        };
+        (parts, collected)
+    }
+
+    /// Runs to the end.
+    pub fn run(&self) -> (Result<RunSummary, RunError>, [Collected; 2]) {
+        let (parts, collected) = self.parts();
+        (run(self.config(), parts, &StopFlag::new()), collected)
+    }
+
+    /// Runs on a thread of its own.
+    pub fn start(&self) -> Started {
+        let (parts, collected) = self.parts();
+        let (config, stop) = (self.config(), StopFlag::new());
+        let stopping = stop.clone();
+        Started { collected, stop, thread: thread::spawn(move || run(config, parts, &stopping)) }
+    }
+}
+
+pub fn draft(text: &str) -> Draft {
+    Draft::from_file("fake.toml".as_ref(), text, "".as_ref())
+}
+
+pub struct Started {
+    pub collected: [Collected; 2],
+    pub stop: StopFlag,
+    thread: JoinHandle<Result<RunSummary, RunError>>,
+}
+
+impl Started {
+    pub fn finish(self) -> Result<RunSummary, RunError> {
+        let started = Instant::now();
+        while !self.thread.is_finished() {
+            assert!(started.elapsed() < DEADLINE, "the run does not end");
+            thread::sleep(Duration::from_millis(5));
+        }
+        self.thread.join().unwrap()
+    }
+}
