@@ -4,6 +4,29 @@
 //! as its model is wanted and is shared by all threads, a [`Session`] belongs to one thread and owns
 //! its buffers. Staging and inference of two batches overlap by having two sessions on two threads.
 //!
+//! ```
+//! use revoada_bundle::onnx::GraphBuilder;
+//! use revoada_core::{DType, TensorRef};
+//! use revoada_engine::{BackendChoice, BackendOptions, LoadOptions, ModelSource, Shapes, backends, select};
+//!
+//! let model = GraphBuilder::new("double")
+//!     .input("x", DType::F32, "N,2")
+//!     .node("Add", &["x", "x"], &["y"])
+//!     .output("y", DType::F32, "N,2")
+//!     .encode();
+//!
+//! // Without a place to look for ONNX Runtime, `auto` takes what is built in, and says so.
+//! let selected = select(&BackendChoice::Auto, &backends(&BackendOptions::default()))?;
+//! assert!(selected.reason.starts_with("auto took rten"));
+//!
+//! let engine = selected.backend.load(ModelSource::Bytes(&model), &LoadOptions::default())?;
+//! let mut session = engine.session(&Shapes::rows(4))?;
+//! session.set_input(0, TensorRef::of(&[1, 2], &[3f32, 4.0])?)?;
+//! session.submit(1)?;
+//! assert_eq!(session.wait()?.tensors[0].as_slice::<f32>(), Some(&[6f32, 8.0][..]));
+//! # Ok::<(), revoada_engine::EngineError>(())
+//! ```
+//!
 //! It is *not* the place for decoding outputs into detections (the pipeline's), nor for building
 //! TensorRT plans (the builder's).
 #![forbid(unsafe_code)]

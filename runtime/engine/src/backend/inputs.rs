@@ -77,7 +77,7 @@ impl Inputs {
             }
         }
         let resolved = resolve(specs, shapes)?;
-        let open = specs.iter().any(|spec| open_batch(spec));
+        let open = specs.iter().any(open_batch);
         let inputs = specs
             .iter()
             .zip(resolved)
@@ -103,7 +103,8 @@ impl Inputs {
         }
         let size = surface.frame().size();
         let seen = region.clamped_to(size);
-        if !(seen.width > 0.0 && seen.height > 0.0) {
+        let finite = [region.x, region.y, region.width, region.height].iter().all(|number| number.is_finite());
+        if !finite || seen.width <= 0.0 || seen.height <= 0.0 {
             return Err(EngineError::Region { region, size });
         }
         let placement = Placement::new(seen, transform);

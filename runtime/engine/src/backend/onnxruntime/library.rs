@@ -1,5 +1,7 @@
 //! Finding and opening ONNX Runtime's shared library, once per process.
 
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -48,6 +50,32 @@ pub fn library_candidates(data_dir: Option<&Path>) -> Vec<PathBuf> {
 pub(super) struct Library {
     pub(super) environment: Environment,
     pub(super) path: PathBuf,
+}
+
+impl Library {
+    /// The version, which `ort` does not tell: official builds export their symbols under it.
+    pub(super) fn version(&self) -> Option<String> {
+        let start = File::open(mapped_path().as_deref().unwrap_or(&self.path)).ok()?;
+        let mut bytes = Vec::new();
+        start.take(STRING_TABLE_BYTES_MAX).read_to_end(&mut bytes).ok()?;
+        let at = bytes.windows(SYMBOL_VERSION.len()).position(|window| window == SYMBOL_VERSION)?;
+        let rest = bytes[at + SYMBOL_VERSION.len()..].iter().map(|byte| char::from(*byte));
+        Some(rest.take_while(|letter| letter.is_ascii_digit() || *letter == '.').collect())
+    }
+}
+
+const SYMBOL_VERSION: &[u8] = b"VERS_";
+
+/// A library's table of strings lies near its start, before the code.
+const STRING_TABLE_BYTES_MAX: u64 = 4 << 20;
+
+/// The file that the loader found, where it was asked by name alone.
+fn mapped_path() -> Option<PathBuf> {
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    let mut paths = maps.lines().filter_map(|line| line.find('/').map(|start| Path::new(&line[start..])));
+    let path =
+        paths.find(|path| path.file_name().is_some_and(|name| name.to_string_lossy().contains("libonnxruntime")))?;
+    Some(path.to_owned())
 }
 
 /// The process has at most one: ONNX Runtime's environment is global.
