@@ -249,8 +249,8 @@ fn configure(element: &gst::Element) {
             set_if_present(element, "timeout", &NETWORK_TIMEOUT.as_secs().to_string());
             set_if_present(element, "user-agent", concat!("revoada/", env!("CARGO_PKG_VERSION")));
         }
-        // Otherwise the first packet waits for as long as others might overtake it.
-        "rtpjitterbuffer" => set_if_present(element, "faststart-min-packets", "1"),
+        // Otherwise it waits for further streams, and what it has is shown when its queues are full.
+        "multipartdemux" => set_if_present(element, "single-stream", "true"),
         _ => {}
     }
 }

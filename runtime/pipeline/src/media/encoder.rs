@@ -11,7 +11,7 @@ use revoada_core::Size;
 use gst::prelude::*;
 
 use super::MediaError;
-use super::elements::{self, make, set_if_present};
+use super::elements::{self, make};
 use super::failure::Watch;
 
 /// What the encoded video is for.
@@ -62,14 +62,23 @@ pub(super) struct Target {
     pub(super) bitrate_kbps: Option<u32>,
 }
 
-/// Elements to be linked one after the other; the first takes raw video in host memory.
+/// A part of a pipeline that takes raw video in host memory and gives H.264.
 pub(super) struct Encoder {
     pub(super) name: &'static str,
-    pub(super) elements: Vec<gst::Element>,
+    /// As `gst-launch` would take it: one text serves pipelines that we build and those that the RTSP
+    /// server builds whenever a viewer comes.
+    pub(super) text: String,
+}
+
+impl Encoder {
+    pub(super) fn element(&self) -> Result<gst::Element, String> {
+        let bin = gst::parse::bin_from_description(&self.text, true).map_err(|error| error.message().to_owned())?;
+        Ok(bin.upcast())
+    }
 }
 
 /// From best to last. Hardware is first because it leaves the cores to inference.
-const CANDIDATES: [Candidate; 9] = [
+const CANDIDATES: [Candidate; 8] = [
     Candidate { name: "nvv4l2h264enc", hardware: true, formats: "{ NV12, I420 }" },
     Candidate { name: "vah264enc", hardware: true, formats: "{ NV12 }" },
     Candidate { name: "vah264lpenc", hardware: true, formats: "{ NV12 }" },
@@ -78,7 +87,6 @@ const CANDIDATES: [Candidate; 9] = [
     Candidate { name: "v4l2h264enc", hardware: true, formats: "{ NV12, I420 }" },
     Candidate { name: "x264enc", hardware: false, formats: "{ NV12, I420 }" },
     Candidate { name: "openh264enc", hardware: false, formats: "{ I420 }" },
-    Candidate { name: "avenc_h264_omx", hardware: true, formats: "{ I420 }" },
 ];
 
 struct Candidate {
@@ -87,6 +95,7 @@ struct Candidate {
     formats: &'static str,
 }
 
+/// All encoders that are looked for, and whether each is hardware.
 pub(super) fn names() -> impl Iterator<Item = (&'static str, bool)> {
     CANDIDATES.iter().map(|candidate| (candidate.name, candidate.hardware))
 }
@@ -130,7 +139,8 @@ fn try_out(candidate: &Candidate, target: &Target) -> Result<(), String> {
         let convert = gst::ElementFactory::make("videoconvert").build()?;
         let sink = gst::ElementFactory::make("fakesink").build()?;
         let encoder = candidate.build(target).map_err(|error| gst::glib::bool_error!("{error}"))?;
-        let all: Vec<_> = [source, filter, convert].into_iter().chain(encoder.elements).chain([sink]).collect();
+        let encoder = encoder.element().map_err(|error| gst::glib::bool_error!("{error}"))?;
+        let all = [source, filter, convert, encoder, sink];
         pipeline.add_many(&all)?;
         gst::Element::link_many(&all)?;
         Ok(pipeline)
@@ -152,71 +162,70 @@ fn try_out(candidate: &Candidate, target: &Target) -> Result<(), String> {
 
 impl Candidate {
     fn build(&self, target: &Target) -> Result<Encoder, MediaError> {
-        let encoder = make(self.name)?;
-        self.set_up(&encoder, target);
-        let filter = make("capsfilter")?;
-        let mut elements = vec![filter.clone(), encoder];
-        let mut raw = format!("video/x-raw, format = (string) {}", self.formats);
+        let element = make(self.name)?;
+        let mut text = format!("capsfilter caps=\"video/x-raw, format=(string){}\" ! ", self.formats);
         if self.name == "nvv4l2h264enc" {
-            let (upload, on_device) = (make("nvvidconv")?, make("capsfilter")?);
-            on_device.set_property("caps", fixed_caps("video/x-raw(memory:NVMM), format = (string) NV12"));
-            elements.splice(1..1, [upload, on_device]);
-        } else {
-            raw.push_str(", interlace-mode = (string) progressive");
+            text.push_str("nvvidconv ! capsfilter caps=\"video/x-raw(memory:NVMM), format=(string)NV12\" ! ");
         }
-        filter.set_property("caps", fixed_caps(&raw));
-        Ok(Encoder { name: self.name, elements })
+        text.push_str(self.name);
+        // Versions and vendors differ in what can be set.
+        for (property, value) in self.settings(target) {
+            if element.find_property(property).is_some() {
+                text.push_str(&format!(" {property}=\"{value}\""));
+            }
+        }
+        Ok(Encoder { name: self.name, text })
     }
 
-    fn set_up(&self, encoder: &gst::Element, target: &Target) {
+    fn settings(&self, target: &Target) -> Vec<(&'static str, String)> {
         let live = target.purpose == Purpose::Live;
-        let set = |property: &str, value: &str| set_if_present(encoder, property, value);
         let kbps = target.bitrate_kbps.unwrap_or_else(|| suitable_kbps(target));
-        let key_frames = target.rate.frames_in(if live { 1.0 } else { 2.0 }).to_string();
+        let bits = u64::from(kbps) * 1000;
+        let key_frames = target.rate.frames_in(if live { 1.0 } else { 2.0 });
         match self.name {
             "x264enc" => {
-                // Measured on 1080p: `veryfast` takes half as long again and saves a tenth of the file.
-                set("speed-preset", "superfast");
-                set("key-int-max", &key_frames);
-                set("threads", &software_threads().to_string());
+                let mut settings = vec![
+                    ("speed-preset", "superfast".to_owned()),
+                    ("key-int-max", key_frames.to_string()),
+                    ("threads", software_threads().to_string()),
+                    // MP4 reckons a film's length from the times of decoding, which B-frames put behind
+                    // those of showing: where the frame rate varies, the last frames would be cut off.
+                    ("bframes", "0".to_owned()),
+                ];
                 if live {
-                    set("tune", "zerolatency");
+                    settings.push(("tune", "zerolatency".to_owned()));
                 }
                 match target.bitrate_kbps {
                     None if !live => {
-                        set("pass", "qual");
-                        set("quantizer", "23");
+                        settings.extend([("pass", "qual".to_owned()), ("quantizer", "23".to_owned())]);
                     }
-                    _ => set("bitrate", &kbps.to_string()),
+                    _ => settings.push(("bitrate", kbps.to_string())),
                 }
+                settings
             }
-            "openh264enc" => {
-                set("complexity", "low");
-                set("rate-control", "bitrate");
-                set("bitrate", &(u64::from(kbps) * 1000).to_string());
-                set("gop-size", &key_frames);
-                set("multi-thread", &software_threads().to_string());
-            }
-            "nvv4l2h264enc" => {
-                set("bitrate", &(u64::from(kbps) * 1000).to_string());
-                set("iframeinterval", &key_frames);
-                set("idrinterval", &key_frames);
-                set("insert-sps-pps", "true");
-                set("maxperf-enable", "true");
-            }
+            "openh264enc" => vec![
+                ("complexity", "low".to_owned()),
+                ("rate-control", "bitrate".to_owned()),
+                ("bitrate", bits.to_string()),
+                ("gop-size", key_frames.to_string()),
+                ("multi-thread", software_threads().to_string()),
+            ],
+            "nvv4l2h264enc" => vec![
+                ("bitrate", bits.to_string()),
+                ("iframeinterval", key_frames.to_string()),
+                ("idrinterval", key_frames.to_string()),
+                ("insert-sps-pps", "true".to_owned()),
+                ("maxperf-enable", "true".to_owned()),
+            ],
             "v4l2h264enc" => {
-                let controls = gst::Structure::builder("controls")
-                    .field("video_bitrate", i32::try_from(u64::from(kbps) * 1000).unwrap_or(i32::MAX))
-                    .field("video_gop_size", target.rate.frames_in(if live { 1.0 } else { 2.0 }))
-                    .build();
-                encoder.set_property("extra-controls", controls);
+                vec![("extra-controls", format!("controls,video_bitrate={bits},video_gop_size={key_frames}"))]
             }
-            _ => {
-                set("bitrate", &kbps.to_string());
-                set("key-int-max", &key_frames);
-                set("keyframe-period", &key_frames);
-                set("gop-size", &key_frames);
-            }
+            _ => vec![
+                ("bitrate", kbps.to_string()),
+                ("key-int-max", key_frames.to_string()),
+                ("keyframe-period", key_frames.to_string()),
+                ("gop-size", key_frames.to_string()),
+            ],
         }
     }
 }
@@ -230,8 +239,4 @@ fn suitable_kbps(target: &Target) -> u32 {
 /// More threads would hold more frames without finishing sooner beside inference.
 fn software_threads() -> usize {
     std::thread::available_parallelism().map_or(1, |cores| cores.get()).min(4)
-}
-
-fn fixed_caps(text: &str) -> gst::Caps {
-    gst::Caps::from_str(text).expect("the caps are written correctly")
 }

@@ -35,7 +35,9 @@ impl Failure {
             Cause::NotFound
         } else if text.matches(gst::ResourceError::NotAuthorized) {
             Cause::NotAuthorized
-        } else if text.matches(gst::ResourceError::NoSpaceLeft) {
+        } else if text.matches(gst::ResourceError::NoSpaceLeft)
+            || error.debug().is_some_and(|debug| debug.contains("No space left on device"))
+        {
             Cause::NoSpace
         } else if text.matches(gst::StreamError::TypeNotFound)
             || text.matches(gst::StreamError::WrongType)
@@ -63,10 +65,10 @@ fn sentence(message: &str, debug: Option<&str>) -> String {
         Some(first) if second_is_small => first.to_lowercase().chain(letters).collect(),
         _ => message.to_owned(),
     };
-    let detail = debug.and_then(|debug| debug.split_once('\n')).map(|(_, detail)| detail.trim().trim_end_matches('.'));
+    let detail = debug.and_then(|debug| debug.split_once('\n')).map(|(_, detail)| detail.trim());
     if let Some(detail) = detail.and_then(|detail| detail.lines().next()).filter(|detail| !detail.is_empty()) {
         text.push_str(": ");
-        text.push_str(detail);
+        text.push_str(detail.trim_end_matches(" (Generic error)").trim_end_matches('.'));
     }
     text
 }

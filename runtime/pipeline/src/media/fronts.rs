@@ -16,9 +16,11 @@ use crate::config::{CameraMode, RtspTransport, SourceConfig};
 /// A server that says nothing for so long is lost.
 pub(super) const NETWORK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Over TCP no packet comes late, so the jitter buffer's latency is only the bound on what it holds
-/// while decoding is slower than the camera: enough for a server that begins with a whole group of pictures.
-const TCP_BACKLOG: Duration = Duration::from_secs(2);
+/// What waits, undecoded, while decoding is slower than the camera: enough for a server that begins
+/// with a whole group of pictures. Beyond it the oldest packets are dropped, and the picture is broken
+/// until the next key frame.
+const BACKLOG: Duration = Duration::from_secs(2);
+const BACKLOG_BYTES_MAX: u32 = 32 << 20;
 
 impl Chain {
     /// Starts the pipeline for `source`; there is none for a folder of pictures, which needs no GStreamer.
@@ -53,17 +55,24 @@ impl Chain {
 
     fn rtsp(url: &str, transport: RtspTransport, latency: Duration) -> Result<Self, Failure> {
         let chain = Self::new()?;
-        let (source, decoder) = (chain.add("rtspsrc")?, chain.add("decodebin")?);
+        let (source, backlog, decoder) = (chain.add("rtspsrc")?, chain.add("queue")?, chain.add("decodebin")?);
         chain.take_video_of(&decoder);
-        let (protocols, latency) = match transport {
-            RtspTransport::Tcp => ("tcp", latency.max(TCP_BACKLOG)),
-            RtspTransport::Udp => ("udp", latency),
-            RtspTransport::Auto => ("udp+tcp", latency),
+        backlog.set_property_from_str("leaky", "downstream");
+        backlog.set_property("max-size-buffers", 0u32);
+        backlog.set_property("max-size-bytes", BACKLOG_BYTES_MAX);
+        backlog.set_property("max-size-time", u64::try_from(BACKLOG.as_nanos()).unwrap_or(u64::MAX));
+        link(&backlog, &decoder)?;
+        let protocols = match transport {
+            RtspTransport::Tcp => "tcp",
+            RtspTransport::Udp => "udp",
+            RtspTransport::Auto => "udp+tcp",
         };
         source.set_property("location", url);
         source.set_property_from_str("protocols", protocols);
         source.set_property("latency", u32::try_from(latency.as_millis()).unwrap_or(u32::MAX));
-        source.set_property("drop-on-latency", true);
+        // Over TCP no packet overtakes another: what seems late there comes from a server that begins with
+        // the pictures since its last key frame.
+        source.set_property("drop-on-latency", transport != RtspTransport::Tcp);
         let timeout = NETWORK_TIMEOUT.as_micros().to_string();
         source.set_property_from_str("timeout", &timeout);
         source.set_property_from_str("tcp-timeout", &timeout);
@@ -73,7 +82,7 @@ impl Chain {
             let media = caps.as_ref().and_then(|caps| caps.structure(0)?.get::<String>("media").ok());
             Some((media.as_deref() == Some("video")).to_value())
         });
-        let input = decoder.static_pad("sink").ok_or_else(|| other("`decodebin` has no pad"))?;
+        let input = backlog.static_pad("sink").ok_or_else(|| other("`queue` has no pad"))?;
         let watch = chain.watch.clone();
         source.connect_pad_added(move |_, pad| {
             // A second video stream of the same server is left alone.

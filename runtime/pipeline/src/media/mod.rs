@@ -21,7 +21,10 @@ mod failure;
 mod frames;
 mod fronts;
 mod pictures;
+mod probe;
 mod raw;
+#[cfg(feature = "rtsp-server")]
+mod rtsp_server;
 mod source;
 mod writer;
 
@@ -31,6 +34,9 @@ use revoada_core::Clock;
 use thiserror::Error;
 
 pub use pictures::load_picture;
+pub use probe::{ElementReport, MediaReport, MediaRole, probe};
+#[cfg(feature = "rtsp-server")]
+pub use rtsp_server::RtspServer;
 pub use writer::VideoWriter;
 
 use crate::config::{SourceConfig, StreamConfig};

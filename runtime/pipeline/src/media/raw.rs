@@ -60,6 +60,16 @@ pub(super) fn buffer(frame: &Arc<Frame>) -> Result<gst::Buffer, String> {
     Ok(buffer)
 }
 
+/// The colours that a video of such frames has: theirs, or what players assume where they are not YUV.
+pub(super) fn video_color(layout: &ImageLayout) -> String {
+    let color = match layout.color {
+        color if layout.format.is_yuv() => color,
+        _ if layout.size.height >= 720 => ColorSpec { matrix: ColorMatrix::Bt709, range: ColorRange::Limited },
+        _ => ColorSpec { matrix: ColorMatrix::Bt601, range: ColorRange::Limited },
+    };
+    colorimetry(color).to_string()
+}
+
 fn dimensions(size: Size) -> Result<(u32, u32), String> {
     let too_large = || format!("pictures of {size} are too large");
     Ok((u32::try_from(size.width).map_err(|_| too_large())?, u32::try_from(size.height).map_err(|_| too_large())?))

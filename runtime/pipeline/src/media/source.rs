@@ -190,7 +190,16 @@ fn check_file(path: &Path) -> Result<(), String> {
 
 /// Whether a failure is final, after how many frames it came, and why.
 fn describe(source: &SourceConfig, uri: &str, frames: u64, failure: Failure) -> SourceError {
-    let (uri, cause, mut reason) = (uri.to_owned(), failure.cause, failure.reason);
+    let (uri, cause) = (uri.to_owned(), failure.cause);
+    let mut reason = match (cause, source) {
+        (Cause::NotFound, SourceConfig::Http(_)) => "the server has no such page".to_owned(),
+        (Cause::NotFound, SourceConfig::Rtsp { .. }) => "the server has no such stream".to_owned(),
+        (Cause::NotAuthorized, _) => "the server refuses this user and password, or asks for them".to_owned(),
+        (_, SourceConfig::Http(_)) if failure.reason.starts_with("internal data stream error") => {
+            "the connection failed".to_owned()
+        }
+        _ => failure.reason,
+    };
     match source {
         SourceConfig::File(path) => {
             match container::damage(path).ok().flatten() {

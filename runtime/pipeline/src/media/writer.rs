@@ -34,10 +34,11 @@ const STUCK: Duration = Duration::from_secs(60);
 /// play it while it loads.
 pub struct VideoWriter {
     path: PathBuf,
+    // Dropped before the files that it writes are removed.
+    state: State,
     partial: Partial,
     container: Container,
     bitrate_kbps: Option<u32>,
-    state: State,
 }
 
 enum State {
@@ -183,23 +184,28 @@ impl Encoding {
         let bytes = first.layout().bytes().unwrap_or(usize::MAX) as u64;
         let source = hungry_source(&watch, bytes.saturating_mul(WAITING_FRAMES_MAX));
         let (convert, scale, size) = (make("videoconvert")?, make("videoscale")?, make("capsfilter")?);
+        // With square pixels, so that another shape gets borders and not another shape of pixels.
         let fixed = gst::Caps::builder("video/x-raw")
+            .field("pixel-aspect-ratio", gst::Fraction::new(1, 1))
+            .field("colorimetry", raw::video_color(first.layout()))
             .field("width", i32::try_from(target.size.width).unwrap_or(i32::MAX))
             .field("height", i32::try_from(target.size.height).unwrap_or(i32::MAX))
             .build();
         size.set_property("caps", fixed);
         let encoder = encoder::choose(target)?;
+        let encode = encoder.element().map_err(other)?;
         let (parse, muxer, sink) = (make("h264parse")?, make(container.muxer())?, make("filesink")?);
         if container == Container::Mp4 {
             muxer.set_property("faststart", true);
             muxer.set_property("faststart-file", &partial.media);
         }
         sink.set_property("location", &partial.video);
+        keep_colors_in_stream(&parse);
         // Nobody waits for the first frame to be shown.
         sink.set_property("async", false);
         tracing::debug!(encoder = encoder.name, size = %target.size, fps = target.rate.per_second(), "encoding video");
-        let before = [source.clone().upcast(), convert, scale, size];
-        let all: Vec<gst::Element> = before.into_iter().chain(encoder.elements).chain([parse, muxer, sink]).collect();
+        // In this order, because `videoscale` would take the wanted colours for a mere label.
+        let all = [source.clone().upcast(), scale, convert, size, encode, parse, muxer, sink];
         let linked = pipeline.add_many(&all).and_then(|()| gst::Element::link_many(&all));
         linked.map_err(|error| other(error.to_string()))?;
         let (rate, first) = (target.rate, first.pts);
@@ -285,6 +291,24 @@ fn hungry_source(watch: &Watch, bytes_max: u64) -> gst_app::AppSrc {
         .build();
     source.set_callbacks(callbacks);
     source
+}
+
+/// Hides the colours from the muxer. `mp4mux` writes them into a box that knows no full range, and readers
+/// believe the box before the stream, which says it rightly.
+fn keep_colors_in_stream(parse: &gst::Element) {
+    let Some(pad) = parse.static_pad("src") else { return };
+    pad.add_probe(gst::PadProbeType::EVENT_DOWNSTREAM, |_, info| {
+        if let Some(event) = info.event()
+            && let gst::EventView::Caps(told) = event.view()
+        {
+            let mut caps = told.caps_owned();
+            if let Some(structure) = caps.make_mut().structure_mut(0) {
+                structure.remove_field("colorimetry");
+            }
+            info.data = Some(gst::PadProbeData::Event(gst::event::Caps::new(&caps)));
+        }
+        gst::PadProbeReturn::Ok
+    });
 }
 
 fn same_caps(a: &ImageLayout, b: &ImageLayout) -> bool {
