@@ -194,6 +194,12 @@ impl Document {
             (None, Some(origin)) => (origin.clone(), None),
             _ => (self.file.clone(), span.map(|span| line_of(&self.line_starts, &span))),
         };
+        self.record(origin, line, key, &message);
+    }
+
+    /// Each problem stays one line, though a message may quote a string of several.
+    fn record(&self, origin: String, line: Option<usize>, key: String, message: &str) {
+        let message = message.replace(char::is_control, " ");
         self.problems.borrow_mut().push(Problem { origin, line, key, message });
     }
 
@@ -395,6 +401,18 @@ mod tests {
             t.problem("absent", "needs `b`");
         });
         assert_eq!(got, "a.toml:1: a: too few for `t`\na.toml:2: t.absent: needs `b`");
+    }
+
+    #[test]
+    fn a_problem_stays_one_line_whatever_it_quotes() {
+        let got = problems("a = \"x\\ny\"\nb = \"x\\r\\ny\"\n\"c\\n\" = 1\n", |root| {
+            root.choice("a", &[("z", 1)]);
+            root.problem("b", format!("cannot read `{}`", root.string("b").unwrap()));
+        });
+        let expected = "a.toml:1: a: expected one of `z`, got `x y`\n\
+            a.toml:2: b: cannot read `x  y`\n\
+            a.toml:3: \"c\\n\": unknown key, choose from `a`, `b`";
+        assert_eq!(got, expected);
     }
 
     #[test]

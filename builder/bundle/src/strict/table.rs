@@ -216,7 +216,7 @@ impl<'d> Table<'d> {
             _ => self.document.file.clone(),
         };
         let line = self.span.as_ref().map(|span| super::line_of(&self.document.line_starts, span));
-        self.document.problems.borrow_mut().push(super::Problem { origin, line, key, message });
+        self.document.record(origin, line, key, &message);
     }
 
     /// A value of no table kind.
@@ -362,8 +362,7 @@ impl Display for GotValue<'_> {
         match self.0 {
             Value::String(text) => {
                 let text = text.value();
-                let start: String =
-                    text.chars().take(CHARACTERS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect();
+                let start: String = text.chars().take(CHARACTERS_MAX).collect();
                 let rest = if start.len() < text.len() { "…" } else { "" };
                 write!(f, "the string `{start}{rest}`")
             }
