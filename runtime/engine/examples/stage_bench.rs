@@ -5,7 +5,7 @@
 //! this and OpenCV in turn and prints both.
 //!
 //! ```text
-//! cargo run --release -p revoada-engine --example stage_bench -- [repetitions]
+//! cargo run --release -p revoada-engine --example stage_bench -- [repetitions [case]]
 //! ```
 
 use std::collections::BTreeSet;
@@ -64,7 +64,8 @@ fn cases() -> Vec<Case> {
 
 fn main() {
     let repetitions: usize = std::env::args().nth(1).map_or(100, |n| n.parse().expect("repetitions is a number"));
-    for case in cases() {
+    let wanted = std::env::args().nth(2).unwrap_or_default();
+    for case in cases().into_iter().filter(|case| case.name.contains(&wanted)) {
         let layout = ImageLayout::packed(case.format, ColorSpec::default(), case.size);
         let bytes = gradient(&layout);
         let image = ImageView::new(layout, &bytes).expect("the picture was made for its layout");

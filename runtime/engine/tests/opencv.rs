@@ -2,7 +2,9 @@
 //!
 //! OpenCV rounds to whole levels after the colour conversion and again after resizing, with factors
 //! of its own of three decimals, and clamps before it interpolates; staging does none of it. So the
-//! two cannot be equal; the tolerances below say how close they are on natural pictures.
+//! two cannot be equal; the tolerances below say how close they are on a picture like nature's.
+
+#![allow(clippy::unwrap_used)]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,12 +12,15 @@ use std::process::Command;
 use revoada_core::{ColorSpec, Fit, ImageLayout, ImageTransform, ImageView, PixelFormat, Placement, Rect, Size};
 use revoada_engine::{StageTarget, Stager};
 
-/// Mean absolute difference, in levels of 0..=255: that of one rounding is 0.25.
-const MEAN_LEVELS_MAX: f64 = 0.5;
+/// Mean absolute difference, in levels of 0..=255: that of two roundings is a third.
+const MEAN_LEVELS_MAX: f64 = 0.4;
 /// Of a thousand elements at most one is further away.
-const MOST_LEVELS_MAX: f64 = 2.0;
-/// No element is further away: saturated colours beside unsaturated ones.
-const ALL_LEVELS_MAX: f64 = 8.0;
+const MOST_LEVELS_MAX: f64 = 1.25;
+/// No element is further away: one rounding and a little arithmetic.
+const ALL_LEVELS_MAX: f64 = 1.0;
+/// From YUV, colours that RGB cannot show, beside others, differ by how much of them is cut off
+/// before and after they are blended.
+const ALL_LEVELS_MAX_YUV: f64 = 24.0;
 
 const SIZE: Size = Size::new(1920, 1080);
 
@@ -48,14 +53,15 @@ fn staging_agrees_with_opencv() {
                 let mut got = vec![0f32; 3 * side * side];
                 let image = ImageView::new(layout, &bytes).unwrap();
                 stager.stage(&image, &placement, &transform, StageTarget::F32(&mut got));
-                compare(&format!("{name} {fit_name} {side}"), &got, &expected);
+                let all_levels_max = if format.is_yuv() { ALL_LEVELS_MAX_YUV } else { ALL_LEVELS_MAX };
+                compare(&format!("{name} {fit_name} {side}"), &got, &expected, all_levels_max);
             }
         }
     }
     std::fs::remove_dir_all(&folder).unwrap();
 }
 
-fn compare(case: &str, got: &[f32], expected: &[f32]) {
+fn compare(case: &str, got: &[f32], expected: &[f32], all_levels_max: f64) {
     assert_eq!(got.len(), expected.len(), "{case}");
     let mut differences: Vec<f64> = got.iter().zip(expected).map(|(a, b)| f64::from((a - b).abs())).collect();
     differences.sort_by(f64::total_cmp);
@@ -65,7 +71,7 @@ fn compare(case: &str, got: &[f32], expected: &[f32]) {
     println!("{case}: mean {mean:.3}, 99 % {p99:.2}, 99.9 % {most:.2}, worst {worst:.2} levels");
     assert!(mean <= MEAN_LEVELS_MAX, "{case}: mean {mean}");
     assert!(most <= MOST_LEVELS_MAX, "{case}: 99.9 % within {most}");
-    assert!(worst <= ALL_LEVELS_MAX, "{case}: worst {worst}");
+    assert!(worst <= all_levels_max, "{case}: worst {worst}");
 }
 
 fn python() -> Option<PathBuf> {
@@ -114,7 +120,8 @@ fn natural_like(size: Size) -> Vec<[f64; 3]> {
     for y in 0..size.height {
         for x in 0..size.width {
             let (x, y) = (x as f64, y as f64);
-            let texture: f64 = waves.iter().map(|(a, b, phase, strength)| strength * (a * x + b * y + phase).sin()).sum();
+            let texture: f64 =
+                waves.iter().map(|(a, b, phase, strength)| strength * (a * x + b * y + phase).sin()).sum();
             let object = objects.iter().rev().find(|(cx, cy, radius, _)| (x - cx).hypot(y - cy) < *radius);
             let color = object.map_or([0.55, 0.5, 0.4 + 0.2 * y / size.height as f64], |(.., color)| *color);
             let noise = (random() - 0.5) * 0.02;

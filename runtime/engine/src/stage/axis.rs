@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use super::LANES;
+use super::shuffle::Shuffles;
 
 /// A stretch of the source and the stretch of the network's input that it fills, each as start and
 /// length in pixels.
@@ -24,6 +25,15 @@ impl Span {
     }
 }
 
+/// What an axis runs along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Source {
+    /// How many pixels there are.
+    pub(super) pixels: usize,
+    /// How many bytes one is from the next; 0 for rows, which are not picked apart.
+    pub(super) step: usize,
+}
+
 /// For each network pixel: `first[i]` and, where `weight[i]` is not 0, its successor, which
 /// contributes that share.
 #[derive(Debug, Default)]
@@ -32,8 +42,9 @@ pub(super) struct Axis {
     /// Filled up to a whole number of blocks.
     weight: Vec<f32>,
     blended: bool,
+    shuffles: Shuffles,
     /// What the tables were made for, to make them only once for a fixed camera.
-    made_for: Option<(Span, Range<usize>, usize)>,
+    made_for: Option<(Span, Range<usize>, Source)>,
 }
 
 /// Positions this close to a pixel's centre are on it; rounding errors are far smaller, and what it
@@ -41,17 +52,19 @@ pub(super) struct Axis {
 const ON_CENTRE: f64 = 1e-6;
 
 impl Axis {
-    /// Tables for the network pixels `targets` over a source of `limit` pixels.
-    pub(super) fn prepare(&mut self, span: Span, targets: Range<usize>, limit: usize) {
-        let wanted = Some((span, targets.clone(), limit));
+    /// Tables for the network pixels `targets`.
+    pub(super) fn prepare(&mut self, span: Span, targets: Range<usize>, source: Source) {
+        let wanted = Some((span, targets.clone(), source));
         if self.made_for == wanted {
             return;
         }
         self.made_for = wanted;
+        let Source { pixels, step } = source;
         self.fill(
-            limit,
+            pixels,
+            step,
             targets.map(|target| {
-                let position = span.position(target).max(0.0).min((limit - 1) as f64);
+                let position = span.position(target).max(0.0).min((pixels - 1) as f64);
                 let first = position.floor();
                 let weight = position - first;
                 if weight < ON_CENTRE {
@@ -67,22 +80,24 @@ impl Axis {
 
     /// Tables for a chroma plane of half the size, each sample of which stands for two luma pixels:
     /// where both luma pixels share a sample there is nothing to blend.
-    pub(super) fn prepare_chroma(&mut self, luma: &Self) {
-        if self.made_for == luma.made_for {
+    pub(super) fn prepare_chroma(&mut self, luma: &Self, step: usize) {
+        let Some((span, targets, Source { pixels, .. })) = luma.made_for.clone() else { return };
+        let wanted = Some((span, targets, Source { pixels, step }));
+        if self.made_for == wanted {
             return;
         }
-        self.made_for.clone_from(&luma.made_for);
-        let Some((_, _, luma_limit)) = luma.made_for else { return };
+        self.made_for = wanted;
         self.fill(
-            luma_limit.div_ceil(2),
+            pixels.div_ceil(2),
+            step,
             luma.taps().map(|(first, weight)| {
-                let (first, second) = (first / 2, (first + 1) / 2);
+                let (first, second) = (first / 2, first.div_ceil(2));
                 (first, if first == second { 0.0 } else { weight })
             }),
         );
     }
 
-    fn fill(&mut self, limit: usize, taps: impl Iterator<Item = (usize, f32)>) {
+    fn fill(&mut self, pixels: usize, step: usize, taps: impl Iterator<Item = (usize, f32)>) {
         self.first.clear();
         self.weight.clear();
         for (first, weight) in taps {
@@ -93,11 +108,13 @@ impl Axis {
         if self.blended {
             // Where pixels are read in pairs, the last one is the second of its pair.
             for (first, weight) in self.first.iter_mut().zip(&mut self.weight) {
-                if *first as usize == limit - 1 {
+                if *first as usize == pixels - 1 {
                     (*first, *weight) = (*first - 1, 1.0);
                 }
             }
         }
+        let bytes = if self.blended { 2 * step } else { step };
+        self.shuffles.prepare(&self.first, step, bytes, pixels * step);
         self.weight.resize(self.weight.len().next_multiple_of(LANES), 0.0);
     }
 
@@ -120,6 +137,11 @@ impl Axis {
         self.blended
     }
 
+    /// How to pick the pixels, or pairs of them where the axis is [`Self::blended`], in bulk.
+    pub(super) fn shuffles(&self) -> &Shuffles {
+        &self.shuffles
+    }
+
     /// Both source pixels of network pixel `index` and the share of the second; equal where only
     /// one is needed.
     pub(super) fn neighbours(&self, index: usize) -> (usize, usize, f32) {
@@ -132,10 +154,10 @@ impl Axis {
 mod tests {
     use super::*;
 
-    fn taps(source: (f32, f32), target: (f32, f32), limit: usize) -> (Axis, Axis) {
+    fn taps(source: (f32, f32), target: (f32, f32), pixels: usize) -> (Axis, Axis) {
         let (mut luma, mut chroma) = (Axis::default(), Axis::default());
-        luma.prepare(Span::new(source, target), 0..target.1 as usize, limit);
-        chroma.prepare_chroma(&luma);
+        luma.prepare(Span::new(source, target), 0..target.1 as usize, Source { pixels, step: 1 });
+        chroma.prepare_chroma(&luma, 2);
         (luma, chroma)
     }
 

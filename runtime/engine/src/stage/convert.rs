@@ -1,18 +1,17 @@
-//! From interpolated components to normalised channels: one affine map, a clamp, another affine map.
+//! From interpolated components to normalised channels: one affine map and a clamp.
 
 use pulp::{Simd, WithSimd};
 use revoada_core::{ChannelOrder, ColorMatrix, ColorRange, ImageTransform, ImageView, PixelFormat};
 
-use super::LANES;
-
-/// Every conversion that staging knows, from up to three components to up to three channels:
-/// `clamp(matrix · components + offset, 0, 255) · scale + bias`.
+/// Every conversion that staging knows, from up to three components to up to three channels, mean
+/// and scale included: `clamp(matrix · components + offset, lowest, highest)`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Mix {
     matrix: [[f32; 3]; 3],
     offset: [f32; 3],
-    scale: [f32; 3],
-    bias: [f32; 3],
+    /// What 0 and 255 become, in rising order.
+    lowest: [f32; 3],
+    highest: [f32; 3],
 }
 
 /// Two resampled rows of one component and the share of the lower.
@@ -32,12 +31,14 @@ impl Mix {
             PixelFormat::Bgr => from_rgb(channels).map(|([r, g, b], offset)| ([b, g, r], offset)),
             PixelFormat::Gray => [([1.0, 0.0, 0.0], 0.0); 3],
         };
-        let ImageTransform { mean, scale, .. } = *transform;
+        let scale = transform.scale.map(f64::from);
+        let normalised = |channel: usize, level: f64| (level - f64::from(transform.mean[channel])) * scale[channel];
+        let ends = |channel: usize| (normalised(channel, 0.0) as f32, normalised(channel, 255.0) as f32);
         Self {
-            matrix: rows.map(|(row, _)| row.map(|factor| factor as f32)),
-            offset: rows.map(|(_, offset)| offset as f32),
-            scale,
-            bias: std::array::from_fn(|channel| (-f64::from(mean[channel]) * f64::from(scale[channel])) as f32),
+            matrix: std::array::from_fn(|channel| rows[channel].0.map(|factor| (factor * scale[channel]) as f32)),
+            offset: std::array::from_fn(|channel| normalised(channel, rows[channel].1) as f32),
+            lowest: std::array::from_fn(|channel| ends(channel).0.min(ends(channel).1)),
+            highest: std::array::from_fn(|channel| ends(channel).0.max(ends(channel).1)),
         }
     }
 }
@@ -90,45 +91,55 @@ pub(super) struct MixRow<'a, const K: usize, const C: usize> {
 impl<const K: usize, const C: usize> WithSimd for MixRow<'_, K, C> {
     type Output = ();
 
+    // No closure may hold a vector operation: the compiler does not inline closures reliably, and
+    // an instruction of AVX2 in a function of its own is a call.
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) {
-        let Self { inputs, mix, mut outputs } = self;
+    fn with_simd<S: Simd>(self, simd: S) {
+        const { assert!(super::LANES.is_multiple_of(S::F32_LANES)) };
+        let Self { inputs, mix, outputs } = self;
         let width = outputs[0].len();
-        let whole = width / LANES;
-        for block in 0..whole {
-            let channels = mix_block::<K, C>(&inputs, block, mix);
-            for (output, channel) in outputs.iter_mut().zip(&channels) {
-                output[block * LANES..][..LANES].copy_from_slice(channel);
+        let (whole, vectors) = (width / S::F32_LANES, width.div_ceil(S::F32_LANES));
+        let uppers = inputs.map(|input| &S::as_simd_f32s(input.upper).0[..vectors]);
+        let lowers = inputs.map(|input| &S::as_simd_f32s(input.lower).0[..vectors]);
+        let weights = inputs.map(|input| input.weight);
+        let outputs = outputs.map(|output| S::as_mut_simd_f32s(&mut output[..width]));
+        for index in 0..whole {
+            let channels: [S::f32s; C] = mix_vectors(simd, uppers, lowers, weights, index, mix);
+            for c in 0..C {
+                outputs[c].0[index] = channels[c];
             }
         }
-        if whole * LANES < width {
-            let channels = mix_block::<K, C>(&inputs, whole, mix);
-            for (output, channel) in outputs.iter_mut().zip(&channels) {
-                let rest = &mut output[whole * LANES..];
-                rest.copy_from_slice(&channel[..rest.len()]);
+        if whole < vectors {
+            let channels: [S::f32s; C] = mix_vectors(simd, uppers, lowers, weights, whole, mix);
+            for c in 0..C {
+                simd.partial_store_f32s(outputs[c].1, channels[c]);
             }
         }
     }
 }
 
 #[inline(always)]
-fn mix_block<const K: usize, const C: usize>(inputs: &[Blend<'_>; K], block: usize, mix: &Mix) -> [[f32; LANES]; C] {
-    let mut components = [[0.0f32; LANES]; K];
-    for (component, input) in components.iter_mut().zip(inputs) {
-        let (upper, lower) = (&input.upper[block * LANES..][..LANES], &input.lower[block * LANES..][..LANES]);
-        for lane in 0..LANES {
-            component[lane] = upper[lane] + (lower[lane] - upper[lane]) * input.weight;
-        }
+fn mix_vectors<S: Simd, const K: usize, const C: usize>(
+    simd: S,
+    uppers: [&[S::f32s]; K],
+    lowers: [&[S::f32s]; K],
+    weights: [f32; K],
+    index: usize,
+    mix: &Mix,
+) -> [S::f32s; C] {
+    let mut components = [simd.splat_f32s(0.0); K];
+    for k in 0..K {
+        let (upper, lower) = (uppers[k][index], lowers[k][index]);
+        components[k] = simd.mul_add_e_f32s(simd.sub_f32s(lower, upper), simd.splat_f32s(weights[k]), upper);
     }
-    let mut channels = [[0.0f32; LANES]; C];
-    for (index, channel) in channels.iter_mut().enumerate() {
-        for lane in 0..LANES {
-            let mut sum = mix.offset[index];
-            for (component, factor) in components.iter().zip(&mix.matrix[index]) {
-                sum += component[lane] * factor;
-            }
-            channel[lane] = sum.clamp(0.0, 255.0) * mix.scale[index] + mix.bias[index];
+    let mut channels = [simd.splat_f32s(0.0); C];
+    for (c, channel) in channels.iter_mut().enumerate() {
+        let mut sum = simd.splat_f32s(mix.offset[c]);
+        for (k, component) in components.iter().enumerate() {
+            sum = simd.mul_add_e_f32s(*component, simd.splat_f32s(mix.matrix[c][k]), sum);
         }
+        let sum = simd.max_f32s(sum, simd.splat_f32s(mix.lowest[c]));
+        *channel = simd.min_f32s(sum, simd.splat_f32s(mix.highest[c]));
     }
     channels
 }

@@ -25,11 +25,12 @@ mod convert;
 mod output;
 mod reference;
 mod rows;
+mod shuffle;
 
 use half::f16;
 use revoada_core::{ChannelOrder, ImageTransform, ImageView, PixelFormat, Placement, Size};
 
-use axis::{Axis, Span};
+use axis::{Axis, Source, Span};
 use convert::{Blend, Mix, MixRow};
 use output::{Sample, Scratch, Window};
 use rows::{RowCache, Words};
@@ -130,7 +131,7 @@ impl Stager {
         target: &mut [T],
     ) {
         let window = Window::new(placement, transform.size);
-        output::pad(target, &window, transform);
+        output::pad(self.arch, target, &window, transform);
         if window.is_empty() {
             return;
         }
@@ -188,7 +189,7 @@ impl Stager {
                     *input = Blend { upper: &upper[part.clone()], lower: &lower[part], weight };
                 }
             }
-            output::write_row(target, window, transform, y, scratch, |channels: [&mut [f32]; C]| {
+            output::write_row(*arch, target, window, transform, y, scratch, |channels: [&mut [f32]; C]| {
                 arch.dispatch(MixRow { inputs, mix, outputs: channels });
             });
         }
@@ -199,11 +200,20 @@ impl Axes {
     fn prepare(&mut self, image: &ImageView<'_>, placement: &Placement, window: &Window) {
         let (source, target) = (placement.source, placement.target);
         let Size { width, height } = image.size();
-        self.columns.prepare(Span::new((source.x, source.width), (target.x, target.width)), window.columns(), width);
-        self.rows.prepare(Span::new((source.y, source.height), (target.y, target.height)), window.rows(), height);
+        let (step, chroma_step) = match image.format() {
+            PixelFormat::Nv12 => (1, 2),
+            PixelFormat::I420 | PixelFormat::Gray => (1, 1),
+            PixelFormat::Rgb | PixelFormat::Bgr => (3, 3),
+        };
+        let (across, down) = (
+            Span::new((source.x, source.width), (target.x, target.width)),
+            Span::new((source.y, source.height), (target.y, target.height)),
+        );
+        self.columns.prepare(across, window.columns(), Source { pixels: width, step });
+        self.rows.prepare(down, window.rows(), Source { pixels: height, step: 0 });
         if image.format().is_yuv() {
-            self.chroma_columns.prepare_chroma(&self.columns);
-            self.chroma_rows.prepare_chroma(&self.rows);
+            self.chroma_columns.prepare_chroma(&self.columns, chroma_step);
+            self.chroma_rows.prepare_chroma(&self.rows, 0);
         }
     }
 }

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
+use pulp::{Simd, WithSimd};
 use revoada_core::{Fit, ImageTransform, Layout, Placement, Size};
 
 /// The part of the network's input that shows the picture, in whole pixels.
@@ -39,14 +40,14 @@ impl Window {
 
 /// An element type that pictures are staged into.
 pub(super) trait Sample: Copy + Default {
-    fn convert(from: &[f32], to: &mut [Self]);
+    fn convert(arch: pulp::Arch, from: &[f32], to: &mut [Self]);
 
     /// The same memory, where the element is `f32` itself and needs no conversion.
     fn as_f32(row: &mut [Self]) -> Option<&mut [f32]>;
 }
 
 impl Sample for f32 {
-    fn convert(from: &[f32], to: &mut [Self]) {
+    fn convert(_: pulp::Arch, from: &[f32], to: &mut [Self]) {
         to.copy_from_slice(from);
     }
 
@@ -56,7 +57,7 @@ impl Sample for f32 {
 }
 
 impl Sample for f16 {
-    fn convert(from: &[f32], to: &mut [Self]) {
+    fn convert(_: pulp::Arch, from: &[f32], to: &mut [Self]) {
         to.convert_from_f32_slice(from);
     }
 
@@ -66,11 +67,8 @@ impl Sample for f16 {
 }
 
 impl Sample for u8 {
-    fn convert(from: &[f32], to: &mut [Self]) {
-        for (to, from) in to.iter_mut().zip(from) {
-            // The cast truncates and saturates.
-            *to = (from + 0.5) as u8;
-        }
+    fn convert(arch: pulp::Arch, from: &[f32], to: &mut [Self]) {
+        arch.dispatch(Round { from, to });
     }
 
     fn as_f32(_: &mut [Self]) -> Option<&mut [f32]> {
@@ -78,8 +76,25 @@ impl Sample for u8 {
     }
 }
 
+struct Round<'a> {
+    from: &'a [f32],
+    to: &'a mut [u8],
+}
+
+impl WithSimd for Round<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        for (to, from) in self.to.iter_mut().zip(self.from) {
+            // The cast truncates. Straight to `u8` it would have to saturate, one number at a time.
+            *to = (from + 0.5).clamp(0.0, 255.0) as i32 as u8;
+        }
+    }
+}
+
 /// Writes `(fill − mean) · scale` around the window.
-pub(super) fn pad<T: Sample>(target: &mut [T], window: &Window, transform: &ImageTransform) {
+pub(super) fn pad<T: Sample>(arch: pulp::Arch, target: &mut [T], window: &Window, transform: &ImageTransform) {
     let Size { width, height } = transform.size;
     if window.size == transform.size || width == 0 || height == 0 {
         return;
@@ -90,7 +105,7 @@ pub(super) fn pad<T: Sample>(target: &mut [T], window: &Window, transform: &Imag
     };
     let channels: [f32; 3] = std::array::from_fn(|channel| (fill - transform.mean[channel]) * transform.scale[channel]);
     let mut values = [T::default(); 3];
-    T::convert(&channels, &mut values);
+    T::convert(arch, &channels, &mut values);
     let segments = |y: usize| {
         if window.rows().contains(&y) {
             [0..window.columns().start, window.columns().end..width]
@@ -138,6 +153,7 @@ impl Scratch {
 /// Writes row `y` of the window, whose `C` channels `produce` computes, straight into the target
 /// where that is planar `f32`.
 pub(super) fn write_row<const C: usize, T: Sample>(
+    arch: pulp::Arch,
     target: &mut [T],
     window: &Window,
     transform: &ImageTransform,
@@ -159,7 +175,7 @@ pub(super) fn write_row<const C: usize, T: Sample>(
             produce(split(|| channels.next().expect("the scratch row has `C` parts")));
             let channels = planar.chunks_exact(window.size.width);
             for (plane, channel) in target.chunks_exact_mut(width * height).zip(channels) {
-                T::convert(channel, &mut plane[row.clone()]);
+                T::convert(arch, channel, &mut plane[row.clone()]);
             }
         }
         Layout::Nhwc => {
@@ -167,10 +183,10 @@ pub(super) fn write_row<const C: usize, T: Sample>(
             produce(split(|| channels.next().expect("the scratch row has `C` parts")));
             let target = &mut target[start * C..][..window.size.width * C];
             if let Some(target) = T::as_f32(target) {
-                return interleave::<C>(planar, target);
+                return arch.dispatch(Interleave::<C> { planar, target });
             }
-            interleave::<C>(planar, interleaved);
-            T::convert(interleaved, target);
+            arch.dispatch(Interleave::<C> { planar, target: interleaved });
+            T::convert(arch, interleaved, target);
         }
     }
 }
@@ -179,10 +195,26 @@ fn split<'a, const C: usize>(mut next: impl FnMut() -> &'a mut [f32]) -> [&'a mu
     std::array::from_fn(|_| next())
 }
 
-fn interleave<const C: usize>(planar: &[f32], target: &mut [f32]) {
-    let mut channels = planar.chunks_exact(planar.len() / C);
-    let channels: [&[f32]; C] = std::array::from_fn(|_| channels.next().expect("`planar` has `C` parts"));
-    for (x, pixel) in target.as_chunks_mut::<C>().0.iter_mut().enumerate() {
-        *pixel = channels.map(|channel| channel[x]);
+/// One planar row to whole pixels.
+struct Interleave<'a, const C: usize> {
+    planar: &'a [f32],
+    target: &'a mut [f32],
+}
+
+impl<const C: usize> WithSimd for Interleave<'_, C> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Self { planar, target } = self;
+        if C == 1 {
+            return target.copy_from_slice(planar);
+        }
+        let (first, rest) = planar.split_at(planar.len() / 3);
+        let (second, third) = rest.split_at(rest.len() / 2);
+        let pixels = target.as_chunks_mut::<3>().0;
+        for (((pixel, first), second), third) in pixels.iter_mut().zip(first).zip(second).zip(third) {
+            *pixel = [*first, *second, *third];
+        }
     }
 }

@@ -1,14 +1,15 @@
 //! Brings source rows to the network's width, each at most once.
 //!
 //! Picking pixels at irregular distances is the part that no compiler vectorises. So it is done
-//! alone and with as few instructions as possible, one load and one store a pixel: all bytes that a
-//! network pixel needs, both neighbours with all interleaved components, move as one word. What
-//! follows is straight arithmetic on these words.
+//! alone and with as few instructions as possible: all bytes that a network pixel needs, both
+//! neighbours with all interleaved components, move as one word, and where the processor can
+//! (`shuffle`) four words at once. What follows is straight arithmetic on these words.
 
 use pulp::{Simd, WithSimd};
 use revoada_core::{ImageView, PixelFormat};
 
 use super::axis::Axis;
+use super::shuffle;
 
 /// Picked bytes: for each network pixel the first source pixel's components, then the second's.
 #[derive(Debug, Default)]
@@ -98,11 +99,16 @@ pub(super) fn resample_chroma(
 /// Resamples a row of `C` interleaved components into `C` planar parts of `out`.
 fn resample<const C: usize>(arch: pulp::Arch, row: &[u8], columns: &Axis, words: &mut Words, out: &mut [f32]) {
     let Words { low, high } = words;
+    let shuffled = shuffle::gather(arch, row, columns.shuffles(), low);
     if columns.blended() {
-        gather_pairs::<C>(row, columns.first(), low, high);
+        if !shuffled {
+            gather_pairs::<C>(row, columns.first(), low, high);
+        }
         arch.dispatch(BlendPairs::<C> { low, high, weight: columns.weight(), out });
     } else {
-        gather::<C>(row, columns.first(), low);
+        if !shuffled {
+            gather::<C>(row, columns.first(), low);
+        }
         arch.dispatch(Widen::<C> { low, out });
     }
 }
