@@ -31,7 +31,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
         process::show(script(workspace, "tests/bench/bench.py").args(parts))?;
     }
     if !stage.is_empty() || arguments.is_empty() {
-        process::show(&mut script(workspace, "tests/bench/stage_opencv.py"))?;
+        process::show(script(workspace, "tests/bench/stage_opencv.py").arg("target/release/examples/stage_bench"))?;
     }
     Ok(())
 }
