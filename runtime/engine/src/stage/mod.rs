@@ -11,7 +11,7 @@
 //!   between its calls, or clamps a colour that RGB cannot show; `tests/opencv.rs` holds the
 //!   difference to its tolerance.
 //! - RGB is clamped to 0..=255 and not rounded; then comes `(x − mean) · scale`. A `u8` target rounds
-//!   half up and saturates.
+//!   half to even and saturates.
 //! - A network that reads grey gets the full-range luma of a YUV picture, and
 //!   0.299 R + 0.587 G + 0.114 B of an RGB picture.
 //!

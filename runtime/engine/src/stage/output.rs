@@ -76,6 +76,10 @@ impl Sample for u8 {
     }
 }
 
+/// 2²³: a number added to it has no bits left for a fraction, and so its whole part, rounded half to
+/// even, in its lowest bits. A cast saturates, which compilers do one number at a time.
+const ROUNDER: f32 = 8_388_608.0;
+
 struct Round<'a> {
     from: &'a [f32],
     to: &'a mut [u8],
@@ -87,8 +91,7 @@ impl WithSimd for Round<'_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) {
         for (to, from) in self.to.iter_mut().zip(self.from) {
-            // The cast truncates. Straight to `u8` it would have to saturate, one number at a time.
-            *to = (from + 0.5).clamp(0.0, 255.0) as i32 as u8;
+            *to = (from.clamp(0.0, 255.0) + ROUNDER).to_bits() as u8;
         }
     }
 }

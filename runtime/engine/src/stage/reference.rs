@@ -8,7 +8,7 @@ use super::convert::luma_weights;
 
 /// Stages a picture slowly and exactly: the definition that the CPU's and the GPU's kernels are
 /// tested against. Returns `channels * height * width` elements in the transform's layout; a `u8`
-/// target is these, rounded half up and saturated.
+/// target is these, rounded half to even and saturated.
 pub fn stage_reference(image: &ImageView<'_>, placement: &Placement, transform: &ImageTransform) -> Vec<f64> {
     let Size { width, height } = transform.size;
     let channels = transform.channels.channels();
