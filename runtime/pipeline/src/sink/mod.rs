@@ -11,6 +11,9 @@ mod output;
 mod picture;
 mod preview;
 pub mod record;
+#[cfg(feature = "rtsp-server")]
+mod rtsp;
+mod video;
 
 use std::sync::Arc;
 
@@ -46,11 +49,12 @@ pub fn open(config: &SinkConfig, context: &SinkContext) -> Result<Box<dyn Sink>,
         }
         SinkConfig::Preview { quality, fps_max } => Box::new(preview::PreviewSink::open(*quality, *fps_max, context)?),
         SinkConfig::None => Box::new(Discard),
-        SinkConfig::Video { path, .. } => {
-            return Err(SinkError::Encode { path: path.clone(), reason: "this build has no encoder".to_owned() });
-        }
+        SinkConfig::Video { path, bitrate_kbps } => Box::new(video::VideoSink::open(path, *bitrate_kbps, context)?),
+        #[cfg(feature = "rtsp-server")]
+        SinkConfig::Rtsp { address, bitrate_kbps } => Box::new(rtsp::RtspSink::open(*address, *bitrate_kbps)?),
+        #[cfg(not(feature = "rtsp-server"))]
         SinkConfig::Rtsp { .. } => {
-            return Err(SinkError::Rtsp { reason: "this build has no encoder".to_owned() });
+            return Err(SinkError::Rtsp { reason: "this program was built without feature `rtsp-server`".to_owned() });
         }
     })
 }

@@ -31,6 +31,7 @@ impl Partial {
             Ok(pointed_to) if target.is_symlink() => pointed_to,
             _ => target.to_path_buf(),
         };
+        check_folder(&target)?;
         let name = target.file_name().filter(|_| !target.is_dir()).ok_or_else(|| SinkError::Write {
             path: target.clone(),
             source: io::Error::new(io::ErrorKind::IsADirectory, "this is a folder, not a file"),
@@ -39,7 +40,7 @@ impl Partial {
         partial_name.push(name);
         partial_name.push(".partial");
         let partial = target.with_file_name(partial_name);
-        File::create(&partial).map_err(|source| cannot_create(&target, source))?;
+        File::create(&partial).map_err(|source| SinkError::Write { path: target.clone(), source })?;
         Ok(Self { target, partial, committed: false })
     }
 
@@ -73,15 +74,15 @@ impl Drop for Partial {
     }
 }
 
-fn cannot_create(target: &Path, source: io::Error) -> SinkError {
-    let folder = target.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let source = match folder {
-        Some(folder) if source.kind() == io::ErrorKind::NotFound => {
-            io::Error::new(source.kind(), format!("there is no folder `{}`", folder.display()))
-        }
-        _ => source,
-    };
-    SinkError::Write { path: target.to_path_buf(), source }
+/// Refuses a path in a folder that does not exist, naming the folder.
+pub(super) fn check_folder(path: &Path) -> Result<(), SinkError> {
+    match path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists()) {
+        None => Ok(()),
+        Some(folder) => Err(SinkError::Write {
+            path: path.to_path_buf(),
+            source: io::Error::new(io::ErrorKind::NotFound, format!("there is no folder `{}`", folder.display())),
+        }),
+    }
 }
 
 /// A renamed file is durable only once its folder is.
@@ -110,7 +111,7 @@ impl Output {
             let file = File::options().write(true).open(partial.path());
             (Some(partial), file)
         };
-        let file = file.map_err(|source| cannot_create(path, source))?;
+        let file = file.map_err(|source| SinkError::Write { path: path.to_path_buf(), source })?;
         Ok(Self { path: path.to_path_buf(), file: BufWriter::with_capacity(BUFFER_BYTES, file), partial })
     }
 

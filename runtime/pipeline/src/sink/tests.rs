@@ -338,6 +338,106 @@ fn every_nth_picture_of_each_stream_becomes_a_file() {
     assert_eq!(names(&pictures).len(), 6);
 }
 
+fn video(path: PathBuf) -> SinkConfig {
+    SinkConfig::Video { path, bitrate_kbps: None }
+}
+
+/// A stretch of a stream in one picture size.
+fn film(sink: &mut Box<dyn Sink>, stream: &str, frames: std::ops::Range<u64>, size: Size) {
+    for sequence in frames {
+        let layout = ImageLayout::packed(PixelFormat::I420, ColorSpec::default(), size);
+        let bytes = vec![(sequence * 5) as u8; layout.bytes().unwrap()];
+        let frame = Frame::new(
+            StreamId::new(stream),
+            sequence,
+            Timestamp::from_nanos(sequence * 40_000_000),
+            Timestamp::ZERO,
+            layout,
+            MemoryKind::Host,
+            Box::new(bytes),
+        );
+        sink.write(&FrameResult { frame: Arc::new(frame.unwrap()), ..result(stream, sequence) }).unwrap();
+    }
+}
+
+/// The sizes and frames of a video, as this crate's own source plays it.
+fn played(path: &Path) -> (BTreeSet<(usize, usize)>, usize) {
+    use crate::config::{ReconnectConfig, SourceConfig, StreamConfig};
+    let config = StreamConfig {
+        id: StreamId::new("played"),
+        source: SourceConfig::File(path.to_path_buf()),
+        queue_frames_max: 4,
+        interval: 1,
+        frames_max: None,
+        repeat: Some(1),
+        reconnect: ReconnectConfig::default(),
+    };
+    struct Stopped;
+    impl revoada_core::Clock for Stopped {
+        fn now(&self) -> Timestamp {
+            Timestamp::ZERO
+        }
+    }
+    let mut source = crate::media::open(&config, Arc::new(Stopped)).unwrap();
+    let (mut sizes, mut frames) = (BTreeSet::new(), 0);
+    loop {
+        match source.pull(Duration::from_secs(10)).unwrap() {
+            crate::Pull::Frame(frame) => {
+                sizes.insert((frame.size().width, frame.size().height));
+                frames += 1;
+            }
+            crate::Pull::Idle => panic!("the film stands still"),
+            crate::Pull::End => return (sizes, frames),
+        }
+    }
+}
+
+#[test]
+fn a_stream_that_changes_its_size_goes_on_in_a_new_file() {
+    let folder = TempDir::new().unwrap();
+    // The second part of `a` must not take the name of stream `a-2`.
+    let mut sink = open(&video(folder.path().join("{stream}.mp4")), &context(&["a", "a-2", "silent"])).unwrap();
+    film(&mut sink, "a", 0..12, Size::new(64, 48));
+    film(&mut sink, "a-2", 0..5, Size::new(96, 80));
+    film(&mut sink, "a", 12..20, Size::new(128, 96));
+    let files = sink.finish().unwrap().files;
+    let expected: Vec<_> = ["a.mp4", "a-3.mp4", "a-2.mp4"].iter().map(|name| folder.path().join(name)).collect();
+    assert_eq!(files, expected);
+    assert_eq!(names(folder.path()), ["a-2.mp4", "a-3.mp4", "a.mp4"], "nothing is left of the silent stream");
+    let parts: Vec<_> = expected.iter().map(|path| played(path)).collect();
+    let one = |width, height, frames| (BTreeSet::from([(width, height)]), frames);
+    assert_eq!(parts, [one(64, 48, 12), one(128, 96, 8), one(96, 80, 5)]);
+}
+
+#[test]
+fn a_video_sink_dropped_unfinished_leaves_nothing() {
+    let folder = TempDir::new().unwrap();
+    let mut sink = open(&video(folder.path().join("film.mkv")), &context(&["a"])).unwrap();
+    film(&mut sink, "a", 0..5, Size::new(64, 48));
+    drop(sink);
+    assert_eq!(names(folder.path()), [""; 0]);
+}
+
+#[test]
+fn a_video_that_cannot_be_written_is_refused_before_the_first_frame() {
+    let folder = TempDir::new().unwrap();
+    let text = refusal(&video(folder.path().join("no/film.mp4")), &["a"]);
+    assert!(text.ends_with(&format!("there is no folder `{}`", folder.path().join("no").display())), "{text}");
+    let text = refusal(&video(folder.path().join("film.mp4")), &["a", "b"]);
+    assert!(text.ends_with("two streams would write this file; put `{stream}` into its path"), "{text}");
+    assert!(refusal(&video(folder.path().join("film.avi")), &["a"]).contains("`.mkv`"));
+    assert_eq!(names(folder.path()), [""; 0]);
+}
+
+#[cfg(feature = "rtsp-server")]
+#[test]
+fn an_rtsp_port_in_use_is_refused() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let text = refusal(&SinkConfig::Rtsp { address, bitrate_kbps: None }, &["a"]);
+    assert!(text.starts_with(&format!("cannot serve on `{address}`")), "{text}");
+}
+
 #[test]
 fn a_preview_without_a_server_is_refused() {
     let text = refusal(&SinkConfig::Preview { quality: 80, fps_max: 10 }, &["a"]);
