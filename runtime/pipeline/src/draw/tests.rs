@@ -338,7 +338,7 @@ proptest! {
         let row = layout.format.planes(size).as_slice()[0].0;
         let step = row / size.width;
         let bytes = (0..layout.bytes().unwrap())
-            .map(|index| if (index / row + index % row / step) % 2 == 0 { 0 } else { 200 });
+            .map(|index| if (index / row + index % row / step).is_multiple_of(2) { 0 } else { 200 });
         let frame = Frame::still(layout, bytes.collect()).unwrap();
         let drawn = Painter::new(&hiding(AnonymizeMethod::Blur, &[]), &[]).unwrap().paint(&frame, &seen(bbox));
         for y in area.top..area.bottom {
