@@ -1,6 +1,7 @@
 //! Streams from real servers over the loopback: RTSP that is absent, dies and returns; HTTP; what we
 //! serve ourselves.
 #![cfg(feature = "rtsp-server")]
+#![allow(clippy::unwrap_used)] // Helpers of tests fail as tests do.
 
 mod media_clips;
 

@@ -227,35 +227,6 @@ fn a_repeated_file_counts_on_and_its_time_goes_on() {
 }
 
 #[test]
-fn opening_and_closing_leaves_no_file_and_no_thread_behind() {
-    let test = "opening_and_closing_leaves_no_file_and_no_thread_behind";
-    if skipped(test, &["x264enc", "mp4mux", "avdec_h264"]) {
-        return;
-    }
-    let count = |what: &str| std::fs::read_dir(format!("/proc/self/{what}")).map_or(0, |entries| entries.count());
-    let folder = folder();
-    let path = h264_clip(folder.path(), 10);
-    let play = |index: usize| {
-        let mut source = open_file(&path).unwrap();
-        if index % 2 == 0 {
-            drain(&mut *source);
-        } else {
-            next(&mut *source).unwrap();
-        }
-    };
-    (0..5).for_each(play);
-    let files = count("fd");
-    (0..100).for_each(play);
-    // Other tests of this process come and go meanwhile, each with a few of either.
-    assert!(count("fd") < files + 50, "{files} files became {}", count("fd"));
-    let begun = Instant::now();
-    while count("task") > 60 && begun.elapsed() < Duration::from_secs(10) {
-        std::thread::yield_now();
-    }
-    assert!(count("task") <= 60, "{} threads are left", count("task"));
-}
-
-#[test]
 fn colours_are_read_as_the_stream_says_or_by_its_height() {
     let test = "colours_are_read_as_the_stream_says_or_by_its_height";
     if skipped(test, &["matroskamux", "jpegenc", "avimux", "x264enc", "mp4mux", "avdec_h264"]) {

@@ -13,16 +13,25 @@ const BOXES_MAX: usize = 1_000_000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Damage {
-    /// The file ends before its container does.
-    CutShort { bytes_missing: u64 },
+    /// The file ends before its container does; without an index nothing of it can be read.
+    CutShort { bytes_missing: u64, readable: bool },
     /// An MP4 without `moov`: its recording was not completed.
     NoIndex,
+}
+
+impl Damage {
+    /// Whether some frames can be read all the same.
+    pub(super) fn leaves_frames(self) -> bool {
+        matches!(self, Self::CutShort { readable: true, .. })
+    }
 }
 
 impl std::fmt::Display for Damage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::CutShort { bytes_missing } => write!(f, "the file is cut short, {bytes_missing} bytes are missing"),
+            Self::CutShort { bytes_missing, .. } => {
+                write!(f, "the file is cut short, {bytes_missing} bytes are missing")
+            }
             Self::NoIndex => f.write_str("the file has no index (`moov`): its recording was not completed"),
         }
     }
@@ -42,7 +51,7 @@ pub(super) fn damage(path: &Path) -> io::Result<Option<Damage>> {
     if read == 12 && head.starts_with(b"RIFF") {
         let size = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
         // Recorders write 0 until they know better.
-        return Ok(if size == 0 { None } else { cut_short(u64::from(size) + 8, length) });
+        return Ok(if size == 0 { None } else { cut_short(u64::from(size) + 8, length, true) });
     }
     if read >= 8
         && [*b"ftyp", *b"moov", *b"mdat", *b"wide", *b"free", *b"skip", *b"styp"].iter().any(|kind| head[4..8] == *kind)
@@ -52,9 +61,9 @@ pub(super) fn damage(path: &Path) -> io::Result<Option<Damage>> {
     Ok(None)
 }
 
-fn cut_short(expected: u64, length: u64) -> Option<Damage> {
+fn cut_short(expected: u64, length: u64, readable: bool) -> Option<Damage> {
     let bytes_missing = expected.checked_sub(length).filter(|&missing| missing > 0)?;
-    Some(Damage::CutShort { bytes_missing })
+    Some(Damage::CutShort { bytes_missing, readable })
 }
 
 fn mp4(file: &mut File, length: u64) -> io::Result<Option<Damage>> {
@@ -67,17 +76,20 @@ fn mp4(file: &mut File, length: u64) -> io::Result<Option<Damage>> {
         if read < 8 {
             break;
         }
-        indexed |= header[4..8] == *b"moov";
         let size = match u32::from_be_bytes([header[0], header[1], header[2], header[3]]) {
             // The last box, to the end of the file.
-            0 => break,
+            0 => {
+                indexed |= header[4..8] == *b"moov";
+                break;
+            }
             1 if read == 16 => u64::from_be_bytes(header[8..16].try_into().expect("eight bytes are eight bytes")),
             size => u64::from(size),
         };
         let Some(end) = position.checked_add(size).filter(|_| size >= 8) else { break };
         if end > length {
-            return Ok(cut_short(end, length));
+            return Ok(cut_short(end, length, indexed));
         }
+        indexed |= header[4..8] == *b"moov";
         position = end;
     }
     Ok((!indexed).then_some(Damage::NoIndex))
@@ -97,7 +109,7 @@ fn matroska(file: &mut File, length: u64) -> io::Result<Option<Damage>> {
     }
     // A segment of unknown size was recorded live; any length is right.
     let Some((Some(size), start)) = ebml_size(head, segment_at + 4) else { return Ok(None) };
-    Ok(size.checked_add(start as u64).and_then(|end| cut_short(end, length)))
+    Ok(size.checked_add(start as u64).and_then(|end| cut_short(end, length, true)))
 }
 
 /// An EBML size and the position after it; the size is `None` where it is "unknown".

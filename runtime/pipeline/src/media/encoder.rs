@@ -188,6 +188,9 @@ impl Candidate {
                     ("speed-preset", "superfast".to_owned()),
                     ("key-int-max", key_frames.to_string()),
                     ("threads", software_threads().to_string()),
+                    // Threads that share a frame hold fewer pictures than threads that have one each: on
+                    // 1080p with two threads 23 MB less, for a file of the same size in the same time.
+                    ("sliced-threads", "true".to_owned()),
                     // MP4 reckons a film's length from the times of decoding, which B-frames put behind
                     // those of showing: where the frame rate varies, the last frames would be cut off.
                     ("bframes", "0".to_owned()),

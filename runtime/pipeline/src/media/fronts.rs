@@ -9,7 +9,7 @@ use gstreamer as gst;
 use gst::prelude::*;
 
 use super::chain::{Chain, link_from_device};
-use super::elements::{set_if_present, video_test_patterns};
+use super::elements::video_test_patterns;
 use super::failure::{Cause, Failure};
 use crate::config::{CameraMode, RtspTransport, SourceConfig};
 
@@ -86,10 +86,11 @@ impl Chain {
         let watch = chain.watch.clone();
         source.connect_pad_added(move |_, pad| {
             // A second video stream of the same server is left alone.
-            if pad.direction() == gst::PadDirection::Src && !input.is_linked() {
-                if let Err(error) = pad.link(&input) {
-                    watch.fail(other(&format!("cannot decode its packets: {error}")));
-                }
+            if pad.direction() == gst::PadDirection::Src
+                && !input.is_linked()
+                && let Err(error) = pad.link(&input)
+            {
+                watch.fail(other(&format!("cannot decode its packets: {error}")));
             }
         });
         chain.start()
@@ -132,7 +133,6 @@ impl Chain {
         link(&source, &filter)?;
         let output = filter.static_pad("src").ok_or_else(|| other("`capsfilter` has no pad"))?;
         output.link(&chain.entry).map_err(|error| other(&error.to_string()))?;
-        set_if_present(&source, "do-timestamp", "false");
         chain.start()
     }
 }

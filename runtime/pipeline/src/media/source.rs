@@ -19,9 +19,9 @@ use crate::{Pull, Source, SourceError};
 /// How long opening waits for the first frame, or for the reason why there is none.
 const OPEN_WAIT: Duration = Duration::from_secs(2);
 
-/// A damaged file can leave a demuxer and a decoder waiting for each other. What is no network and no
-/// camera and has yielded nothing for so long will never yield anything.
-const FILE_STALL: Duration = Duration::from_secs(20);
+/// `decodebin` loses errors that come while it adds an element, and a damaged file can leave a demuxer and
+/// a decoder waiting for each other: a file that has yielded nothing for so long will never yield anything.
+const FILE_STALL: Duration = Duration::from_secs(10);
 
 pub(super) struct VideoSource {
     source: SourceConfig,
@@ -185,7 +185,11 @@ fn check_file(path: &Path) -> Result<(), String> {
     if metadata.is_file() && metadata.len() == 0 {
         return Err("the file is empty".to_owned());
     }
-    Ok(())
+    // GStreamer's `decodebin` loses a demuxer's error that comes while the demuxer is being added.
+    match container::damage(path) {
+        Ok(Some(damage)) if !damage.leaves_frames() => Err(damage.to_string()),
+        _ => Ok(()),
+    }
 }
 
 /// Whether a failure is final, after how many frames it came, and why.
