@@ -1,1 +1,104 @@
-fn main() {}
+//! `revoada`: the one program on a device. Each verb is a module with its `Args` and `run`.
+#![forbid(unsafe_code)]
+
+mod bench;
+mod classify;
+mod completions;
+mod ctl;
+mod detect;
+mod doctor;
+mod failure;
+mod inspect;
+mod models;
+mod pictures;
+mod run;
+mod shapes;
+mod stop;
+mod summary;
+mod terminal;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Runs ONNX models over camera, RTSP and file video, on a Jetson or any Linux machine.
+#[derive(Debug, Parser)]
+#[command(
+    name = "revoada",
+    version,
+    max_term_width = 100,
+    after_help = "Start here:\n  \
+        revoada doctor                                       what this machine can do, and what it lacks\n  \
+        revoada inspect model.onnx                           what a model wants and gives\n  \
+        revoada run --model model.onnx --source clip.mp4 --output out.mp4\n  \
+        revoada run pipeline.toml                            a pipeline described in a file\n\n\
+        Exit status: 0 done, 1 failed, 2 misused."
+)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// Options that every verb takes.
+#[derive(Clone, Debug, clap::Args)]
+struct Global {
+    /// ONNX Runtime's shared library (libonnxruntime.so); looked for beside the program and in the
+    /// system's library folders when not given.
+    #[arg(long, global = true, env = "REVOADA_ONNXRUNTIME", value_name = "LIBRARY")]
+    onnxruntime: Option<PathBuf>,
+    /// What is logged to standard error: off, error, warn, info, debug, trace, or a tracing filter
+    /// such as `warn,revoada_pipeline=debug`.
+    #[arg(long, global = true, env = "REVOADA_LOG", default_value = "info", value_name = "FILTER")]
+    log: String,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run a model over video: decode, infer, draw, write, serve.
+    Run(Box<run::Args>),
+    /// Show what a model wants and gives, what it costs, and what each backend says to it.
+    Inspect(inspect::Args),
+    /// Measure a model's throughput and latency on a backend.
+    Bench(bench::Args),
+    /// Say what pictures show.
+    Classify(classify::Args),
+    /// Find objects in pictures.
+    Detect(detect::Args),
+    /// Say what this machine can do and what is missing, with the package to install.
+    Doctor(doctor::Args),
+    /// Speak to a running pipeline: statistics, snapshots, reload, drain.
+    Ctl(ctl::Args),
+    /// Print completions for a shell.
+    Completions(completions::Args),
+}
+
+/// Where this user's own copy of a library may lie, by the XDG base directory specification.
+fn data_folder() -> Option<PathBuf> {
+    let folder = |variable, below: &str| std::env::var_os(variable).map(|path| PathBuf::from(path).join(below));
+    folder("XDG_DATA_HOME", "revoada").or_else(|| folder("HOME", ".local/share/revoada"))
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    if let Err(reason) = terminal::start_logging(&cli.global.log) {
+        eprintln!("error: `--log {}` is not a filter: {reason}", cli.global.log);
+        return ExitCode::from(failure::MISUSED);
+    }
+    let outcome = match cli.verb {
+        Verb::Run(args) => run::run(*args, &cli.global),
+        Verb::Inspect(args) => inspect::run(&args, &cli.global),
+        Verb::Bench(args) => bench::run(&args, &cli.global),
+        Verb::Classify(args) => classify::run(&args, &cli.global),
+        Verb::Detect(args) => detect::run(&args, &cli.global),
+        Verb::Doctor(args) => doctor::run(&args, &cli.global),
+        Verb::Ctl(args) => ctl::run(&args),
+        Verb::Completions(args) => completions::run(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failure::report(&error),
+    }
+}

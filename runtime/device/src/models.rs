@@ -1,0 +1,112 @@
+//! Loading models for the verbs that are not pipelines.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use revoada_engine::{
+    Backend, BackendChoice, BackendOptions, Engine, LoadOptions, ModelSource, backends, library_candidates, select,
+};
+use revoada_pipeline::config::ModelConfig;
+use tracing::info;
+
+use crate::Global;
+
+/// Which backend runs a model, and how.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct BackendArgs {
+    /// auto, onnxruntime or rten.
+    #[arg(long, default_value = "auto", value_name = "BACKEND")]
+    backend: String,
+    /// Threads inside one inference; one per core when not given.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+}
+
+impl BackendArgs {
+    pub(crate) fn choice(&self) -> BackendChoice {
+        BackendChoice::parse(&self.backend)
+    }
+
+    pub(crate) fn threads(&self) -> Option<usize> {
+        self.threads.map(usize::from)
+    }
+}
+
+/// A model and how its pictures are read, for `classify` and `detect`.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct ModelArgs {
+    /// The ONNX model; its manifest is looked for beside it (`model.toml`).
+    #[arg(long, value_name = "MODEL")]
+    model: PathBuf,
+    /// The model's manifest, where it is not beside it.
+    #[arg(long, value_name = "FILE")]
+    manifest: Option<PathBuf>,
+    /// Names of the classes, one a line, in place of the manifest's.
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
+    #[command(flatten)]
+    backend: BackendArgs,
+    /// Least score of a result, 0 to 1.
+    #[arg(long, value_name = "SCORE", value_parser = parse_score)]
+    score_min: Option<f32>,
+    /// The network's input, such as 640x640, where the model leaves it open.
+    #[arg(long, value_name = "WxH", value_parser = parse_size)]
+    size: Option<revoada_core::Size>,
+    /// How the outputs are read, in place of the manifest's or the guessed decoder.
+    #[arg(long, value_name = "DECODER")]
+    decoder: Option<String>,
+}
+
+impl ModelArgs {
+    pub(crate) fn config(&self) -> ModelConfig {
+        ModelConfig {
+            path: self.model.clone(),
+            manifest: self.manifest.clone(),
+            labels: self.labels.clone(),
+            backend: self.backend.choice(),
+            threads: self.backend.threads(),
+            score_min: self.score_min,
+            size: self.size,
+            decoder: self.decoder.clone(),
+        }
+    }
+}
+
+fn parse_score(text: &str) -> Result<f32, String> {
+    text.parse().ok().filter(|score| (0.0..=1.0).contains(score)).ok_or_else(|| "not between 0 and 1".to_owned())
+}
+
+fn parse_size(text: &str) -> Result<revoada_core::Size, String> {
+    let side = |text: &str| text.parse().ok().filter(|side| (1..=1 << 15).contains(side));
+    text.split_once('x')
+        .and_then(|(width, height)| Some(revoada_core::Size::new(side(width)?, side(height)?)))
+        .ok_or_else(|| "not like `640x640`".to_owned())
+}
+
+/// A model on a backend, with nothing said about pictures.
+pub(crate) struct Loaded {
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) engine: Arc<dyn Engine>,
+}
+
+/// What backends need to know of this program and its command line.
+pub(crate) fn backend_options(global: &Global) -> BackendOptions {
+    let onnxruntime = match &global.onnxruntime {
+        Some(named) => vec![named.clone()],
+        None => library_candidates(crate::data_folder().as_deref()),
+    };
+    BackendOptions { onnxruntime }
+}
+
+/// The backends of this program, best first.
+pub(crate) fn all_backends(global: &Global) -> Vec<Arc<dyn Backend>> {
+    backends(&backend_options(global))
+}
+
+pub(crate) fn load(path: &Path, args: &BackendArgs, concurrent_max: usize, global: &Global) -> anyhow::Result<Loaded> {
+    let selected = select(&args.choice(), &all_backends(global))?;
+    info!("{}", selected.reason);
+    let options = LoadOptions { threads: args.threads(), concurrent_max };
+    let engine = selected.backend.load(ModelSource::File(path), &options)?;
+    Ok(Loaded { backend: selected.backend, engine })
+}

@@ -1,0 +1,42 @@
+//! `--shape INPUT=DIMS`, as `inspect` and `bench` take it.
+
+use std::collections::BTreeMap;
+
+use revoada_core::TensorSpec;
+
+use crate::failure::Misuse;
+
+pub(crate) fn parse(texts: &[String]) -> anyhow::Result<BTreeMap<String, Vec<usize>>> {
+    let parse = |text: &String| {
+        let (name, dims) = text.rsplit_once('=')?;
+        let dims: Option<Vec<usize>> = dims.split('x').map(|dim| dim.parse().ok().filter(|dim| *dim > 0)).collect();
+        Some((name.to_owned(), dims?))
+    };
+    texts
+        .iter()
+        .map(|text| {
+            parse(text).ok_or_else(|| Misuse(format!("`--shape {text}` is not like `images=1x3x640x640`")).into())
+        })
+        .collect()
+}
+
+/// Refuses shapes of inputs that the model does not have.
+pub(crate) fn check_names(inputs: &[TensorSpec], shapes: &BTreeMap<String, Vec<usize>>) -> anyhow::Result<()> {
+    if let Some(name) = shapes.keys().find(|name| !inputs.iter().any(|input| input.name == **name)) {
+        let known: Vec<String> = inputs.iter().map(|input| format!("`{}`", input.name)).collect();
+        return Err(Misuse(format!("the model has no input `{name}`, only {}", known.join(", "))).into());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shape_that_is_none_is_refused() {
+        for text in ["images", "images=", "images=1x0x3", "images=1xax3"] {
+            assert!(parse(&[text.to_owned()]).is_err(), "{text}");
+        }
+    }
+}

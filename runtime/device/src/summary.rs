@@ -1,0 +1,63 @@
+//! What a run says at its end.
+
+use std::fmt::Write as _;
+
+use revoada_pipeline::run::RunSummary;
+
+use crate::terminal::table;
+
+/// Tables of streams and of latencies, and where the outputs are.
+pub(crate) fn render(summary: &RunSummary) -> String {
+    let mut text = String::from("\n");
+    text.push_str(&table(&streams(summary)));
+    text.push('\n');
+    text.push_str(&table(&latencies(summary)));
+    if !summary.files.is_empty() {
+        text.push('\n');
+    }
+    for file in &summary.files {
+        let _ = writeln!(text, "wrote {}", file.display());
+    }
+    text
+}
+
+fn streams(summary: &RunSummary) -> Vec<Vec<String>> {
+    let mut rows = vec![
+        ["stream", "state", "frames", "dropped", "found", "fps", "median ms", "p99 ms"].map(str::to_owned).to_vec(),
+    ];
+    for stream in &summary.streams {
+        rows.push(vec![
+            stream.id.clone(),
+            stream.state.name().to_owned(),
+            stream.frames_out.to_string(),
+            stream.frames_dropped.total().to_string(),
+            stream.detections.to_string(),
+            format!("{:.1}", stream.fps),
+            format!("{:.1}", stream.latency.total.p50_ms),
+            format!("{:.1}", stream.latency.total.p99_ms),
+        ]);
+    }
+    if summary.streams.len() > 1 {
+        rows.push(vec![
+            "all".to_owned(),
+            String::new(),
+            summary.frames_out.to_string(),
+            summary.frames_dropped.to_string(),
+            summary.detections.to_string(),
+            format!("{:.1}", summary.fps),
+            format!("{:.1}", summary.latency.total.p50_ms),
+            format!("{:.1}", summary.latency.total.p99_ms),
+        ]);
+    }
+    rows
+}
+
+fn latencies(summary: &RunSummary) -> Vec<Vec<String>> {
+    let mut rows = vec![["a frame's time", "mean", "median", "p90", "p99", "max ms"].map(str::to_owned).to_vec()];
+    for (stage, latency) in summary.latency.stages() {
+        let figures = [latency.mean_ms, latency.p50_ms, latency.p90_ms, latency.p99_ms, latency.max_ms];
+        let figures = figures.map(|figure| format!("{figure:.2}"));
+        rows.push(std::iter::once(stage.to_owned()).chain(figures).collect());
+    }
+    rows
+}
