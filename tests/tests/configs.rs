@@ -1,0 +1,151 @@
+//! Every file in `configs/` is loaded, and run as its first lines say.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use revoada_tests::{Running, finish, free_port, names_in, revoada, root, wait_for};
+
+/// The examples with a test below; the last test holds this list against the folder.
+const EXAMPLES: [&str; 5] = ["cameras.toml", "classify.toml", "faces.toml", "pictures.toml", "webcam.toml"];
+
+/// The examples in a folder of their own, so that what they write does not land in the repository.
+struct Copy {
+    folder: tempfile::TempDir,
+}
+
+impl Copy {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::os::unix::fs::symlink(root().join(".cache"), folder.path().join(".cache")).unwrap();
+        std::fs::create_dir(folder.path().join("configs")).unwrap();
+        let copy = Self { folder };
+        for name in EXAMPLES {
+            std::fs::copy(root().join("configs").join(name), copy.path(name)).unwrap();
+        }
+        copy
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join("configs").join(name)
+    }
+
+    /// Puts ports that are free in place of the ones that are written.
+    fn replace(&self, name: &str, words: &[(&str, String)]) {
+        let mut text = std::fs::read_to_string(self.path(name)).unwrap();
+        for (word, with) in words {
+            assert!(text.contains(word), "`{word}` is not in {name}");
+            text = text.replace(word, with);
+        }
+        std::fs::write(self.path(name), text).unwrap();
+    }
+}
+
+fn lines(path: &Path) -> usize {
+    std::fs::read_to_string(path).unwrap().lines().count()
+}
+
+#[test]
+fn every_example_has_a_test_and_prints_a_configuration_that_is_read_again() {
+    let present: BTreeSet<String> =
+        names_in(&root().join("configs")).into_iter().filter(|name| name.ends_with(".toml")).collect();
+    assert_eq!(present, EXAMPLES.map(str::to_owned).into());
+    let copy = Copy::new();
+    for name in EXAMPLES {
+        let printed = finish(revoada().arg("run").arg(copy.path(name)).arg("--print-config")).expect_code(0).stdout;
+        std::fs::write(copy.path("printed.toml"), &printed).unwrap();
+        let again = finish(revoada().arg("run").arg(copy.path("printed.toml")).arg("--print-config")).expect_code(0);
+        assert_eq!(again.stdout, printed, "{name}");
+    }
+}
+
+#[test]
+fn faces_are_written_as_video_and_json_lines() {
+    let copy = Copy::new();
+    let args = ["--frames", "12", "--size", "160x160"];
+    finish(revoada().arg("run").arg(copy.path("faces.toml")).args(args)).expect_code(0);
+    assert!(std::fs::metadata(copy.path("faces.mp4")).unwrap().len() > 1000);
+    // A header and one line a frame.
+    assert_eq!(lines(&copy.path("faces.jsonl")), 13);
+}
+
+#[test]
+fn every_tenth_frame_of_the_clip_is_classified() {
+    let copy = Copy::new();
+    finish(revoada().arg("run").arg(copy.path("classify.toml")).args(["--frames", "50"])).expect_code(0);
+    let text = std::fs::read_to_string(copy.path("classes.csv")).unwrap();
+    let frames: BTreeSet<&str> = text.lines().skip(1).filter_map(|line| line.split(',').nth(1)).collect();
+    assert_eq!(frames, BTreeSet::from(["0", "10", "20", "30", "40"]), "{text}");
+}
+
+#[test]
+fn the_pictures_of_an_album_are_written_again_with_their_faces_hidden() {
+    let copy = Copy::new();
+    std::fs::create_dir(copy.path("hidden")).unwrap();
+    finish(revoada().arg("run").arg(copy.path("pictures.toml"))).expect_code(0);
+    assert_eq!(names_in(&copy.path("hidden")).len(), names_in(&root().join(".cache/pictures")).len());
+}
+
+#[test]
+fn two_cameras_are_read_watched_and_served_again() {
+    let copy = Copy::new();
+    let (cameras, http, out) = (free_port(), free_port(), free_port());
+    let words = [("127.0.0.1:8554", cameras), ("127.0.0.1:8080", http), ("127.0.0.1:8555", out)]
+        .map(|(word, port)| (word, format!("127.0.0.1:{port}")));
+    copy.replace("cameras.toml", &words);
+    std::fs::write(copy.path("server.toml"), camera_server(cameras)).unwrap();
+    let _server = Running::start(revoada().arg("run").arg(copy.path("server.toml")));
+    let running = Running::start(revoada().arg("run").arg(copy.path("cameras.toml")).args(["--size", "96x96"]));
+    let metrics = || get(http, "/metrics");
+    for stream in ["door", "yard"] {
+        let line = format!("revoada_frames_out_total{{stream=\"{stream}\"}}");
+        wait_for(&format!("frames of `{stream}` come out"), || {
+            metrics()?
+                .lines()
+                .find_map(|text| text.strip_prefix(&line)?.trim().parse::<f64>().ok())
+                .filter(|n| *n >= 5.0)
+        });
+    }
+    assert!(get(http, "/").is_some_and(|page| page.contains("<html")));
+    let drained = finish(revoada().args(["ctl", "--socket"]).arg(copy.path("cameras.sock")).arg("drain"));
+    drained.expect_code(0);
+    running.finish().expect_code(0);
+    assert!(!copy.path("cameras.sock").exists(), "the socket is removed");
+}
+
+/// Two test patterns as cameras, with the cheapest work that a pipeline can do.
+fn camera_server(port: u16) -> String {
+    let stream = |id: &str, pattern: &str| {
+        format!(
+            "[[stream]]\nid = \"{id}\"\nuri = \"test://{pattern}?width=320&height=240&fps=15&live=true\"\n\
+             interval = 1\n\n"
+        )
+    };
+    format!(
+        "{}{}[model]\npath = \"../.cache/models/centerface.onnx\"\nsize = [32, 32]\n\n[[sink]]\ntype = \"rtsp\"\n\
+         address = \"127.0.0.1:{port}\"\n",
+        stream("door", "smpte"),
+        stream("yard", "ball")
+    )
+}
+
+/// The body of a page, `None` where nobody answers yet.
+fn get(port: u16, path: &str) -> Option<String> {
+    use std::io::{Read as _, Write as _};
+    let mut socket = std::net::TcpStream::connect(("127.0.0.1", port)).ok()?;
+    write!(socket, "GET {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).ok()?;
+    answer.split_once("\r\n\r\n").map(|(_, body)| body.to_owned())
+}
+
+#[test]
+fn the_webcam_is_read_where_there_is_one() {
+    if !Path::new("/dev/video0").exists() {
+        eprintln!("skipped: configs/webcam.toml: this machine has no camera at /dev/video0");
+        return;
+    }
+    let copy = Copy::new();
+    copy.replace("webcam.toml", &[("127.0.0.1:8080", format!("127.0.0.1:{}", free_port()))]);
+    let args = ["--frames", "5", "--size", "160x160", "--reconnect-attempts", "0"];
+    finish(revoada().arg("run").arg(copy.path("webcam.toml")).args(args)).expect_code(0);
+}
