@@ -82,10 +82,6 @@ impl Area {
     pub(super) fn height(&self) -> usize {
         self.bottom - self.top
     }
-
-    fn contains(&self, x: usize, y: usize) -> bool {
-        (self.left..self.right).contains(&x) && (self.top..self.bottom).contains(&y)
-    }
 }
 
 /// One component of every pixel (or of every 2×2 pixels, where `half`).
@@ -143,37 +139,38 @@ impl<'a> Canvas<'a> {
         }
     }
 
-    /// Lays over every pixel of `area` the ink and opacity (255: opaque) that `shade` names for
-    /// it. A chroma sample becomes the mean of what its pixels would each have made of it.
-    pub(super) fn blend(&mut self, area: Area, shade: impl Fn(usize, usize) -> (Ink, u8)) {
+    /// Lays over every pixel of `area` the ink and opacity (255: opaque) that `shade` names for its
+    /// row and then its column. A chroma sample becomes the mean of what its pixels would each have
+    /// made of it.
+    pub(super) fn blend<Row: Fn(usize) -> (Ink, u8)>(&mut self, area: Area, shade: impl Fn(usize) -> Row) {
         let size = self.layout.size;
         for (index, component) in self.components().enumerate() {
+            let over = |sample: u8, (ink, alpha): (Ink, u8)| mix(sample, ink.0[index], alpha);
             if !component.half {
                 for y in area.top..area.bottom {
-                    let row = component.at(0, y);
-                    for x in area.left..area.right {
-                        let (ink, alpha) = shade(x, y);
-                        let sample = &mut self.bytes[row + x * component.step];
-                        *sample = mix(*sample, ink.0[index], alpha);
-                    }
+                    let shade = shade(y);
+                    let row = self.bytes[component.at(area.left, y)..].iter_mut().step_by(component.step);
+                    row.zip(area.left..area.right).for_each(|(sample, x)| *sample = over(*sample, shade(x)));
                 }
                 continue;
             }
             for half_y in area.top / 2..area.bottom.div_ceil(2) {
-                for half_x in area.left / 2..area.right.div_ceil(2) {
-                    let sample = &mut self.bytes[component.at(half_x, half_y)];
-                    let (mut sum, mut count) = (0u32, 0u32);
-                    for y in half_y * 2..(half_y * 2 + 2).min(size.height) {
-                        for x in half_x * 2..(half_x * 2 + 2).min(size.width) {
-                            count += 1;
-                            sum += u32::from(if area.contains(x, y) {
-                                let (ink, alpha) = shade(x, y);
-                                mix(*sample, ink.0[index], alpha)
-                            } else {
-                                *sample
-                            });
+                let rows = [half_y * 2, half_y * 2 + 1];
+                // `None` outside the area, where a pixel leaves its sample as it is.
+                let shades = rows.map(|y| (area.top..area.bottom).contains(&y).then(|| shade(y)));
+                let rows_in_picture = rows.iter().filter(|&&y| y < size.height).count() as u32;
+                let row = self.bytes[component.at(area.left / 2, half_y)..].iter_mut().step_by(component.step);
+                for (sample, half_x) in row.zip(area.left / 2..area.right.div_ceil(2)) {
+                    let columns = half_x * 2..(half_x * 2 + 2).min(size.width);
+                    let count = columns.len() as u32 * rows_in_picture;
+                    let (mut sum, mut shaded) = (0, 0);
+                    for shade in shades.iter().flatten() {
+                        for x in columns.start.max(area.left)..columns.end.min(area.right) {
+                            sum += u32::from(over(*sample, shade(x)));
+                            shaded += 1;
                         }
                     }
+                    sum += (count - shaded) * u32::from(*sample);
                     // A sum of at most four bytes divided by their count is a byte.
                     *sample = ((sum + count / 2) / count) as u8;
                 }
@@ -183,7 +180,7 @@ impl<'a> Canvas<'a> {
 
     /// A rectangle in one colour.
     pub(super) fn fill(&mut self, area: Area, ink: Ink, alpha: u8) {
-        self.blend(area, |_, _| (ink, alpha));
+        self.blend(area, |_| move |_| (ink, alpha));
     }
 
     /// The four edges of a rectangle, inside it.
@@ -204,9 +201,11 @@ impl<'a> Canvas<'a> {
         let reach = radius + 1.0;
         let rect = Rect::new(x - reach, y - reach, 2.0 * reach, 2.0 * reach);
         let Some(area) = Area::covering(rect, self.size()) else { return };
-        self.blend(area, |pixel_x, pixel_y| {
-            let distance = (pixel_x as f32 + 0.5 - x).hypot(pixel_y as f32 + 0.5 - y);
-            (ink, ((radius + 0.5 - distance).clamp(0.0, 1.0) * 255.0) as u8)
+        self.blend(area, |pixel_y| {
+            move |pixel_x| {
+                let distance = (pixel_x as f32 + 0.5 - x).hypot(pixel_y as f32 + 0.5 - y);
+                (ink, ((radius + 0.5 - distance).clamp(0.0, 1.0) * 255.0) as u8)
+            }
         });
     }
 }

@@ -272,7 +272,11 @@ fn draw_mask(canvas: &mut Canvas<'_>, segmentation: &Segmentation, labels: &[Str
             *shade = (canvas.ink(class_color(class)), MASK_ALPHA);
         }
     }
-    canvas.blend(area, |x, y| shades[usize::from(classes[rows[y - area.top] + columns[x - area.left]])]);
+    let (columns, shades) = (&columns[..], &shades);
+    canvas.blend(area, |y| {
+        let row = &classes[rows[y - area.top]..][..width];
+        move |x| shades[usize::from(row[columns[x - area.left]])]
+    });
 }
 
 /// Whether a segmentation's class means "nothing": one named so, one without a name among named

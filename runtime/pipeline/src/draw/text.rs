@@ -71,7 +71,10 @@ impl Font {
         };
         let raster = glyph.raster();
         // `area` was clipped from the glyph's own rectangle, so that both differences are inside it.
-        canvas.blend(area, |x, y| (ink, raster[(y as i64 - origin.1) as usize][(x as i64 - origin.0) as usize]));
+        canvas.blend(area, |y| {
+            let row = raster[(y as i64 - origin.1) as usize];
+            move |x| (ink, row[(x as i64 - origin.0) as usize])
+        });
     }
 
     /// Text on a plate of `background`.
