@@ -66,7 +66,10 @@ impl Collector for Scrape {
         encode_latencies(&mut encoder, &streams)?;
         let help = "Inferences, each of one batch of frames";
         let mut batches = encoder.encode_descriptor("batches", help, None, MetricType::Counter)?;
-        batches.encode_counter::<NoLabelSet, _, u64>(&self.stats.batches(), None)
+        batches.encode_counter::<NoLabelSet, _, u64>(&self.stats.batches(), None)?;
+        let help = "Scores and boxes that were NaN or infinite and are no results";
+        let mut non_finite = encoder.encode_descriptor("non_finite", help, None, MetricType::Counter)?;
+        non_finite.encode_counter::<NoLabelSet, _, u64>(&self.stats.non_finite(), None)
     }
 }
 
@@ -166,6 +169,7 @@ mod tests {
             "revoada_detections_total{stream=\"front\"} 4",
             "revoada_frame_copies_total{stream=\"front\"} 3",
             "revoada_batches_total 1",
+            "revoada_non_finite_total 0",
             "revoada_frame_latency_seconds_bucket{le=\"0.01\",stream=\"front\",stage=\"total\"} 0",
             "revoada_frame_latency_seconds_bucket{le=\"0.02\",stream=\"front\",stage=\"total\"} 1",
             "revoada_frame_latency_seconds_bucket{le=\"+Inf\",stream=\"front\",stage=\"total\"} 1",

@@ -4,7 +4,7 @@
 
 mod fakes;
 
-use fakes::{CAMERA, FILE, Script, Step};
+use fakes::{CAMERA, FILE, Script, Step, Usage};
 
 /// Many short streams, one run after the other: nothing adds up.
 #[test]
@@ -30,25 +30,4 @@ fn many_short_streams_leave_nothing_behind() {
     let (before, after) = (before.unwrap(), Usage::now());
     assert!(after.rss_kib <= before.rss_kib + 4096, "{before:?} → {after:?}");
     assert!(after.threads <= before.threads && after.descriptors <= before.descriptors, "{before:?} → {after:?}");
-}
-
-/// What this process holds.
-#[derive(Debug)]
-struct Usage {
-    rss_kib: u64,
-    threads: usize,
-    descriptors: usize,
-}
-
-impl Usage {
-    fn now() -> Self {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap();
-        let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-        let entries = |folder: &str| std::fs::read_dir(folder).unwrap().count();
-        Self {
-            rss_kib: rss.trim().trim_end_matches(" kB").parse().unwrap(),
-            threads: entries("/proc/self/task"),
-            descriptors: entries("/proc/self/fd"),
-        }
-    }
 }

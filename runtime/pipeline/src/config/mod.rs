@@ -14,6 +14,95 @@
 //! assert_eq!(config.streams[0].id.as_str(), "clip");
 //! # Ok::<(), revoada_bundle::strict::Problems>(())
 //! ```
+//!
+//! A file with every key; what is not said has the value that stands here, or none where it is
+//! marked *none*. Only `uri`, `model.path`, and what a sink writes to must be there.
+//!
+//! ```
+//! # let text = r#"
+//! [[stream]]
+//! uri = "rtsp://user:password@camera/1"  # or a path, file://, images:FOLDER, http(s)://,
+//!                        # v4l2:///dev/video0, csi://0, test://smpte?width=640&height=480&fps=30
+//! id = "front"           # the file's name, else `stream0`
+//! queue_frames_max = 3   # decoded ahead; a live stream drops its oldest at the bound, a file waits
+//! interval = 1           # infer on every n-th frame
+//! frames_max = 1000      # none
+//! # repeat = 1           # files and folders: how often to play, or "forever"
+//! [stream.rtsp]          # rtsp:// only
+//! transport = "tcp"      # udp, auto
+//! latency_ms = 200
+//! [stream.reconnect]     # rtsp, http, v4l2 and csi only
+//! delay_ms_min = 500     # doubles at every attempt
+//! delay_ms_max = 30000
+//! attempts_max = 10      # none: for ever
+//! stall_ms = 5000        # without a frame for so long, the source is lost
+//!
+//! [[stream]]
+//! uri = "v4l2:///dev/video0"
+//! [stream.camera]        # v4l2:// and csi:// only; 0 is the camera's own choice
+//! width = 0
+//! height = 0
+//! fps = 0
+//!
+//! [model]
+//! path = "model.onnx"
+//! manifest = "model.toml"  # the one beside the model
+//! labels = "labels.txt"  # those of the manifest
+//! backend = "auto"       # onnxruntime, rten
+//! threads = 2            # none: one per core
+//! score_min = 0.4        # the manifest's, like `size` (where the model leaves it open) and `decoder`
+//! size = "640x640"
+//! decoder = "yolo-v8"
+//!
+//! [batch]
+//! frames_max = 1         # of one inference, over all streams
+//! wait_ms = 10           # for an incomplete batch to fill
+//!
+//! [draw]
+//! boxes = true
+//! labels = true
+//! scores = true
+//! landmarks = true
+//! masks = true
+//! clock = false
+//! [draw.anonymize]       # none
+//! method = "blur"        # mosaic
+//! classes = ["face"]     # all
+//! margin = 0.1           # of a box, on each side
+//!
+//! [[sink]]
+//! type = "video"
+//! path = "out/{stream}.mp4"  # or .mkv; `{stream}` is the stream's id
+//! bitrate_kbps = 4000    # by the size of the picture
+//! [[sink]]
+//! type = "jsonl"
+//! path = "out/results.jsonl"
+//! [[sink]]
+//! type = "csv"
+//! path = "out/results.csv"
+//! [[sink]]
+//! type = "images"
+//! folder = "out/pictures"
+//! format = "jpeg"        # png
+//! every = 1              # n-th frame
+//! [[sink]]
+//! type = "rtsp"
+//! address = "0.0.0.0:8554"
+//! [[sink]]
+//! type = "preview"       # needs [http]
+//! quality = 80
+//! fps_max = 15
+//!
+//! [http]                 # none
+//! address = "127.0.0.1:8080"
+//! [control]              # none
+//! socket = "/run/revoada/control.sock"
+//! [perf]                 # none
+//! interval_s = 5.0
+//! # "#;
+//! # use revoada_pipeline::config::Draft;
+//! # Draft::from_file("pipeline.toml".as_ref(), text, "/".as_ref()).check().unwrap();
+//! ```
 
 mod check;
 mod draft;

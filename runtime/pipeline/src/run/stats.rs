@@ -13,6 +13,7 @@ use super::stop::lock;
 use super::summary::{FramesDropped, Latencies, Latency, RunSummary, StreamState, StreamSummary};
 use super::timeline::Timeline;
 use crate::FrameTimings;
+use crate::decode::Decoder;
 use crate::http::StreamStatus;
 
 /// A configuration that is reloaded again and again with other streams must not grow the process:
@@ -63,8 +64,10 @@ impl Step {
 }
 
 /// One run.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct RunStats {
+    /// Counts what it could not use.
+    decoder: Option<Arc<dyn Decoder>>,
     streams: Mutex<VecDeque<Arc<StreamStats>>>,
     batches: AtomicU64,
     batch_frames: AtomicU64,
@@ -332,6 +335,15 @@ impl StreamStats {
 }
 
 impl RunStats {
+    pub(crate) fn new(decoder: Arc<dyn Decoder>) -> Self {
+        Self { decoder: Some(decoder), ..Self::default() }
+    }
+
+    /// Scores and boxes that were NaN or infinite: how a network that broke in FP16 shows itself.
+    pub(crate) fn non_finite(&self) -> u64 {
+        self.decoder.as_ref().map_or(0, |decoder| decoder.non_finite())
+    }
+
     /// The counters of stream `id`; those of before where it ran before.
     pub(crate) fn stream(&self, id: &StreamId) -> Arc<StreamStats> {
         let mut streams = lock(&self.streams);
@@ -382,6 +394,7 @@ impl RunStats {
             frames_in: streams.iter().map(|stream| stream.frames_in).sum(),
             frames_out,
             frames_dropped: streams.iter().map(|stream| stream.frames_dropped.total()).sum(),
+            non_finite: self.non_finite(),
             detections: streams.iter().map(|stream| stream.detections).sum(),
             fps: ratio(frames_out as f64, elapsed_s),
             batch_frames_mean: ratio(self.batch_frames.load(Relaxed) as f64, self.batches() as f64),

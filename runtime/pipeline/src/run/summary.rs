@@ -14,6 +14,8 @@ pub struct RunSummary {
     pub frames_out: u64,
     pub frames_dropped: u64,
     pub detections: u64,
+    /// Scores and boxes that were NaN or infinite, and are no results: a network that broke.
+    pub non_finite: u64,
     /// Of all streams together.
     pub fps: f64,
     /// Frames of one inference, on average.

@@ -126,7 +126,7 @@ impl Supervisor {
             idle.send(model.session(rows)?).expect("the receiver is held below and there is room for each");
         }
         let (batches_in, batches) = sync_channel(SESSIONS);
-        let stats = Arc::new(RunStats::default());
+        let stats = Arc::new(RunStats::new(Arc::clone(model.decoder())));
         let lanes = Lanes::new();
         let shows_pictures = config.sinks.iter().any(shows_pictures);
         let controls = Arc::new(OutputControls::new(painter, shows_pictures));
@@ -168,9 +168,12 @@ impl Supervisor {
             parts,
         };
         supervisor.serve()?;
-        supervisor.spawn_workers(infer, output)?;
-        for stream in supervisor.config.streams.clone() {
-            supervisor.spawn_stream(stream)?;
+        if let Err(error) = supervisor.spawn_all(infer, output) {
+            // What was started must not run on without a supervisor.
+            supervisor.controls.fail();
+            supervisor.halt_streams();
+            supervisor.give_up_queued();
+            return Err(error);
         }
         let waker = supervisor.sender.clone();
         // A full channel wakes the supervisor as well.
@@ -201,6 +204,11 @@ impl Supervisor {
             info!(socket = %path.display(), "listening for control");
         }
         Ok(())
+    }
+
+    fn spawn_all(&mut self, infer: Infer, output: Output) -> Result<(), RunError> {
+        self.spawn_workers(infer, output)?;
+        self.config.streams.clone().into_iter().try_for_each(|stream| self.spawn_stream(stream))
     }
 
     fn spawn_workers(&mut self, infer: Infer, output: Output) -> Result<(), RunError> {
@@ -365,6 +373,7 @@ impl Supervisor {
             info!(asked_by, "draining");
             self.halt_streams();
             self.lanes.close_all();
+            self.lanes.finish();
             self.phase = Phase::Draining { deadline: self.parts.clock.now() + DRAIN_MAX };
         }
     }
@@ -471,6 +480,12 @@ impl Supervisor {
             return Err(error);
         }
         let summary = self.stats.summary(self.files);
+        if summary.non_finite > 0 {
+            warn!(
+                non_finite = summary.non_finite,
+                "the model answered NaN or infinity; those are not among the results"
+            );
+        }
         match self.failed {
             Some((id, source)) if summary.frames_out == 0 => Err(RunError::Stream { id, source }),
             _ => Ok(summary),

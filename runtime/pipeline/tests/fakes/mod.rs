@@ -407,3 +407,24 @@ impl Started {
         self.thread.join().unwrap()
     }
 }
+
+/// What this process holds.
+#[derive(Debug)]
+pub struct Usage {
+    pub rss_kib: u64,
+    pub threads: usize,
+    pub descriptors: usize,
+}
+
+impl Usage {
+    pub fn now() -> Self {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let entries = |folder: &str| std::fs::read_dir(folder).unwrap().count();
+        Self {
+            rss_kib: rss.trim().trim_end_matches(" kB").parse().unwrap(),
+            threads: entries("/proc/self/task"),
+            descriptors: entries("/proc/self/fd"),
+        }
+    }
+}
