@@ -22,12 +22,12 @@
 //! # let text = r#"
 //! [[stream]]
 //! uri = "rtsp://user:password@camera/1"  # or a path, file://, images:FOLDER, http(s)://,
-//!                        # v4l2:///dev/video0, csi://0, test://smpte?width=640&height=480&fps=30
+//!                        ## v4l2:///dev/video0, csi://0, test://smpte?width=640&height=480&fps=30
 //! id = "front"           # the file's name, else `stream0`
 //! queue_frames_max = 3   # decoded ahead; a live stream drops its oldest at the bound, a file waits
 //! interval = 1           # infer on every n-th frame
 //! frames_max = 1000      # none
-//! # repeat = 1           # files and folders: how often to play, or "forever"
+//! ## repeat = 1          # files and folders: how often to play, or "forever"
 //! [stream.rtsp]          # rtsp:// only
 //! transport = "tcp"      # udp, auto
 //! latency_ms = 200
