@@ -112,7 +112,7 @@ fn python() -> Command {
 }
 
 fn records(lines: &str, count: usize) -> Vec<Value> {
-    let records: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let records: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect();
     assert_eq!(records.len(), count, "one line a picture: {lines}");
     records
 }
