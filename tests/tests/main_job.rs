@@ -117,8 +117,9 @@ fn a_signal_drains_so_that_every_file_is_complete() {
                 .arg("--results")
                 .arg(&results),
         );
-        let started = || names_in(folder.path()).iter().any(|name| name.contains("endless.mp4")).then_some(());
-        wait_for("the run has begun to write", started);
+        // Lines are written in blocks of some thousand bytes: once there is one, frames were encoded too.
+        let written = folder.path().join(".endless.jsonl.partial");
+        wait_for("the run has begun to write", || std::fs::metadata(&written).ok().filter(|file| file.len() > 0));
         let process = running.0.id().to_string();
         assert!(Command::new("kill").args(["-s", signal, &process]).status().unwrap().success());
         let finished = running.finish().expect_code(0);

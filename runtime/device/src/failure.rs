@@ -1,10 +1,12 @@
-//! How a failed command ends: the whole chain of causes once, a hint where there is one, and the
-//! exit status.
+//! How a failed command ends: the whole chain of causes once, and the exit status.
 
 use std::fmt;
 use std::process::ExitCode;
 
 use revoada_bundle::strict::Problems;
+use revoada_engine::EngineError;
+use revoada_pipeline::decode::DecodeError;
+use revoada_pipeline::run::{ModelError, RunError};
 
 pub(crate) const FAILED: u8 = 1;
 pub(crate) const MISUSED: u8 = 2;
@@ -21,16 +23,6 @@ impl fmt::Display for Misuse {
 
 impl std::error::Error for Misuse {}
 
-/// What to do next, attached with `.context(Hint(..))`; printed last, not part of the chain.
-#[derive(Debug)]
-pub(crate) struct Hint(pub(crate) String);
-
-impl fmt::Display for Hint {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 /// Prints the error to standard error and says how the process exits.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     if let Some(problems) = error.downcast_ref::<Problems>() {
@@ -38,17 +30,27 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
         return ExitCode::from(MISUSED);
     }
     eprintln!("error: {}", chain(error));
-    if let Some(hint) = error.downcast_ref::<Hint>() {
-        eprintln!("hint: {hint}");
-    }
-    let misused = error.chain().any(|cause| cause.is::<Misuse>());
-    ExitCode::from(if misused { MISUSED } else { FAILED })
+    ExitCode::from(if error.chain().any(is_misuse) { MISUSED } else { FAILED })
+}
+
+fn is_misuse(cause: &(dyn std::error::Error + 'static)) -> bool {
+    // Transparent wrappers hide what they wrap from the chain.
+    let model = match cause.downcast_ref() {
+        Some(RunError::Model(model)) => Some(model),
+        _ => cause.downcast_ref(),
+    };
+    let engine = match model {
+        Some(ModelError::Engine(engine)) => Some(engine),
+        _ => cause.downcast_ref(),
+    };
+    cause.is::<Misuse>()
+        || matches!(engine, Some(EngineError::UnknownBackend { .. }))
+        || matches!(cause.downcast_ref(), Some(DecodeError::Unknown { .. }))
 }
 
 fn chain(error: &anyhow::Error) -> String {
-    let hint = error.downcast_ref::<Hint>().map(ToString::to_string);
     let mut text = String::new();
-    for cause in error.chain().map(ToString::to_string).filter(|cause| Some(cause) != hint.as_ref()) {
+    for cause in error.chain().map(ToString::to_string) {
         // Wrappers that only forward their source would say the same thing twice.
         if text.ends_with(&cause) {
             continue;
@@ -67,9 +69,9 @@ mod tests {
     use anyhow::Context;
 
     #[test]
-    fn a_chain_is_said_once_and_hints_stay_out_of_it() {
+    fn a_chain_of_causes_is_said_once() {
         let root: Result<(), _> = Err(std::io::Error::other("disk is on fire"));
-        let error = root.context("cannot write `a`").context(Hint("use water".into())).unwrap_err();
+        let error = root.context("cannot write `a`").unwrap_err();
         assert_eq!(chain(&error), "cannot write `a`: disk is on fire");
     }
 }

@@ -28,6 +28,8 @@ use clap::{Parser, Subcommand};
     name = "revoada",
     version,
     max_term_width = 100,
+    subcommand_required = true,
+    arg_required_else_help = true,
     after_help = "Start here:\n  \
         revoada doctor                                       what this machine can do, and what it lacks\n  \
         revoada inspect model.onnx                           what a model wants and gives\n  \

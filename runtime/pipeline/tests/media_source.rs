@@ -94,7 +94,7 @@ fn what_is_no_video_is_refused_in_words() {
     let noise: Vec<u8> = (0..10_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
     let cases = [
         (folder.path().join("absent.mp4"), "there is no such file"),
-        (folder.path().to_owned(), "it is a folder, not a video"),
+        (folder.path().to_owned(), "it is a folder, not a video; for the pictures in it write `images:FOLDER`"),
         (write("empty.mp4", b""), "the file is empty"),
         (
             write("text.mp4", b"hello, this is a text\nand no video at all\n"),

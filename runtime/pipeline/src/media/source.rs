@@ -180,7 +180,7 @@ fn check_file(path: &Path) -> Result<(), String> {
         _ => error.to_string(),
     })?;
     if metadata.is_dir() {
-        return Err("it is a folder, not a video".to_owned());
+        return Err("it is a folder, not a video; for the pictures in it write `images:FOLDER`".to_owned());
     }
     if metadata.is_file() && metadata.len() == 0 {
         return Err("the file is empty".to_owned());
