@@ -1,5 +1,6 @@
 //! Whatever is wrong with what a person gives, they get one clear sentence that names it, exit
 //! status 1 or 2, and no partial output.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use std::path::Path;
 use std::process::Command;

@@ -1,4 +1,5 @@
 //! The main job from end to end: a real model on a real clip, through the program that people run.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -22,7 +22,7 @@ pub(crate) struct Args {
     /// Pipeline description in TOML; flags win over what it says.
     config: Option<PathBuf>,
 
-    /// A video file, folder of pictures, rtsp://, http(s)://, v4l2:///dev/video0, csi://0 or
+    /// A video file, images:FOLDER, rtsp://, http(s)://, v4l2:///dev/video0, csi://0 or
     /// test://smpte?width=640&height=480&fps=30. Repeat it for several streams.
     #[arg(long, value_name = "URI", help_heading = "Streams")]
     source: Vec<String>,
