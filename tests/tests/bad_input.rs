@@ -179,3 +179,13 @@ fn no_arguments_teach_instead_of_failing_obscurely() {
     let finished = finish(revoada().arg("run")).expect_code(2);
     assert!(finished.stderr.contains("--source"), "{}", finished.stderr);
 }
+
+#[test]
+fn a_reader_that_has_seen_enough_is_no_failure() {
+    let mut command = revoada();
+    command.arg("inspect").arg(asset("models/efficientnet-lite0.onnx")).arg("--json");
+    let mut child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+}

@@ -60,6 +60,19 @@ fn every_example_has_a_test_and_prints_a_configuration_that_is_read_again() {
 }
 
 #[test]
+fn paths_in_flags_are_relative_to_where_they_are_typed() {
+    let (copy, elsewhere) = (Copy::new(), tempfile::tempdir().unwrap());
+    let mut command = revoada();
+    command.current_dir(elsewhere.path()).arg("run").arg(copy.path("faces.toml"));
+    let printed = finish(command.args(["--source", "clip.mp4", "--results", "out.jsonl", "--print-config"]));
+    let printed = printed.expect_code(0).stdout;
+    for name in ["clip.mp4", "out.jsonl"] {
+        let path = elsewhere.path().join(name).display().to_string();
+        assert!(printed.contains(&path), "`{path}` is not in:\n{printed}");
+    }
+}
+
+#[test]
 fn faces_are_written_as_video_and_json_lines() {
     let copy = Copy::new();
     let args = ["--frames", "12", "--size", "160x160"];

@@ -15,7 +15,7 @@ use crate::Global;
 use crate::failure::Misuse;
 use crate::models::{self, BackendArgs};
 use crate::shapes;
-use crate::terminal::{ms, progress, table};
+use crate::terminal::{ms, progress, say, table};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
@@ -102,9 +102,9 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         results,
     };
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        say(&serde_json::to_string_pretty(&report)?)?;
     } else {
-        print!("{}", render(&report));
+        say(&render(&report))?;
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use anyhow::ensure;
 use crate::Global;
 use crate::models::ModelArgs;
 use crate::pictures;
-use crate::terminal::table;
+use crate::terminal::{say, table};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: revoada classify --model efficientnet-lite0.onnx cat.png coffee.png")]
@@ -25,19 +25,19 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     pictures::each(&args.model, &args.images, global, |record| {
         if args.json {
-            println!("{}", serde_json::to_string(record)?);
+            say(&serde_json::to_string(record)?)?;
             return Ok(());
         }
         ensure!(
             !record.classifications.is_empty(),
             "the model does not classify; try `revoada detect`, or name its decoder with `--decoder`"
         );
-        println!("{}", record.stream);
+        say(&record.stream)?;
         let rows = record.classifications.iter().map(|guess| {
             let name = guess.label.clone().unwrap_or_else(|| format!("class {}", guess.class));
             vec![format!("  {name}"), format!("{:.1} %", guess.score * 100.0)]
         });
-        print!("{}", table(&rows.collect::<Vec<_>>()));
+        say(&table(&rows.collect::<Vec<_>>()))?;
         Ok(())
     })
 }

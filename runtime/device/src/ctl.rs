@@ -7,6 +7,7 @@ use revoada_pipeline::control::{Client, Command};
 use revoada_pipeline::run::RunSummary;
 
 use crate::summary;
+use crate::terminal::say;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
@@ -50,21 +51,21 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         Ask::Stats { json } => {
             let stats = client.request(Command::Stats)?;
             if *json {
-                println!("{}", serde_json::to_string_pretty(&stats)?);
+                say(&serde_json::to_string_pretty(&stats)?)?;
             } else {
                 let summary: RunSummary = serde_json::from_value(stats)?;
-                print!("{}", summary::render(&summary));
+                say(&summary::render(&summary))?;
             }
         }
         Ask::Drain => {
             client.request(Command::Drain)?;
         }
-        Ask::Reload => println!("{}", client.request(Command::Reload)?),
+        Ask::Reload => say(&client.request(Command::Reload)?.to_string())?,
         Ask::Snapshot { stream, path } => {
             // The pipeline may run in another folder than the person who asks.
             let path = std::path::absolute(path)?;
             client.request(Command::Snapshot { stream: stream.clone(), path: path.clone() })?;
-            println!("wrote {}", path.display());
+            say(&format!("wrote {}", path.display()))?;
         }
     }
     Ok(())

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::Global;
 use crate::models::ModelArgs;
 use crate::pictures;
-use crate::terminal::table;
+use crate::terminal::{say, table};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Example: revoada detect --model centerface.onnx crowd.jpg --json")]
@@ -23,10 +23,10 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     pictures::each(&args.model, &args.images, global, |record| {
         if args.json {
-            println!("{}", serde_json::to_string(record)?);
+            say(&serde_json::to_string(record)?)?;
             return Ok(());
         }
-        println!("{}: {} found", record.stream, record.detections.len());
+        say(&format!("{}: {} found", record.stream, record.detections.len()))?;
         let rows = record.detections.iter().map(|found| {
             let name = found.label.clone().unwrap_or_else(|| format!("class {}", found.class));
             let [left, top, width, height] = found.bbox;
@@ -37,7 +37,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
                 format!("at ({left:.0}, {top:.0})"),
             ]
         });
-        print!("{}", table(&rows.collect::<Vec<_>>()));
+        say(&table(&rows.collect::<Vec<_>>()))?;
         Ok(())
     })
 }

@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::Global;
 use crate::models;
+use crate::terminal::say;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit status 1 means that pipelines cannot run here at all.")]
@@ -62,9 +63,9 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         media: media::probe().map_err(|error| error.to_string()),
     };
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        say(&serde_json::to_string_pretty(&report)?)?;
     } else {
-        print!("{}", render(&report, args.all));
+        say(&render(&report, args.all))?;
     }
     anyhow::ensure!(report.backends.iter().any(|backend| backend.usable), "no backend can be used here");
     if let Err(reason) = report.media {

@@ -1,6 +1,7 @@
 //! How a failed command ends: the whole chain of causes once, and the exit status.
 
 use std::fmt;
+use std::io;
 use std::process::ExitCode;
 
 use revoada_bundle::strict::Problems;
@@ -31,6 +32,11 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     }
     eprintln!("error: {}", chain(error));
     ExitCode::from(if error.chain().any(is_misuse) { MISUSED } else { FAILED })
+}
+
+/// Whether standard output was closed by its reader, as `head` does.
+pub(crate) fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 fn is_misuse(cause: &(dyn std::error::Error + 'static)) -> bool {

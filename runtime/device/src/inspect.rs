@@ -14,7 +14,7 @@ use serde::Serialize;
 use crate::Global;
 use crate::models;
 use crate::shapes;
-use crate::terminal::{si, table};
+use crate::terminal::{say, si, table};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
@@ -102,9 +102,9 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
             .collect(),
     };
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
+        say(&serde_json::to_string_pretty(&report)?)?;
     } else {
-        print!("{}", render(&report));
+        say(&render(&report))?;
     }
     Ok(())
 }
@@ -149,7 +149,7 @@ fn decoder(outputs: &[TensorSpec], manifest: &Manifest, size: Option<Size>) -> S
 
 fn render(report: &Report) -> String {
     let summary = &report.summary;
-    let mut text = format!("{}", report.model);
+    let mut text = report.model.clone();
     for part in [&report.name, &report.licence].into_iter().flatten() {
         let _ = write!(text, ", {part}");
     }

@@ -33,7 +33,7 @@ pub(crate) fn each(
             }
         }
     }
-    anyhow::ensure!(failed == 0, "{failed} of {} picture(s) could not be read", pictures.len());
+    anyhow::ensure!(failed == 0, "{failed} of {} picture(s) failed", pictures.len());
     Ok(())
 }
 

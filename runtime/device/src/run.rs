@@ -9,7 +9,8 @@ use revoada_pipeline::run::{self as pipeline, Parts, RunSummary};
 
 use crate::Global;
 use crate::failure::Misuse;
-use crate::{models, stop, summary, terminal};
+use crate::terminal::{self, say};
+use crate::{models, stop, summary};
 
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
@@ -153,7 +154,7 @@ impl Drawn {
 pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     let config = configure(&args)?;
     if args.print_config {
-        print!("{}", config.to_toml());
+        say(&config.to_toml())?;
         return Ok(());
     }
     let stop = stop::on_signals()?;
@@ -172,7 +173,7 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
     bar.finish_and_clear();
     let summary = summary?;
     if args.json {
-        println!("{}", serde_json::to_string_pretty(&summary)?);
+        say(&serde_json::to_string_pretty(&summary)?)?;
     } else {
         eprint!("{}", summary::render(&summary));
     }
@@ -191,7 +192,8 @@ fn configure(args: &Args) -> anyhow::Result<PipelineConfig> {
         Some(path) => {
             let text =
                 std::fs::read_to_string(path).with_context(|| format!("cannot read pipeline `{}`", path.display()))?;
-            Draft::from_file(path, &text, Path::new(""))
+            let here = std::env::current_dir().context("cannot tell the working folder")?;
+            Draft::from_file(path, &text, &here)
         }
         None => {
             let missing = [(args.source.is_empty(), "--source"), (args.model.is_none(), "--model")];

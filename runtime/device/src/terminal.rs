@@ -1,11 +1,22 @@
 //! What only a terminal gets: colour, progress bars, aligned tables.
 
 use std::fmt::Write as _;
-use std::io::{IsTerminal, stderr};
+use std::io::{IsTerminal, Write, stderr};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tracing_subscriber::EnvFilter;
+
+/// Prints a result to standard output. A reader that has gone is an error, which `main` takes for
+/// the end it is; `println!` would panic.
+pub(crate) fn say(text: &str) -> std::io::Result<()> {
+    let mut stdout = std::io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    if !text.ends_with('\n') {
+        stdout.write_all(b"\n")?;
+    }
+    stdout.flush()
+}
 
 /// Sends the log to standard error, coloured where that is a terminal.
 pub(crate) fn start_logging(filter: &str) -> Result<(), tracing_subscriber::filter::ParseError> {

@@ -12,7 +12,7 @@ use revoada_pipeline::config::{
 };
 
 fn check(text: &str) -> Result<PipelineConfig, String> {
-    Draft::from_file(Path::new("dir/pipeline.toml"), text, Path::new("/work")).check().map_err(|e| e.to_string())
+    Draft::from_file(Path::new("dir/pipeline.toml"), text, Path::new("/here")).check().map_err(|e| e.to_string())
 }
 
 /// The problems of a text, without the file's name.
@@ -157,7 +157,10 @@ fn keys_that_are_wrong_together_are_refused() {
         (format!("{MODEL}{STREAM}rtsp = {{}}\n"), "has no effect: the source is not `rtsp://`"),
         (format!("{MODEL}{STREAM}camera = {{}}\n"), "has no effect: the source is neither"),
         (format!("{MODEL}{STREAM}reconnect = {{}}\n"), "has no effect on a source that cannot be lost"),
-        (format!("{MODEL}[[stream]]\nuri = \"csi://0\"\nrepeat = 2\n"), "has no effect on a source that does not end"),
+        (
+            format!("{MODEL}[[stream]]\nuri = \"csi://0\"\nrepeat = 2\n"),
+            "has an effect on files and folders of pictures only",
+        ),
         (
             format!("{MODEL}[[stream]]\nuri = \"csi://0\"\nreconnect = {{ delay_ms_min = 90, delay_ms_max = 80 }}\n"),
             "is less than `delay_ms_min`, 90",
@@ -198,7 +201,7 @@ fn two_streams_of_one_file_get_names_of_their_own() {
 
 #[test]
 fn flags_win_over_the_file_and_keep_their_own_folder() {
-    let mut draft = Draft::from_file(Path::new("dir/pipeline.toml"), WHOLE, Path::new("/work"));
+    let mut draft = Draft::from_file(Path::new("dir/pipeline.toml"), WHOLE, Path::new("/here"));
     draft.set("model.backend", "auto");
     draft.set("model.path", "mine.onnx");
     draft.set("draw.anonymize.margin", 0.5);
@@ -206,14 +209,14 @@ fn flags_win_over_the_file_and_keep_their_own_folder() {
     draft.add_sink("csv", [("path", "x.csv")]);
     let config = draft.check().expect("the flags are right");
     assert_eq!(config.model.backend, BackendChoice::Auto);
-    assert_eq!(config.model.path, PathBuf::from("/work/mine.onnx"));
+    assert_eq!(config.model.path, PathBuf::from("/here/mine.onnx"));
     assert_eq!(config.model.threads, Some(2), "the file's");
     assert_eq!(config.draw.anonymize.map(|anonymize| anonymize.margin), Some(0.5));
     assert!(config.streams.iter().all(|stream| stream.frames_max == Some(7)));
-    assert_eq!(config.sinks, [SinkConfig::Csv { path: "/work/x.csv".into() }]);
+    assert_eq!(config.sinks, [SinkConfig::Csv { path: "/here/x.csv".into() }]);
     draft.add_stream("b.mp4");
     let config = draft.check().expect("the flags are right");
-    assert_eq!(config.streams[0].source, SourceConfig::File("/work/b.mp4".into()));
+    assert_eq!(config.streams[0].source, SourceConfig::File("/here/b.mp4".into()));
     assert_eq!((config.streams.len(), config.streams[0].frames_max), (1, Some(7)));
 }
 
@@ -279,7 +282,7 @@ fn stream() -> impl Strategy<Value = StreamConfig> {
     (word(), source(), numbers, reconnect).prop_map(|(id, source, numbers, reconnect)| {
         let (queue_frames_max, interval, frames_max, repeat) = numbers;
         let over_network = !source.ends() || matches!(source, SourceConfig::Http(_));
-        let is_file = matches!(source, SourceConfig::File(_) | SourceConfig::Images(_) | SourceConfig::Http(_));
+        let is_file = matches!(source, SourceConfig::File(_) | SourceConfig::Images(_));
         StreamConfig {
             id: StreamId::new(&id),
             queue_frames_max,
@@ -355,7 +358,7 @@ proptest! {
     #[test]
     fn the_printed_configuration_reads_back_as_the_same(config in pipeline()) {
         let text = config.to_toml();
-        let read = Draft::from_file(Path::new("printed.toml"), &text, Path::new("/work")).check();
+        let read = Draft::from_file(Path::new("printed.toml"), &text, Path::new("/here")).check();
         match read {
             Ok(read) => prop_assert_eq!(read, config),
             // Two sinks may have been given one path: that, and nothing else, is refused.
@@ -373,8 +376,8 @@ proptest! {
 fn any_text_is_read_or_refused() {
     bolero::check!().for_each(|text: &[u8]| {
         let text = String::from_utf8_lossy(text);
-        if let Ok(config) = Draft::from_file(Path::new("a.toml"), &text, Path::new("/work")).check() {
-            let printed = Draft::from_file(Path::new("b.toml"), &config.to_toml(), Path::new("/work")).check();
+        if let Ok(config) = Draft::from_file(Path::new("a.toml"), &text, Path::new("/here")).check() {
+            let printed = Draft::from_file(Path::new("b.toml"), &config.to_toml(), Path::new("/here")).check();
             assert_eq!(printed.expect("what is printed can be read"), config);
         }
     });

@@ -169,7 +169,7 @@ pub struct StreamConfig {
 }
 
 /// Where frames come from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum SourceConfig {
     /// A video file, any container and codec the machine decodes.
     File(PathBuf),

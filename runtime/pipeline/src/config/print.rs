@@ -48,7 +48,7 @@ fn stream(stream: &StreamConfig) -> Table {
     if let Some(frames_max) = stream.frames_max {
         out.insert("frames_max", Item::Value(integer(frames_max)));
     }
-    if matches!(source, SourceConfig::File(_) | SourceConfig::Images(_) | SourceConfig::Http(_)) {
+    if matches!(source, SourceConfig::File(_) | SourceConfig::Images(_)) {
         let repeat = stream.repeat.map_or_else(|| "forever".into(), |times| integer(times.into()));
         out.insert("repeat", Item::Value(repeat));
     }

@@ -115,9 +115,9 @@ fn stream(table: &Table<'_>, index: usize, folder: &Path, ids: &mut BTreeSet<Str
     if source.ends() && !matches!(source, SourceConfig::Http(_)) && reconnect.is_some() {
         table.problem("reconnect", "has no effect on a source that cannot be lost");
     }
-    let is_file = matches!(source, SourceConfig::File(_) | SourceConfig::Images(_) | SourceConfig::Http(_));
+    let is_file = matches!(source, SourceConfig::File(_) | SourceConfig::Images(_));
     if !is_file && repeat.is_some() {
-        table.problem("repeat", "has no effect on a source that does not end");
+        table.problem("repeat", "has an effect on files and folders of pictures only");
     }
     Some(StreamConfig {
         id: StreamId::new(&id?),

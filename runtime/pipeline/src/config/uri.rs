@@ -132,6 +132,13 @@ impl fmt::Display for SourceConfig {
     }
 }
 
+/// As it is displayed: a password must not come into a log by way of `{:?}` either.
+impl fmt::Debug for SourceConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SourceConfig({self})")
+    }
+}
+
 fn is_image(path: &Path) -> bool {
     let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
     IMAGE_EXTENSIONS.iter().any(|known| known.eq_ignore_ascii_case(extension))

@@ -181,8 +181,9 @@ fn answer(id: u64, result: Result<Value, String>) -> Vec<u8> {
 impl Drop for Server {
     fn drop(&mut self) {
         self.shared.stopping.store(true, Ordering::SeqCst);
-        // Wakes the thread that waits for the next client.
-        let woken = UnixStream::connect(&self.path).is_ok();
+        let ours = fs::symlink_metadata(&self.path).is_ok_and(|found| found.ino() == self.inode);
+        // Wakes the thread that waits for the next client; another program's socket would not.
+        let woken = ours && UnixStream::connect(&self.path).is_ok();
         if let Some(thread) = self.thread.take().filter(|_| woken) {
             drop(thread.join());
         }
@@ -192,7 +193,6 @@ impl Drop for Server {
             drop(stream.shutdown(Shutdown::Read));
             drop(thread.join());
         }
-        let ours = fs::symlink_metadata(&self.path).is_ok_and(|found| found.ino() == self.inode);
         if ours && let Err(error) = fs::remove_file(&self.path) {
             warn!(path = %self.path.display(), %error, "cannot remove the control socket");
         }

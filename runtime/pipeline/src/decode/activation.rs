@@ -1,7 +1,8 @@
 //! What turns raw numbers into confidences, and the search for the best of them.
 
+/// What is not finite stays as it is: an overflow must not become a certainty.
 pub(super) fn sigmoid(logit: f32) -> f32 {
-    1.0 / (1.0 + (-logit).exp())
+    if logit.is_finite() { 1.0 / (1.0 + (-logit).exp()) } else { logit }
 }
 
 /// The logit at which a sigmoid reaches `probability`: comparing logits saves the exponential for

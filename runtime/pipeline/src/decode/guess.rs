@@ -106,7 +106,12 @@ fn yolo(spec: &TensorSpec, context: &DecoderContext<'_>) -> Option<(&'static str
         let found = channels.and_then(|channels| channels.checked_sub(others));
         found.is_some_and(|classes| classes > 0 && (context.labels == 0 || context.labels == classes))
     };
-    if second == Some(6) && first.is_some_and(|boxes| boxes <= RESULTS_MAX) {
+    // As many rows as the grid has cells, or anchors, are no list of boxes, however few they are.
+    let is_grid = [&[8, 16, 32][..], &[8, 16, 32, 64]]
+        .iter()
+        .map(|strides| cells(input, strides))
+        .any(|cells| cells > 0 && (first == Some(cells) || first == Some(3 * cells)));
+    if second == Some(6) && !is_grid && first.is_some_and(|boxes| boxes <= RESULTS_MAX) {
         return Some((yolo_nms::NAME, format!("output `{spec}` is a short list of boxes with score and class")));
     }
     for strides in [&[8, 16, 32][..], &[8, 16, 32, 64]] {

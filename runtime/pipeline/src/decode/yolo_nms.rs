@@ -61,7 +61,7 @@ fn corners(values: &[f32]) -> Rect {
 
 /// Class numbers come as floats; unused entries are marked by a negative one.
 fn class(value: f32) -> Option<u32> {
-    (value >= 0.0).then_some(value.round() as u32)
+    (value.is_finite() && value >= 0.0).then_some(value.round() as u32)
 }
 
 impl YoloNms {

@@ -43,7 +43,7 @@ impl Scores {
     }
 
     fn activated(&self, raw: f32) -> f32 {
-        if self.sigmoid && raw.is_finite() { activation::sigmoid(raw) } else { raw }
+        if self.sigmoid { activation::sigmoid(raw) } else { raw }
     }
 
     /// Whether an anchor of this objectness is worth a look at its classes.

@@ -151,7 +151,7 @@ impl YoloV8 {
 
     fn push(&self, found: &mut Candidates<'_>, class: Option<usize>, best: f32, xywh: [f32; 4], index: usize) {
         let [x, y, width, height] = xywh;
-        let score = if self.sigmoid && best.is_finite() { activation::sigmoid(best) } else { best };
+        let score = if self.sigmoid { activation::sigmoid(best) } else { best };
         let class = class.expect("the best score is one of the cell's") as u32;
         found.push(class, score, Rect::from_center(Point::new(x, y), width, height), index);
     }

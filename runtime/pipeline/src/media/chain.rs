@@ -190,13 +190,20 @@ impl Chain {
     }
 }
 
-impl Drop for Chain {
-    fn drop(&mut self) {
+impl Chain {
+    /// Lets go of everything that the pipeline holds; it yields nothing after that.
+    pub(super) fn stop(&self) {
         // Failing to stop cannot be answered by anything but stopping.
         let _ = self.pipeline.set_state(gst::State::Null);
         if let Some(bus) = self.pipeline.bus() {
             bus.unset_sync_handler();
         }
+    }
+}
+
+impl Drop for Chain {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 

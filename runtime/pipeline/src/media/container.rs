@@ -50,8 +50,8 @@ pub(super) fn damage(path: &Path) -> io::Result<Option<Damage>> {
     }
     if read == 12 && head.starts_with(b"RIFF") {
         let size = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
-        // Recorders write 0 until they know better.
-        return Ok(if size == 0 { None } else { cut_short(u64::from(size) + 8, length, true) });
+        // Recorders write 0 or all ones until they know better.
+        return Ok(if matches!(size, 0 | u32::MAX) { None } else { cut_short(u64::from(size) + 8, length, true) });
     }
     if read >= 8
         && [*b"ftyp", *b"moov", *b"mdat", *b"wide", *b"free", *b"skip", *b"styp"].iter().any(|kind| head[4..8] == *kind)

@@ -224,6 +224,8 @@ impl Candidate {
                 vec![("extra-controls", format!("controls,video_bitrate={bits},video_gop_size={key_frames}"))]
             }
             _ => vec![
+                // `vaapih264enc` ignores the bit rate otherwise; elsewhere it is the default or absent.
+                ("rate-control", "cbr".to_owned()),
                 ("bitrate", kbps.to_string()),
                 ("key-int-max", key_frames.to_string()),
                 ("keyframe-period", key_frames.to_string()),

@@ -50,10 +50,16 @@ impl Failure {
             Cause::Other
         };
         let factory = error.src().and_then(|source| source.downcast_ref::<gst::Element>()?.factory());
-        let hardware =
-            factory.filter(|factory| factory.metadata("klass").is_some_and(|klass| klass.contains("Hardware")));
+        let hardware = factory.filter(is_hardware_codec);
         Self { cause, reason: sentence(text.message(), error.debug().as_deref()), hardware }
     }
+}
+
+/// Vendors' codecs do not all say that they are hardware; their names do.
+fn is_hardware_codec(factory: &gst::ElementFactory) -> bool {
+    let klass = factory.metadata("klass").unwrap_or_default().to_owned();
+    let named = ["nv", "omx", "vaapi", "v4l2"].iter().any(|vendor| factory.name().starts_with(vendor));
+    klass.contains("Hardware") || klass.contains("Codec/") && named
 }
 
 /// GStreamer's message as part of a sentence; the last line of its debug text often has the fact.

@@ -170,7 +170,13 @@ impl Drop for RtspServer {
     fn drop(&mut self) {
         self.listening.destroy();
         self.server.client_filter(Some(&mut |_, _| gst_rtsp_server::RTSPFilterResult::Remove));
-        self.main_loop.quit();
+        // From inside the loop: a `quit` before the thread has begun to run it would be lost.
+        let main_loop = self.main_loop.clone();
+        let quit = glib::idle_source_new(None, glib::Priority::DEFAULT, move || {
+            main_loop.quit();
+            glib::ControlFlow::Break
+        });
+        quit.attach(Some(&self.main_loop.context()));
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {

@@ -111,6 +111,8 @@ impl VideoSource {
     }
 
     fn restart(&mut self) -> Result<(), SourceError> {
+        // A camera has one reader at a time, and a file needs one decoder's memory.
+        self.chain.stop();
         self.chain = Chain::for_source(&self.source).map_err(|failure| self.failed(failure))?;
         Ok(())
     }
@@ -194,7 +196,13 @@ fn check_file(path: &Path) -> Result<(), String> {
 
 /// Whether a failure is final, after how many frames it came, and why.
 fn describe(source: &SourceConfig, uri: &str, frames: u64, failure: Failure) -> SourceError {
-    let (uri, cause) = (uri.to_owned(), failure.cause);
+    let uri = uri.to_owned();
+    // Before GStreamer 1.20 a name that does not resolve is "not found" as well, and it may resolve tomorrow.
+    let page_is_missing = ["404", "410", "Not Found", "Gone"].iter().any(|status| failure.reason.contains(status));
+    let cause = match (failure.cause, source) {
+        (Cause::NotFound, SourceConfig::Http(_)) if !page_is_missing => Cause::Other,
+        (cause, _) => cause,
+    };
     let mut reason = match (cause, source) {
         (Cause::NotFound, SourceConfig::Http(_)) => "the server has no such page".to_owned(),
         (Cause::NotFound, SourceConfig::Rtsp { .. }) => "the server has no such stream".to_owned(),

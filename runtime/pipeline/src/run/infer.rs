@@ -12,6 +12,7 @@ use revoada_core::{Clock, Timestamp};
 use tracing::debug;
 
 use super::model::{ModelError, ModelSession};
+use super::output::OutputControls;
 use super::queue::Lanes;
 use super::stats::RunStats;
 use super::stream::Ticket;
@@ -33,6 +34,7 @@ pub(crate) struct Infer {
     pub(crate) batch: BatchConfig,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) stats: Arc<RunStats>,
+    pub(crate) controls: Arc<OutputControls>,
     /// Sessions that are free.
     pub(crate) idle: Receiver<ModelSession>,
     pub(crate) batches: SyncSender<Batch>,
@@ -41,6 +43,15 @@ pub(crate) struct Infer {
 impl Infer {
     /// Runs until there are no more frames, or nobody reads the answers.
     pub(crate) fn run(self) -> Result<(), ModelError> {
+        let result = self.run_batches();
+        if result.is_err() {
+            // Before `self` is dropped and the output thread sees that no batch will come any more.
+            self.controls.fail();
+        }
+        result
+    }
+
+    fn run_batches(&self) -> Result<(), ModelError> {
         while let Ok(mut session) = self.idle.recv() {
             let frames_max = self.batch.frames_max.min(session.rows_max());
             let Some(tickets) = self.lanes.take(frames_max, self.batch.wait) else { break };

@@ -50,6 +50,8 @@ struct LaneState<T> {
     frames_max: usize,
     when_full: WhenFull,
     closed: bool,
+    /// A lane whose items come first: the same stream's, before it was configured anew.
+    after: Option<u64>,
     room: Arc<Condvar>,
 }
 
@@ -66,8 +68,9 @@ impl<T> Lanes<T> {
         Arc::new(Self { state: Mutex::new(state), arrived: Condvar::new() })
     }
 
-    /// A new lane for at most `frames_max` items; closed from the start where the mux is finished.
-    pub(crate) fn open(self: &Arc<Self>, frames_max: usize, when_full: WhenFull) -> Lane<T> {
+    /// A new lane for at most `frames_max` items, none of which is taken before the last of the lane
+    /// `after`; closed from the start where the mux is finished.
+    pub(crate) fn open(self: &Arc<Self>, frames_max: usize, when_full: WhenFull, after: Option<u64>) -> Lane<T> {
         assert!(frames_max > 0, "the configuration refuses empty queues");
         let mut state = lock(&self.state);
         let key = state.next_key;
@@ -75,7 +78,7 @@ impl<T> Lanes<T> {
         let room = Arc::new(Condvar::new());
         if !state.finished {
             let items = VecDeque::with_capacity(frames_max.min(64));
-            let lane = LaneState { items, frames_max, when_full, closed: false, room: Arc::clone(&room) };
+            let lane = LaneState { items, frames_max, when_full, closed: false, after, room: Arc::clone(&room) };
             state.lanes.insert(key, lane);
         }
         Lane { lanes: Arc::clone(self), key, room }
@@ -147,8 +150,13 @@ impl<T> Lanes<T> {
 }
 
 impl<T> State<T> {
+    /// Full lanes have no room for more, however long one waits.
     fn more_may_come(&self) -> bool {
-        !self.finished || self.lanes.values().any(|lane| !lane.closed)
+        let mut open = self.lanes.values().filter(|lane| !lane.closed).peekable();
+        match open.peek() {
+            Some(_) => open.any(|lane| lane.items.len() < lane.frames_max),
+            None => !self.finished,
+        }
     }
 
     fn is_over(&self) -> bool {
@@ -160,16 +168,21 @@ impl<T> State<T> {
         while batch.len() < max && self.queued > 0 {
             let behind = self.lanes.range(self.served.saturating_add(1)..);
             let from_start = self.lanes.range(..=self.served);
-            let turn = behind.chain(from_start).find(|(_, lane)| !lane.items.is_empty()).map(|(key, _)| *key);
+            let turn = behind.chain(from_start).find(|(_, lane)| self.may_serve(lane)).map(|(key, _)| *key);
             let key = turn.expect("`queued` counts the items of all lanes");
             let lane = self.lanes.get_mut(&key).expect("the key was just found");
             batch.extend(lane.items.pop_front());
             lane.room.notify_one();
             self.queued -= 1;
             self.served = key;
+            self.forget_closed();
         }
-        self.forget_closed();
         batch
+    }
+
+    /// A lane that comes after another waits until that one, closed by then, is empty and forgotten.
+    fn may_serve(&self, lane: &LaneState<T>) -> bool {
+        !lane.items.is_empty() && lane.after.is_none_or(|key| !self.lanes.contains_key(&key))
     }
 
     fn forget_closed(&mut self) {
@@ -178,6 +191,11 @@ impl<T> State<T> {
 }
 
 impl<T> Lane<T> {
+    /// What a later lane may come after.
+    pub(crate) fn key(&self) -> u64 {
+        self.key
+    }
+
     /// Queues `item`, waiting for room where the lane waits.
     pub(crate) fn push(&self, item: T) -> Pushed<T> {
         let mut state = lock(&self.lanes.state);
@@ -232,7 +250,7 @@ mod tests {
     #[test]
     fn a_batch_takes_one_of_each_lane_in_turn() {
         let lanes = Lanes::new();
-        let open = [(); 3].map(|()| lanes.open(4, WhenFull::Wait));
+        let open = [(); 3].map(|()| lanes.open(4, WhenFull::Wait, None));
         for (name, lane) in ["a", "b", "c"].into_iter().zip(&open) {
             for n in 0..if name == "a" { 4 } else { 1 } {
                 assert_eq!(lane.push(format!("{name}{n}")), Pushed::Queued);
@@ -247,7 +265,7 @@ mod tests {
     #[test]
     fn a_flooding_lane_does_not_starve_another() {
         let lanes = Lanes::new();
-        let (flood, quiet) = (lanes.open(100, WhenFull::DropOldest), lanes.open(1, WhenFull::DropOldest));
+        let (flood, quiet) = (lanes.open(100, WhenFull::DropOldest, None), lanes.open(1, WhenFull::DropOldest, None));
         for n in 0..1000 {
             flood.push(n);
         }
@@ -257,9 +275,31 @@ mod tests {
     }
 
     #[test]
+    fn a_lane_after_another_waits_for_its_last_item() {
+        let lanes = Lanes::new();
+        let old = lanes.open(4, WhenFull::Wait, None);
+        let new = lanes.open(4, WhenFull::Wait, Some(old.key()));
+        for n in 0..3 {
+            old.push(n);
+        }
+        drop(old);
+        new.push(3);
+        assert_eq!(lanes.take(9, Duration::ZERO), Some(vec![0, 1, 2, 3]));
+    }
+
+    #[test]
+    fn a_batch_does_not_wait_for_lanes_that_are_full() {
+        let lanes = Lanes::new();
+        let lane = lanes.open(2, WhenFull::Wait, None);
+        lane.push(0);
+        lane.push(1);
+        assert_eq!(lanes.take(8, Duration::from_secs(3600)), Some(vec![0, 1]));
+    }
+
+    #[test]
     fn closing_wakes_a_push_that_waits_for_room() {
         let lanes = Lanes::new();
-        let lane = lanes.open(1, WhenFull::Wait);
+        let lane = lanes.open(1, WhenFull::Wait, None);
         lane.push(1);
         let close = lane.closer();
         let thread = thread::spawn(move || lane.push(2));
@@ -273,7 +313,7 @@ mod tests {
     #[test]
     fn an_incomplete_batch_does_not_wait_once_all_lanes_are_closed() {
         let lanes = Lanes::new();
-        let lane = lanes.open(2, WhenFull::Wait);
+        let lane = lanes.open(2, WhenFull::Wait, None);
         lane.push(1);
         drop(lane);
         lanes.finish();
@@ -284,11 +324,11 @@ mod tests {
     #[test]
     fn discarding_gives_back_what_was_queued_and_ends_the_mux() {
         let lanes = Lanes::new();
-        let lane = lanes.open(2, WhenFull::Wait);
+        let lane = lanes.open(2, WhenFull::Wait, None);
         lane.push(1);
         assert_eq!(lanes.discard(), [1]);
         assert_eq!(lane.push(2), Pushed::Refused(2));
-        assert_eq!(lanes.open(1, WhenFull::Wait).push(3), Pushed::Refused(3));
+        assert_eq!(lanes.open(1, WhenFull::Wait, None).push(3), Pushed::Refused(3));
         assert_eq!(lanes.take(1, Duration::ZERO), None);
     }
 
@@ -300,7 +340,7 @@ mod tests {
             steps in prop::collection::vec((any::<bool>(), 1usize..6), 1..60),
         ) {
             let lanes = Lanes::new();
-            let lane = lanes.open(frames_max, WhenFull::DropOldest);
+            let lane = lanes.open(frames_max, WhenFull::DropOldest, None);
             let mut model: VecDeque<usize> = VecDeque::new();
             for (index, (push, max)) in steps.into_iter().enumerate() {
                 if push {
@@ -323,7 +363,7 @@ mod tests {
             let lanes = Lanes::new();
             let producers: Vec<_> = (0..6u64)
                 .map(|stream| {
-                    let lane = lanes.open(1 + stream as usize % 3, when_full);
+                    let lane = lanes.open(1 + stream as usize % 3, when_full, None);
                     thread::spawn(move || {
                         let pushes = (0..ITEMS).map(|n| lane.push((stream, n)));
                         pushes.filter(|pushed| matches!(pushed, Pushed::Displaced(_))).count() as u64

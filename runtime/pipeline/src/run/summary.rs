@@ -29,7 +29,8 @@ pub struct RunSummary {
 impl RunSummary {
     /// Streams that ended with an error, for the exit status.
     pub fn failures(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.streams.iter().filter_map(|stream| Some((stream.id.as_str(), stream.error.as_deref()?)))
+        let failed = self.streams.iter().filter(|stream| stream.state == StreamState::Failed);
+        failed.filter_map(|stream| Some((stream.id.as_str(), stream.error.as_deref()?)))
     }
 }
 

@@ -30,6 +30,8 @@ use crate::sink::SinkContext;
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 /// How long threads may need to notice that they are abandoned.
 const ABANDON_MAX: Duration = Duration::from_secs(2);
+/// How long a source may need to end: one that is just being opened notices when that is over.
+const SOURCE_END_MAX: Duration = Duration::from_secs(5);
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 /// Every thread reports its end once and every control client waits for its answer, so that this
 /// is never reached; a report beyond it would wait.
@@ -71,6 +73,8 @@ enum Phase {
 struct Running {
     halt: Arc<Halt>,
     close: Box<dyn Fn() + Send>,
+    /// The key of its lane.
+    lane: u64,
     thread: JoinHandle<()>,
     /// Starts when this one has ended: the same stream, configured anew.
     successor: Option<StreamConfig>,
@@ -135,6 +139,7 @@ impl Supervisor {
             batch: config.batch,
             clock: Arc::clone(&parts.clock),
             stats: Arc::clone(&stats),
+            controls: Arc::clone(&controls),
             idle: idle_sessions,
             batches: batches_in,
         };
@@ -191,7 +196,6 @@ impl Supervisor {
                 stats.streams().iter().map(|stream| stream.status(clock.now())).collect()
             }));
             let server = http::Server::bind(address, Arc::clone(hub))?;
-            info!(address = %server.address(), "serving HTTP");
             self.http = Some(server);
         }
         if let Some(path) = &self.config.control {
@@ -208,7 +212,7 @@ impl Supervisor {
 
     fn spawn_all(&mut self, infer: Infer, output: Output) -> Result<(), RunError> {
         self.spawn_workers(infer, output)?;
-        self.config.streams.clone().into_iter().try_for_each(|stream| self.spawn_stream(stream))
+        self.config.streams.clone().into_iter().try_for_each(|stream| self.spawn_stream(stream, None))
     }
 
     fn spawn_workers(&mut self, infer: Infer, output: Output) -> Result<(), RunError> {
@@ -231,11 +235,12 @@ impl Supervisor {
         Ok(())
     }
 
-    fn spawn_stream(&mut self, config: StreamConfig) -> Result<(), RunError> {
+    /// Starts a stream, its frames behind those that the lane `after` still holds.
+    fn spawn_stream(&mut self, config: StreamConfig, after: Option<u64>) -> Result<(), RunError> {
         let id = config.id.clone();
         let when_full = if config.source.is_live() { WhenFull::DropOldest } else { WhenFull::Wait };
-        let lane = self.lanes.open(config.queue_frames_max, when_full);
-        let close = Box::new(lane.closer());
+        let lane = self.lanes.open(config.queue_frames_max, when_full, after);
+        let (close, lane_key) = (Box::new(lane.closer()), lane.key());
         let halt = Arc::new(Halt::default());
         let stream = Stream {
             open: Arc::clone(&self.parts.open_source),
@@ -254,7 +259,7 @@ impl Supervisor {
             Event::StreamEnded { id: reported, result }
         };
         let thread = spawn(id.as_str(), &self.sender, move || stream.run(), report)?;
-        self.streams.insert(id, Running { halt, close, thread, successor: None });
+        self.streams.insert(id, Running { halt, close, lane: lane_key, thread, successor: None });
         Ok(())
     }
 
@@ -345,7 +350,7 @@ impl Supervisor {
             }
         }
         if let Some(successor) = ended.successor.filter(|_| self.phase == Phase::Running)
-            && let Err(error) = self.spawn_stream(successor)
+            && let Err(error) = self.spawn_stream(successor, Some(ended.lane))
         {
             self.error.get_or_insert(error);
         }
@@ -434,12 +439,13 @@ impl Supervisor {
                     (running.close)();
                 }
                 // Added, or changed after it had ended.
-                None => self.spawn_stream(stream.clone()).map_err(|error| error.to_string())?,
+                None => self.spawn_stream(stream.clone(), None).map_err(|error| error.to_string())?,
             }
         }
         self.config = config;
-        info!(?changes, "configuration reloaded");
-        serde_json::to_value(changes.report()).map_err(|error| error.to_string())
+        let report = changes.report();
+        info!(?report, "configuration reloaded");
+        serde_json::to_value(report).map_err(|error| error.to_string())
     }
 
     /// Shows a stream that a preview sink did not know of when it was opened.
@@ -469,10 +475,12 @@ impl Supervisor {
     }
 
     fn conclude(mut self) -> Result<RunSummary, RunError> {
-        // Both end their threads, and with them the last questions about this run.
+        self.wait_for_streams();
+        // Questions that nobody will answer any more fail at once instead of waiting for it …
+        self.events = sync_channel(0).1;
+        // … so that these can end their threads, and with them the last questions about this run.
         self.control = None;
         self.http = None;
-        self.wait_for_streams();
         if matches!(self.phase, Phase::Abandoned { .. }) {
             return Err(RunError::Abandoned);
         }
@@ -494,7 +502,7 @@ impl Supervisor {
 
     /// Joins the streams that were still ending; a source that hangs is left behind.
     fn wait_for_streams(&mut self) {
-        let deadline = self.parts.clock.now() + ABANDON_MAX;
+        let deadline = self.parts.clock.now() + SOURCE_END_MAX;
         while !self.streams.is_empty() {
             let now = self.parts.clock.now();
             match self.events.recv_timeout(deadline.since(now)) {

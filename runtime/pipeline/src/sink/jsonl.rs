@@ -52,8 +52,9 @@ impl Files {
     }
 
     pub(super) fn finish(&mut self) -> Result<SinkReport, SinkError> {
-        let files = std::mem::take(&mut self.files).into_values().map(Output::finish).collect::<Result<_, _>>()?;
-        Ok(SinkReport { files })
+        // All are completed before the first error is told.
+        let finished: Vec<_> = std::mem::take(&mut self.files).into_values().map(Output::finish).collect();
+        Ok(SinkReport { files: finished.into_iter().collect::<Result<_, _>>()? })
     }
 }
 

@@ -85,14 +85,19 @@ impl Sink for VideoSink {
     fn finish(&mut self) -> Result<SinkReport, SinkError> {
         let mut recordings: Vec<_> = self.recordings.drain().collect();
         recordings.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let mut failed = None;
         for (stream, recording) in recordings {
             if recording.size.is_some() {
-                self.finished.push(recording.writer.finish()?);
+                // One file that cannot be completed does not cost the others.
+                match recording.writer.finish() {
+                    Ok(path) => self.finished.push(path),
+                    Err(error) => _ = failed.get_or_insert(error),
+                }
             } else {
                 tracing::warn!(%stream, file = %recording.path.display(), "no frames came: there is no video");
             }
         }
-        Ok(SinkReport { files: std::mem::take(&mut self.finished) })
+        failed.map_or_else(|| Ok(SinkReport { files: std::mem::take(&mut self.finished) }), Err)
     }
 }
 

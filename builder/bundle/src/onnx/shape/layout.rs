@@ -173,6 +173,9 @@ fn unsqueeze(node: &Node<'_>) -> Result<Value, Unknown> {
     let x = node.input(0)?;
     let axes = node.list("axes", 1)?.ok_or(Unknown::Mismatch)?;
     let rank = x.rank() + axes.len();
+    if rank > super::RANK_MAX {
+        return Err(Unknown::Mismatch);
+    }
     let axes: Vec<usize> = axes.iter().map(|axis| Node::axis(*axis, rank)).collect::<Result<_, _>>()?;
     let mut dims = x.shape.iter();
     // An axis that is named twice leaves a place without a dimension.
