@@ -66,9 +66,11 @@ enum Verb {
     /// Measure a model's throughput and latency on a backend.
     Bench(bench::Args),
     /// Say what pictures show.
-    Classify(classify::Args),
+    #[command(after_help = "Example: revoada classify --model efficientnet-lite0.onnx cat.png coffee.png")]
+    Classify(pictures::Args),
     /// Find objects in pictures.
-    Detect(detect::Args),
+    #[command(after_help = "Example: revoada detect --model centerface.onnx crowd.jpg --json")]
+    Detect(pictures::Args),
     /// Say what this machine can do and what is missing, with the package to install.
     Doctor(doctor::Args),
     /// Speak to a running pipeline: statistics, snapshots, reload, drain.

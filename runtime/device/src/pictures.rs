@@ -12,19 +12,31 @@ use tracing::error;
 use crate::Global;
 use crate::models::{self, ModelArgs};
 
+/// What both verbs take.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Pictures: JPEG, PNG, BMP or WebP.
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<PathBuf>,
+    #[command(flatten)]
+    model: ModelArgs,
+    /// Print one JSON object a picture, as `run --results FILE.jsonl` writes them.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// Runs the model over every picture and hands each record, its `stream` the picture's path, to
 /// `show`. A picture that cannot be read does not keep the others from being read; it fails the
 /// command at the end.
 pub(crate) fn each(
-    args: &ModelArgs,
-    pictures: &[PathBuf],
+    args: &Args,
     global: &Global,
     mut show: impl FnMut(&FrameRecord) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let model = Model::load(&args.config(), &models::all_backends(global), &decode::Decoders::standard())?;
+    let model = Model::load(&args.model.config(), &models::all_backends(global), &decode::Decoders::standard())?;
     let mut session = model.session(1)?;
     let mut failed = 0;
-    for path in pictures {
+    for path in &args.images {
         match record(path, &model, &mut session) {
             Ok(record) => show(&record)?,
             Err(cause) => {
@@ -33,7 +45,7 @@ pub(crate) fn each(
             }
         }
     }
-    anyhow::ensure!(failed == 0, "{failed} of {} picture(s) failed", pictures.len());
+    anyhow::ensure!(failed == 0, "{failed} of {} picture(s) failed", args.images.len());
     Ok(())
 }
 

@@ -246,32 +246,9 @@ fn describe(source: &SourceConfig, uri: &str, frames: u64, failure: Failure) -> 
 pub(super) fn name(source: &SourceConfig) -> String {
     match source {
         SourceConfig::File(path) | SourceConfig::Images(path) => path.display().to_string(),
-        SourceConfig::Rtsp { url, .. } | SourceConfig::Http(url) => without_password(url),
+        SourceConfig::Rtsp { .. } | SourceConfig::Http(_) => source.to_string(),
         SourceConfig::V4l2 { device, .. } => format!("v4l2://{}", device.display()),
         SourceConfig::Csi { sensor, .. } => format!("csi://{sensor}"),
         SourceConfig::Test { pattern, .. } => format!("test://{pattern}"),
-    }
-}
-
-fn without_password(url: &str) -> String {
-    let masked = || {
-        let (scheme, rest) = url.split_once("://")?;
-        let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-        let (user, host) = authority.rsplit_once('@')?;
-        let (user, _) = user.split_once(':')?;
-        Some(format!("{scheme}://{user}:***@{host}{path}"))
-    };
-    masked().unwrap_or_else(|| url.to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn passwords_are_not_shown() {
-        assert_eq!(without_password("rtsp://user:secret@camera:554/a@b:c"), "rtsp://user:***@camera:554/a@b:c");
-        assert_eq!(without_password("rtsp://user:p@ss@camera"), "rtsp://user:***@camera");
-        assert_eq!(without_password("http://camera:80/video"), "http://camera:80/video");
     }
 }
