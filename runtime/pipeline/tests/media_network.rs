@@ -45,7 +45,8 @@ impl Camera {
              x264enc tune=zerolatency speed-preset=ultrafast key-int-max=10 ! rtph264pay name=pay0 pt=96 \
              audiotestsrc is-live=true ! alawenc ! rtppcmapay name=pay1 pt=8 )",
         );
-        factory.set_shared(true);
+        // Each viewer has its own: a shared one ends for whoever joins while the last viewer is leaving.
+        factory.set_shared(false);
         server.mount_points().unwrap().add_factory("/camera", factory);
         let context = gst::glib::MainContext::new();
         let listening = server.create_source(gst_rtsp_server::gio::Cancellable::NONE).unwrap();
