@@ -11,6 +11,8 @@ use revoada_engine::{Backend, LoadOptions, ModelSource, OnnxRuntime, Rten, Shape
 /// 8 MiB of weights, enough that one leaked engine shows.
 const WEIGHTS: usize = 2 << 20;
 const ENGINES: usize = 50;
+/// How many freed buffers allocators may keep that they did not keep before.
+const ARENAS_MAX: usize = 5;
 
 fn model() -> Vec<u8> {
     let weights: Vec<f32> = (0..WEIGHTS).map(|index| (index % 17) as f32).collect();
@@ -50,8 +52,9 @@ fn fifty_engines_one_after_the_other_take_the_memory_of_one() {
     }
     let model = model();
     for backend in backends {
-        // The first few settle what allocators and thread pools keep.
-        for _ in 0..5 {
+        // The first ones settle what allocators and thread pools keep: an arena of each thread may hold
+        // on to a freed buffer of this size, which thread that is changes from run to run.
+        for _ in 0..ENGINES / 2 {
             load_run_unload(&*backend, &model);
         }
         let before = resident_bytes();
@@ -59,6 +62,12 @@ fn fifty_engines_one_after_the_other_take_the_memory_of_one() {
             load_run_unload(&*backend, &model);
         }
         let grown = resident_bytes().saturating_sub(before);
-        assert!(grown < 4 * WEIGHTS, "{}: {ENGINES} engines left {} KiB behind", backend.name(), grown >> 10);
+        // Engines that are not given back would take fifty times their weights, a buffer in an arena one.
+        assert!(
+            grown < ARENAS_MAX * 4 * WEIGHTS,
+            "{}: {ENGINES} engines left {} KiB behind",
+            backend.name(),
+            grown >> 10
+        );
     }
 }
