@@ -238,6 +238,7 @@ impl Supervisor {
     /// Starts a stream, its frames behind those that the lane `after` still holds.
     fn spawn_stream(&mut self, config: StreamConfig, after: Option<u64>) -> Result<(), RunError> {
         let id = config.id.clone();
+        self.controls.stream_begins(&id);
         let when_full = if config.source.is_live() { WhenFull::DropOldest } else { WhenFull::Wait };
         let lane = self.lanes.open(config.queue_frames_max, when_full, after);
         let (close, lane_key) = (Box::new(lane.closer()), lane.key());
@@ -349,10 +350,13 @@ impl Supervisor {
                 self.failed.get_or_insert((id, error));
             }
         }
-        if let Some(successor) = ended.successor.filter(|_| self.phase == Phase::Running)
-            && let Err(error) = self.spawn_stream(successor, Some(ended.lane))
-        {
-            self.error.get_or_insert(error);
+        match ended.successor.filter(|_| self.phase == Phase::Running) {
+            None => self.controls.stream_ended(stats),
+            Some(successor) => {
+                if let Err(error) = self.spawn_stream(successor, Some(ended.lane)) {
+                    self.error.get_or_insert(error);
+                }
+            }
         }
         if self.streams.is_empty() {
             if self.failed.is_some() {

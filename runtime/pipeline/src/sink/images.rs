@@ -9,10 +9,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use revoada_bundle::partial::Partial;
 use revoada_core::StreamId;
 
 use super::SinkContext;
-use super::output::{file_name, is_per_stream, path_for, write_whole};
+use super::output::{file_name, is_per_stream, path_for};
 use super::picture::{jpeg, png};
 use crate::config::ImageFormat;
 use crate::{FrameResult, Sink, SinkError, SinkReport};
@@ -66,8 +67,13 @@ impl Sink for ImagesSink {
         };
         let name = format!("{}-{:06}.{extension}", file_name(&frame.stream), frame.sequence);
         let path = folder.join(name);
-        let bytes = encoded.map_err(|source| SinkError::Write { path: path.clone(), source })?;
-        write_whole(&path, &bytes)
+        // Not synced one by one: a folder of pictures is a stream, and what a power cut takes is its end.
+        let written = encoded.and_then(|bytes| {
+            let partial = Partial::create(&path)?;
+            fs::write(partial.path(), bytes)?;
+            partial.commit_unsynced()
+        });
+        written.map(drop).map_err(|source| SinkError::Write { path, source })
     }
 
     /// Names the folders: there may be very many pictures.
