@@ -113,7 +113,8 @@ impl Output {
                 Err(failed) => {
                     // The first error is what everything else followed from.
                     if let Some(first) = &error {
-                        tracing::error!(error = %failed, after = %first, "another output failed");
+                        let failed = &failed as &dyn std::error::Error;
+                        tracing::error!(error = failed, after = %first, "another output failed");
                     }
                     error.get_or_insert(failed.into());
                 }

@@ -323,7 +323,7 @@ impl Supervisor {
     fn worker_ended(&mut self, result: Result<(), RunError>) {
         if let Err(error) = result {
             if self.error.is_some() {
-                error!(%error, "failed as well");
+                error!(error = &error as &dyn std::error::Error, "failed as well");
             }
             self.controls.fail();
             self.error.get_or_insert(error);
@@ -345,8 +345,13 @@ impl Supervisor {
                 stats.ended();
             }
             Err(error) => {
-                error!(stream = %id, %error, "stream failed");
                 stats.failed(error.to_string());
+                let frames_out = self.stats.streams().iter().map(|stream| stream.frames_out()).sum::<u64>();
+                let first = self.failed.is_none();
+                // The only one that nothing came of is what the run ends with, and told by whoever started it.
+                if !(first && self.streams.is_empty() && frames_out == 0) {
+                    error!(stream = %id, %error, "stream failed");
+                }
                 self.failed.get_or_insert((id, error));
             }
         }

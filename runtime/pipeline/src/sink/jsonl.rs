@@ -73,7 +73,9 @@ impl Files {
         // All are completed before the first error is told.
         let completed: Vec<_> = outputs.into_iter().map(Output::finish).collect();
         let mut files = std::mem::take(&mut self.finished);
-        completed.into_iter().try_for_each(|path| Ok(files.push(path?)))?;
+        for path in completed {
+            files.push(path?);
+        }
         Ok(SinkReport { files })
     }
 }

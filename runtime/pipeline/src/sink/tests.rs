@@ -338,6 +338,21 @@ fn every_nth_picture_of_each_stream_becomes_a_file() {
     assert_eq!(names(&pictures).len(), 6);
 }
 
+#[test]
+fn a_folder_for_pictures_stays_only_if_it_was_there_or_got_one() {
+    let folder = TempDir::new().unwrap();
+    let images =
+        |name: &str| SinkConfig::Images { folder: folder.path().join(name), format: ImageFormat::Jpeg, every: 1 };
+    fs::create_dir(folder.path().join("there")).unwrap();
+    drop(open(&images("there"), &context(&["a"])).unwrap());
+    drop(open(&images("empty"), &context(&["a"])).unwrap());
+    let mut sink = open(&images("one"), &context(&["a"])).unwrap();
+    sink.write(&result("a", 0)).unwrap();
+    drop(sink);
+    open(&images("finished"), &context(&["a"])).unwrap().finish().unwrap();
+    assert_eq!(names(folder.path()), ["finished", "one", "there"]);
+}
+
 fn video(path: PathBuf) -> SinkConfig {
     SinkConfig::Video { path, bitrate_kbps: None }
 }
