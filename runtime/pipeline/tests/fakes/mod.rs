@@ -438,6 +438,20 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// The usage once no more threads and files are there than `before`, or after a while. A joined thread and
+    /// those that GStreamer keeps for the next task are still listed for a moment.
+    pub fn settled(before: &Self) -> Self {
+        let begun = std::time::Instant::now();
+        loop {
+            let now = Self::now();
+            let settled = now.threads <= before.threads && now.descriptors <= before.descriptors;
+            if settled || begun.elapsed() > DEADLINE {
+                return now;
+            }
+            std::thread::yield_now();
+        }
+    }
+
     pub fn now() -> Self {
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
         let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
