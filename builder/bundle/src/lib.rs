@@ -28,7 +28,14 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod bundle;
+mod hash;
 pub mod manifest;
 pub mod onnx;
 pub mod partial;
+pub mod plan;
+pub mod plan_cache;
+pub mod sign;
 pub mod strict;
+
+pub use hash::{hash, hash_file};
