@@ -15,8 +15,7 @@ use ort::value::{DynValue, Outlet, TensorElementType, TensorRef as OrtTensorRef,
 use revoada_core::{DType, Dim, Frame, TensorRef, TensorSlice, TensorSpec};
 
 use self::library::Library;
-use super::host::{HostSession, Inference};
-use super::inputs::Inputs;
+use super::host::{HostInputs, HostSession, Inference};
 use super::lending::Lending;
 use super::threads_each;
 use crate::{Backend, Engine, EngineError, LoadOptions, ModelSource, Session, Shapes, Surface};
@@ -146,7 +145,7 @@ impl Engine for OrtEngine {
     fn session(&self, shapes: &Shapes) -> Result<Box<dyn Session>, EngineError> {
         let inference =
             OrtInference { networks: Arc::clone(&self.networks), shapes: vec![Vec::new(); self.outputs.len()] };
-        Ok(Box::new(HostSession::new(Inputs::new(&self.inputs, shapes)?, inference)))
+        Ok(Box::new(HostSession::new(&self.inputs, shapes, inference)?))
     }
 }
 
@@ -159,7 +158,7 @@ struct OrtInference {
 impl Inference for OrtInference {
     type Answer = Vec<DynValue>;
 
-    fn infer(&mut self, inputs: &Inputs) -> Result<(Self::Answer, Duration), EngineError> {
+    fn infer(&mut self, inputs: &HostInputs) -> Result<(Self::Answer, Duration), EngineError> {
         let mut feed = Vec::new();
         for input in inputs.tensors() {
             let (spec, tensor) = input?;

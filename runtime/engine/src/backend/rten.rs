@@ -19,8 +19,7 @@ use revoada_core::{DType, Frame, Tensor, TensorRef, TensorSlice, TensorSpec};
 use rten::{Model, ModelOptions, NodeId, RunOptions, ThreadPool, Value, ValueView};
 use rten_tensor::{Layout as _, TensorView};
 
-use super::host::{HostSession, Inference};
-use super::inputs::Inputs;
+use super::host::{HostInputs, HostSession, Inference};
 use super::lending::Lending;
 use super::{model_name, read_onnx, threads_each};
 use crate::{Backend, Engine, EngineError, LoadOptions, ModelSource, Session, Shapes, Surface};
@@ -166,7 +165,7 @@ impl Engine for RtenEngine {
             widened: self.inputs.iter().map(|spec| Widened::of(spec.dtype)).collect(),
             loaded: Arc::clone(&self.loaded),
         };
-        Ok(Box::new(HostSession::new(Inputs::new(&self.inputs, shapes)?, inference)))
+        Ok(Box::new(HostSession::new(&self.inputs, shapes, inference)?))
     }
 }
 
@@ -179,7 +178,7 @@ struct RtenInference {
 impl Inference for RtenInference {
     type Answer = Vec<Tensor>;
 
-    fn infer(&mut self, inputs: &Inputs) -> Result<(Self::Answer, Duration), EngineError> {
+    fn infer(&mut self, inputs: &HostInputs) -> Result<(Self::Answer, Duration), EngineError> {
         let Loaded { model, input_ids, outputs, pools } = &*self.loaded;
         let pool = pools.lend();
         let started = Instant::now();
