@@ -68,12 +68,12 @@ pub enum TensorRtFlavor {
     Rtx,
 }
 
-/// A full TensorRT version: `TensorRT 10.3.0.26`.
+/// A TensorRT version: `TensorRT 10.3.0`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TensorRtVersion {
     pub flavor: TensorRtFlavor,
-    /// Major, minor, patch, build.
-    pub number: [u32; 4],
+    /// Major, minor, patch.
+    pub number: [u32; 3],
 }
 
 impl fmt::Display for TensorRtVersion {
@@ -82,8 +82,8 @@ impl fmt::Display for TensorRtVersion {
             TensorRtFlavor::Full => "TensorRT",
             TensorRtFlavor::Rtx => "TensorRT for RTX",
         };
-        let [major, minor, patch, build] = self.number;
-        write!(f, "{name} {major}.{minor}.{patch}.{build}")
+        let [major, minor, patch] = self.number;
+        write!(f, "{name} {major}.{minor}.{patch}")
     }
 }
 
@@ -182,7 +182,7 @@ impl DeviceClass {
     }
 }
 
-/// ``sm_87, 16 multiprocessors, TensorRT 10.3.0.26, CUDA 12.6, `NVIDIA Jetson Orin NX` ``
+/// ``sm_87, 16 multiprocessors, TensorRT 10.3.0, CUDA 12.6, `NVIDIA Jetson Orin NX` ``
 impl fmt::Display for DeviceClass {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.architecture)?;
@@ -206,7 +206,7 @@ mod tests {
             module: Some("Orin NX".to_owned()),
             architecture: Architecture::new(8, 7),
             multiprocessors: Some(8),
-            tensorrt: TensorRtVersion { flavor: TensorRtFlavor::Full, number: [10, 3, 0, 26] },
+            tensorrt: TensorRtVersion { flavor: TensorRtFlavor::Full, number: [10, 3, 0] },
             cuda: Some([12, 6]),
         }
     }
@@ -234,10 +234,7 @@ mod tests {
         let strict = Compatibility::default();
         assert_eq!(orin().check(strict, &orin()), Ok(()));
         for (device, expected) in [
-            (
-                with(|d| d.tensorrt.number = [8, 6, 2, 3]),
-                "built for TensorRT 10.3.0.26, this device has TensorRT 8.6.2.3",
-            ),
+            (with(|d| d.tensorrt.number = [8, 6, 2]), "built for TensorRT 10.3.0, this device has TensorRT 8.6.2"),
             (with(|d| d.architecture = Architecture::new(7, 2)), "built for sm_87, this device has sm_72"),
             (with(|d| d.multiprocessors = Some(16)), "built for 8 multiprocessors, this device has 16 multiprocessors"),
             (with(|d| d.module = Some("AGX".to_owned())), "built for module `Orin NX`, this device has module `AGX`"),
@@ -257,15 +254,11 @@ mod tests {
     #[test]
     fn compatible_plans_run_elsewhere_as_far_as_tensorrt_promises() {
         let version = Compatibility { version: true, ..Compatibility::default() };
-        let runs = |from: [u32; 4], to: [u32; 4]| {
+        let runs = |from: [u32; 3], to: [u32; 3]| {
             with(|d| d.tensorrt.number = from).check(version, &with(|d| d.tensorrt.number = to)).is_ok()
         };
-        assert!(
-            runs([8, 6, 0, 0], [10, 0, 0, 0])
-                && runs([10, 3, 0, 0], [11, 1, 0, 0])
-                && runs([10, 3, 0, 0], [10, 9, 0, 0])
-        );
-        assert!(!runs([8, 6, 0, 0], [11, 0, 0, 0]) && !runs([10, 3, 0, 0], [10, 2, 0, 0]));
+        assert!(runs([8, 6, 0], [10, 0, 0]) && runs([10, 3, 0], [11, 1, 0]) && runs([10, 3, 0], [10, 9, 0]));
+        assert!(!runs([8, 6, 0], [11, 0, 0]) && !runs([10, 3, 0], [10, 2, 0]));
         let ampere = Compatibility { hardware: HardwareCompatibility::AmpereAndLater, ..Compatibility::default() };
         let other = with(|d| (d.architecture, d.multiprocessors, d.module) = (Architecture::new(8, 9), Some(60), None));
         assert_eq!(orin().check(ampere, &other), Ok(()));
