@@ -256,16 +256,24 @@ impl Graph {
             .unwrap_or(1)
     }
 
-    /// The model, sorted and checked. Declared shapes of values in between are dropped: they may no longer
+    /// Puts the nodes into an order in which every value is made before it is read, as near to the present one
+    /// as that allows. Refused where a value is made twice, or not at all, or from itself.
+    pub fn sort(&mut self) -> Result<(), OnnxError> {
+        let nodes = std::mem::take(&mut self.nodes);
+        let sorted = order::sorted(nodes, &self.initializers, self.model.graph());
+        self.nodes = sorted.map_err(|kind| self.model.error(kind))?;
+        Ok(())
+    }
+
+    /// The model, [sorted](Self::sort) and checked. Declared shapes of values in between are dropped: they may no longer
     /// hold, and every backend infers them anew.
-    pub fn finish(self) -> Result<OnnxModel, OnnxError> {
+    pub fn finish(mut self) -> Result<OnnxModel, OnnxError> {
+        self.sort()?;
         let Self { mut model, nodes, initializers, .. } = self;
-        let nodes = order::sorted(nodes, &initializers, model.graph()).map_err(|kind| model.error(kind))?;
         let graph = model.proto.graph.get_or_insert_default();
         graph.value_info.clear();
         graph.node = nodes;
         graph.initializer = initializers.into_values().collect();
-        // Where its weights came from, and those lie in the model now.
         let size = model.proto.encoded_len() as u64;
         match size > MODEL_BYTES_MAX {
             true => Err(model.error(OnnxErrorKind::TooLarge { bytes: size })),
