@@ -7,6 +7,7 @@
 //! the rewriting cost.
 #![forbid(unsafe_code)]
 
+pub mod compare;
 pub mod fp16;
 mod run;
 mod typing;
