@@ -9,6 +9,7 @@
 
 pub mod compare;
 pub mod fp16;
+mod observe;
 mod run;
 mod typing;
 

@@ -7,7 +7,8 @@
 //!
 //! A weight that f16 cannot hold is never clamped: the node that reads it stays f32 and is reported.
 //!
-//! [`emulate`] then tells what the conversion does to the model's answers.
+//! [`emulate`] then tells what the conversion does to the model's answers, and [`search`] finds the layers that
+//! must stay f32 for the answers to be good.
 //!
 //! ```
 //! use revoada_bundle::onnx::{GraphBuilder, OnnxModel};
@@ -31,6 +32,7 @@ mod casts;
 mod emulate;
 mod fit;
 mod rewrite;
+mod search;
 
 use std::collections::BTreeSet;
 
@@ -41,6 +43,7 @@ use serde::Serialize;
 pub(crate) use casts::simplify_casts;
 pub use emulate::emulate;
 pub use fit::{Fit, HALF_MAX};
+pub use search::{LayerDamage, Search, SearchOptions, search};
 
 /// What is to stay f32.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -2,4 +2,5 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, in its helpers too")]
 
 mod fp16;
+mod search;
 mod support;

@@ -20,15 +20,10 @@ pub(crate) fn onnxruntime() -> Option<Arc<dyn Backend>> {
     Some(Arc::new(backend))
 }
 
-/// Every backend that is there.
+/// Every backend that is there, the best first.
 pub(crate) fn backends() -> Vec<Arc<dyn Backend>> {
     let rten: Arc<dyn Backend> = Arc::new(Rten);
     onnxruntime().into_iter().chain([rten]).collect()
-}
-
-/// The best backend that is there.
-pub(crate) fn backend() -> Arc<dyn Backend> {
-    backends().swap_remove(0)
 }
 
 pub(crate) fn cache(path: &str) -> PathBuf {
