@@ -8,10 +8,15 @@
 #![forbid(unsafe_code)]
 
 pub mod compare;
+mod emulate;
 pub mod fp16;
+pub mod int8;
+mod keep;
 mod observe;
 mod run;
 mod typing;
 
+pub use emulate::emulate;
+pub use keep::Keep;
 pub use run::{BuilderError, Samples};
 pub use typing::{MixedNode, mixed_nodes};

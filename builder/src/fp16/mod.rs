@@ -7,7 +7,7 @@
 //!
 //! A weight that f16 cannot hold is never clamped: the node that reads it stays f32 and is reported.
 //!
-//! [`emulate`] then tells what the conversion does to the model's answers, and [`search`] finds the layers that
+//! [`emulate`](crate::emulate) then tells what the conversion does to the model's answers, and [`search`] finds the layers that
 //! must stay f32 for the answers to be good.
 //!
 //! ```
@@ -29,36 +29,18 @@
 //! ```
 
 mod casts;
-mod emulate;
 mod fit;
 mod rewrite;
 mod search;
 
-use std::collections::BTreeSet;
-
-use revoada_bundle::onnx::proto::NodeProto;
 use revoada_bundle::onnx::{OnnxError, OnnxModel};
 use serde::Serialize;
 
+use crate::Keep;
+
 pub(crate) use casts::simplify_casts;
-pub use emulate::emulate;
 pub use fit::{Fit, HALF_MAX};
 pub use search::{LayerDamage, Search, SearchOptions, search};
-
-/// What is to stay f32.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Keep {
-    /// Nodes by name, or by [label](NodeProto::label) where they have none.
-    pub nodes: BTreeSet<String>,
-    /// Operators: `Softmax`.
-    pub operators: BTreeSet<String>,
-}
-
-impl Keep {
-    fn holds(&self, node: &NodeProto) -> bool {
-        self.nodes.contains(&node.label()) || self.operators.contains(node.op_type())
-    }
-}
 
 /// The type of the caller's inputs and outputs that were f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

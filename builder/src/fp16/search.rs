@@ -13,9 +13,10 @@ use revoada_core::{Tensor, TensorRef};
 use revoada_engine::Backend;
 use serde::Serialize;
 
-use super::{Fp16, Fp16Options, HALF_MAX, convert, emulate};
+use super::{Fp16, Fp16Options, HALF_MAX, convert};
 use crate::BuilderError;
 use crate::compare::{Comparison, Failure, Report, Thresholds, compare};
+use crate::emulate::emulate;
 use crate::observe::observe;
 use crate::run::{Runner, Samples, sample};
 use crate::typing::moves;
@@ -87,7 +88,7 @@ pub struct Search {
     pub layers: Vec<LayerDamage>,
 }
 
-/// Searches with the answers of f32 and of [`emulate`]d half precision on `samples`.
+/// Searches with the answers of f32 and of [`emulate`](crate::emulate())d half precision on `samples`.
 pub fn search(
     backend: &dyn Backend,
     model: &OnnxModel,

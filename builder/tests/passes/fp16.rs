@@ -1,8 +1,8 @@
 //! Half precision.
 
 use half::f16;
-use revoada_builder::fp16::{self, Fp16, Fp16Options, Interface, Keep, KeptBecause};
-use revoada_builder::mixed_nodes;
+use revoada_builder::fp16::{self, Fp16, Fp16Options, Interface, KeptBecause};
+use revoada_builder::{Keep, emulate, mixed_nodes};
 use revoada_bundle::onnx::{Attribute, ElementType, GraphBuilder, OnnxModel};
 use revoada_core::{DType, Tensor, TensorRef};
 
@@ -69,7 +69,7 @@ fn a_network_becomes_half_with_casts_at_its_borders_alone() {
     for backend in backends() {
         let before = run(&*backend, &model, std::slice::from_ref(&input));
         let after = run(&*backend, &converted.model, std::slice::from_ref(&input));
-        let emulated = run(&*backend, &fp16::emulate(&converted.model).unwrap(), std::slice::from_ref(&input));
+        let emulated = run(&*backend, &emulate(&converted.model).unwrap(), std::slice::from_ref(&input));
         assert!(difference(&before[0], &after[0]) < 4e-3, "{}", backend.name());
         assert!(difference(&before[0], &emulated[0]) < 4e-3, "{}", backend.name());
         assert_ne!(before, emulated, "rounding shows somewhere");
@@ -254,7 +254,7 @@ fn the_emulation_rounds_as_half_precision_does() {
         .node_with("Cast", &["x"], &["half"], &[("to", Attribute::Int(10))])
         .node_with("Cast", &["half"], &["y"], &[("to", Attribute::Int(1))])
         .output("y", DType::F32, "N,1");
-    let model = fp16::emulate(&parse(graph)).unwrap();
+    let model = emulate(&parse(graph)).unwrap();
     // Every f16 and its neighbours in f32, the middles between two, and what is far outside.
     let mut numbers = vec![f32::NAN, f32::INFINITY, f32::NEG_INFINITY, 1e30, -1e38, f32::MIN_POSITIVE, 0.0, -0.0];
     for bits in 0..=u16::MAX {
@@ -285,7 +285,7 @@ fn real_models_become_half_and_answer_alike() {
         let converted = convert(&model, &Fp16Options::default());
         assert_eq!(converted.report.kept, [], "{name}");
         assert_eq!(converted.report.casts, 1 + model.graph().output.len(), "{name}");
-        let emulated = fp16::emulate(&converted.model).unwrap();
+        let emulated = emulate(&converted.model).unwrap();
         let input = noise(&shape, 5);
         for backend in backends() {
             let before = run(&*backend, &model, std::slice::from_ref(&input));

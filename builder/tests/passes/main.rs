@@ -2,5 +2,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, in its helpers too")]
 
 mod fp16;
+mod int8;
 mod search;
 mod support;

@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use revoada_bundle::onnx::{GraphBuilder, OnnxModel};
-use revoada_core::{Dim, Tensor, TensorRef};
-use revoada_engine::{Backend, LoadOptions, ModelSource, OnnxRuntime, Rten, Shapes};
+use revoada_core::{
+    ColorSpec, Dim, Fit, ImageLayout, ImageTransform, ImageView, PixelFormat, Placement, Rect, Size, Tensor, TensorRef,
+};
+use revoada_engine::{Backend, LoadOptions, ModelSource, OnnxRuntime, Rten, Shapes, StageTarget, Stager};
 
 /// ONNX Runtime's library is what `REVOADA_ONNXRUNTIME` names, else the one that `cargo xtask setup` puts
 /// into the cache.
@@ -85,4 +87,38 @@ pub(crate) fn difference(reference: &Tensor, other: &Tensor) -> f32 {
         // NaN must not get lost.
         if difference.is_nan() { f32::INFINITY } else { worst.max(difference) }
     })
+}
+
+/// Crops of a photograph that set-up fetched, staged for EfficientNet-Lite0: the middle and the corners, at
+/// several sizes.
+pub(crate) fn crops(picture: &str) -> Option<Vec<Vec<Tensor>>> {
+    let path = cache("pictures").join(picture);
+    if !path.exists() {
+        println!("skipped: {picture}: there is no `{}`", path.display());
+        return None;
+    }
+    let pixels = image::open(&path).unwrap().into_rgb8();
+    let size = Size::new(pixels.width() as usize, pixels.height() as usize);
+    let layout = ImageLayout::packed(PixelFormat::Rgb, ColorSpec::default(), size);
+    let image = ImageView::new(layout, pixels.as_raw()).unwrap();
+    // ImageNet's mean and deviation, as in the model's manifest.
+    let transform = ImageTransform {
+        fit: Fit::CenterCrop,
+        mean: [123.675, 116.28, 103.53],
+        scale: [0.0171247538, 0.0175070028, 0.0174291939],
+        ..ImageTransform::stretch(Size::new(224, 224))
+    };
+    let mut stager = Stager::new();
+    let side = size.width.min(size.height) as f32;
+    let mut staged = Vec::new();
+    for share in [1.0, 0.8, 0.6] {
+        let (across, down) = (size.width as f32 - side * share, size.height as f32 - side * share);
+        for (x, y) in [(0.5, 0.5), (0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0)] {
+            let region = Rect::new(across * x, down * y, side * share, side * share);
+            let mut row = vec![0f32; 3 * 224 * 224];
+            stager.stage(&image, &Placement::new(region, &transform), &transform, StageTarget::F32(&mut row));
+            staged.push(vec![Tensor::of(vec![1, 3, 224, 224], row).unwrap()]);
+        }
+    }
+    Some(staged)
 }

@@ -1,13 +1,7 @@
-//! What half precision does to a model's answers, told by a backend that computes in f32.
-//!
-//! CPU backends run an f16 model by computing its nodes in f32, and leave out the roundings between nodes
-//! that look superfluous; so their answers hide every overflow. [`emulate`] makes an f32 model in which the
-//! rounding is arithmetic that no backend may leave out. It rounds what every node writes, to nearest and
-//! with f16's range and subnormal numbers. What happens inside a node is beyond it: a device that also sums
-//! in f16 may lose more.
+//! Rounding to f16 as f32 arithmetic: to nearest, with f16's range and subnormal numbers.
 
 use revoada_bundle::onnx::proto::{NodeProto, TensorProto};
-use revoada_bundle::onnx::{Attribute, ElementType, Graph, OnnxError, OnnxModel};
+use revoada_bundle::onnx::{Attribute, ElementType, Graph, OnnxError};
 use revoada_core::{Tensor, TensorRef};
 
 use crate::typing::moves;
@@ -21,11 +15,8 @@ const OVERFLOW: f32 = 65520.0;
 const SUBNORMAL: f32 = 1.0 / 16384.0;
 const STEP: f32 = 0.75;
 
-/// An f32 model whose values under the same names are those of the f16 (or mixed) `model`. Its inputs and
-/// outputs are f32 where the model's are f16.
-pub fn emulate(model: &OnnxModel) -> Result<OnnxModel, OnnxError> {
-    let mut graph = model.edit()?;
-    graph.sort()?;
+/// Makes every f16 of a sorted graph an f32 that is rounded where a node writes it.
+pub(super) fn widen(graph: &mut Graph) -> Result<(), OnnxError> {
     let types = graph.types();
     let is_half = |name: &str| types.get(name) == Some(&ElementType::FLOAT16);
     let halves: Vec<(String, Tensor)> = graph
@@ -36,7 +27,7 @@ pub fn emulate(model: &OnnxModel) -> Result<OnnxModel, OnnxError> {
     for (name, tensor) in halves {
         graph.set_tensor(&name, tensor.as_ref());
     }
-    let rounding = Rounding::new(&mut graph);
+    let rounding = Rounding::new(graph);
     let mut nodes = Vec::new();
 
     let interface = graph.inputs().iter().chain(graph.outputs()).map(|info| info.name().to_owned());
@@ -48,7 +39,7 @@ pub fn emulate(model: &OnnxModel) -> Result<OnnxModel, OnnxError> {
     let mut rounded_inputs = Vec::new();
     for name in inputs.into_iter().filter(|name| is_half(name)) {
         let rounded = graph.fresh(&format!("{name}_rounded"));
-        rounding.append(&mut graph, &mut nodes, &name, &rounded);
+        rounding.append(graph, &mut nodes, &name, &rounded);
         rounded_inputs.push((name, rounded));
     }
     for (name, rounded) in &rounded_inputs {
@@ -64,15 +55,14 @@ pub fn emulate(model: &OnnxModel) -> Result<OnnxModel, OnnxError> {
             if is_half(&name) && !exact {
                 let unrounded = graph.fresh(&format!("{name}_exact"));
                 node.output[index] = unrounded.clone();
-                rounding.append(&mut graph, &mut after, &unrounded, &name);
+                rounding.append(graph, &mut after, &unrounded, &name);
             }
         }
         nodes.push(node);
         nodes.extend(after);
     }
     *graph.nodes_mut() = nodes;
-    graph.remove_unused();
-    graph.finish()
+    Ok(())
 }
 
 fn widened(tensor: &Tensor) -> Option<Tensor> {
