@@ -53,6 +53,11 @@ fn look_at(bytes: Vec<u8>) {
     let _ = (model.inputs(), model.outputs(), model.opsets(), model.producer());
     let _ = model.summary(&BTreeMap::new());
     let _ = model.summary(&[("x".to_owned(), vec![2, 3, 8, 8])].into());
+    if let Ok(mut graph) = model.edit() {
+        let _ = (graph.types(), graph.uses(), graph.lift(19));
+        graph.remove_unused();
+        let _ = graph.finish();
+    }
     let written = model.encode();
     // What cannot be compared with itself (NaN) is compared as bytes.
     assert_eq!(OnnxModel::parse(written.clone()).expect("what is written is read").encode(), written);

@@ -92,15 +92,8 @@ impl GraphBuilder {
         outputs: &[&str],
         attributes: &[(&str, Attribute)],
     ) -> Self {
-        let strings = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        self.graph.node.push(NodeProto {
-            input: strings(inputs),
-            output: strings(outputs),
-            name: Some(format!("{op_type}_{}", self.graph.node.len())),
-            op_type: Some(op_type.to_owned()),
-            attribute: attributes.iter().map(|(name, value)| attribute(name, value)).collect(),
-            ..NodeProto::default()
-        });
+        let name = format!("{op_type}_{}", self.graph.node.len());
+        self.graph.node.push(NodeProto::new(op_type, &name, inputs, outputs, attributes));
         self
     }
 
@@ -130,7 +123,7 @@ fn parse_dims(dims: &str) -> Vec<Dim> {
     words.map(|word| word.parse().map_or_else(|_| Dim::Dynamic(word.to_owned()), Dim::Fixed)).collect()
 }
 
-fn attribute(name: &str, value: &Attribute) -> AttributeProto {
+pub(super) fn attribute(name: &str, value: &Attribute) -> AttributeProto {
     let mut proto = AttributeProto { name: Some(name.to_owned()), ..AttributeProto::default() };
     proto.r#type = Some(match value {
         Attribute::Int(value) => {

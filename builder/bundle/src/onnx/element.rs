@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use revoada_core::{DType, TensorRef, TensorSlice, f16};
+use prost::bytes::Bytes;
+use revoada_core::{DType, Element, Tensor, TensorRef, TensorSlice, f16};
 
 use super::proto::TensorProto;
 
@@ -146,6 +147,30 @@ impl TensorProto {
         (numbers.len() == count).then_some(numbers)
     }
 
+    /// A copy of the elements with their type. `None` where that type is none that [`Tensor`] holds, where the
+    /// elements lie in another file, and where there are more or fewer than the shape says.
+    pub fn tensor(&self) -> Option<Tensor> {
+        if self.data_location == Some(Self::EXTERNAL) {
+            return None;
+        }
+        let shape = self.shape()?;
+        let raw = self.raw_data.as_ref();
+        match self.element_type().dtype()? {
+            DType::F32 => owned(shape, raw, f32::from_le_bytes, || self.float_data.clone()),
+            DType::I64 => owned(shape, raw, i64::from_le_bytes, || self.int64_data.clone()),
+            DType::I32 => owned(shape, raw, i32::from_le_bytes, || self.int32_data.clone()),
+            // Narrow types lie in `int32_data`, half floats as their bits.
+            DType::F16 => owned(shape, raw, f16::from_le_bytes, || self.narrow(|x| f16::from_bits(x as u16))),
+            DType::I8 => owned(shape, raw, i8::from_le_bytes, || self.narrow(|x| x as i8)),
+            DType::U8 => owned(shape, raw, u8::from_le_bytes, || self.narrow(|x| x as u8)),
+            DType::Bool => owned(shape, raw, |[byte]: [u8; 1]| byte != 0, || self.narrow(|x| x != 0)),
+        }
+    }
+
+    fn narrow<T>(&self, convert: impl Fn(i32) -> T) -> Vec<T> {
+        self.int32_data.iter().map(|number| convert(*number)).collect()
+    }
+
     fn raw_numbers(&self, raw: &[u8]) -> Option<Vec<f64>> {
         fn each<const N: usize>(raw: &[u8], number: impl Fn([u8; N]) -> f64) -> Option<Vec<f64>> {
             let (chunks, rest) = raw.as_chunks::<N>();
@@ -180,6 +205,23 @@ impl TensorProto {
     }
 }
 
+/// From raw bytes where there are any, else from a field of its own.
+fn owned<T: Element, const N: usize>(
+    shape: Vec<usize>,
+    raw: Option<&Bytes>,
+    element: impl Fn([u8; N]) -> T,
+    typed: impl Fn() -> Vec<T>,
+) -> Option<Tensor> {
+    let data = match raw.filter(|raw| !raw.is_empty()) {
+        None => typed(),
+        Some(raw) => {
+            let (chunks, rest) = raw.as_chunks::<N>();
+            rest.is_empty().then(|| chunks.iter().map(|chunk| element(*chunk)).collect())?
+        }
+    };
+    Tensor::of(shape, data).ok()
+}
+
 fn little_endian(data: TensorSlice<'_>) -> Vec<u8> {
     match data {
         TensorSlice::F32(data) => data.iter().flat_map(|x| x.to_le_bytes()).collect(),
@@ -209,6 +251,29 @@ mod tests {
         assert_eq!(negative.numbers(8), None);
         let half = TensorProto { data_type: Some(10), dims: vec![1], int32_data: vec![0x3c00], ..Default::default() };
         assert_eq!(half.numbers(8), Some(vec![1.0]));
+    }
+
+    #[test]
+    fn tensors_keep_their_type_from_raw_and_typed_data_alike() {
+        fn check<T: Element + PartialEq + std::fmt::Debug>(values: &[T], typed: TensorProto) {
+            let expected = Tensor::of(vec![values.len()], values.to_vec()).unwrap();
+            let raw = TensorProto::of("a", expected.as_ref());
+            assert_eq!(raw.tensor(), Some(expected.clone()), "{}", T::DTYPE);
+            let typed = TensorProto { dims: raw.dims.clone(), data_type: raw.data_type, ..typed };
+            assert_eq!(typed.tensor(), Some(expected), "{}", T::DTYPE);
+        }
+        let ints = |ints: &[i32]| TensorProto { int32_data: ints.to_vec(), ..Default::default() };
+        check(&[0.5f32, -1.0], TensorProto { float_data: vec![0.5, -1.0], ..Default::default() });
+        check(&[3i64, i64::MIN], TensorProto { int64_data: vec![3, i64::MIN], ..Default::default() });
+        check(&[3i32, -1], ints(&[3, -1]));
+        check(&[f16::ONE, f16::NEG_ONE], ints(&[0x3c00, 0xbc00]));
+        check(&[3i8, -1], ints(&[3, -1]));
+        check(&[3u8, 255], ints(&[3, 255]));
+        check(&[true, false], ints(&[1, 0]));
+        let short = TensorProto { dims: vec![3], data_type: Some(1), float_data: vec![1.0], ..Default::default() };
+        assert_eq!(short.tensor(), None);
+        let double = TensorProto { dims: vec![1], data_type: Some(11), double_data: vec![1.0], ..Default::default() };
+        assert_eq!(double.tensor(), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! file stay reachable ([`OnnxModel::proto`]) and are written back whole.
 
 mod build;
+mod edit;
 mod element;
 mod external;
 pub mod proto;
@@ -24,6 +25,7 @@ use revoada_core::{Dim, TensorSpec};
 use thiserror::Error;
 
 pub use build::{Attribute, GraphBuilder};
+pub use edit::{Graph, Use, Uses};
 pub use element::ElementType;
 use proto::{DimensionValue, GraphProto, ModelProto, TensorType, TypeValue, ValueInfoProto};
 pub use summary::{CostSummary, Summary, Uncounted, ValueSummary};
@@ -240,6 +242,14 @@ pub enum OnnxErrorKind {
     ElementType { name: String, element: ElementType },
     #[error("does not declare the shape of `{name}`")]
     Shapeless { name: String },
+    #[error("makes value `{value}` more than once")]
+    MadeTwice { value: String },
+    #[error("does not make value `{value}`, which {reader} needs")]
+    Unmade { value: String, reader: String },
+    #[error("has a cycle through node `{node}`")]
+    Cycle { node: String },
+    #[error("cannot be lifted from operator set {from} to {to}: {reason}")]
+    Opset { from: i64, to: i64, reason: String },
     #[error("has input `{spec}`, which cannot take the shape {shape:?}")]
     Shape { spec: String, shape: Vec<usize> },
 }

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::external::tensors;
 use super::proto::ValueInfoProto;
 use super::shape::{self, Cost, Inference, Unknown, Value};
-use super::{OnnxError, OnnxErrorKind, OnnxModel};
+use super::{ElementType, OnnxError, OnnxErrorKind, OnnxModel};
 
 /// A model at a glance.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -87,6 +87,17 @@ impl OnnxModel {
             }),
             cost: cost_summary(graph.node.iter().map(shape::operator), &inference.costs),
         })
+    }
+
+    /// The element type and shape of every value that inference knows whole, by name, with inputs as for
+    /// [`summary`](Self::summary).
+    pub fn value_shapes(
+        &self,
+        inputs: &BTreeMap<String, Vec<usize>>,
+    ) -> Result<BTreeMap<String, (ElementType, Vec<usize>)>, OnnxError> {
+        let inference = shape::infer(self.graph(), self.input_values(inputs)?);
+        let values = inference.values.into_iter();
+        Ok(values.map(|(name, value)| (name.to_owned(), (value.element, value.shape))).collect())
     }
 
     /// The inputs whose shape is known whole.

@@ -1,0 +1,143 @@
+//! Pairs written into a graph.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use revoada_bundle::onnx::proto::NodeProto;
+use revoada_bundle::onnx::{Attribute, Graph, OnnxModel};
+use revoada_core::{Tensor, TensorRef};
+
+use super::place::{Placement, place};
+use super::{Calibration, Int8, Int8Options, Int8Report, Weights};
+use crate::BuilderError;
+
+/// The first operator set with a scale for each channel.
+const OPSET_AXIS: i64 = 13;
+/// Symmetric: −128 stays unused, so that a number and its negative are as far from zero.
+const LEVEL_MAX: f32 = 127.0;
+
+pub(super) fn rewrite(
+    model: &OnnxModel,
+    calibration: &Calibration,
+    options: &Int8Options,
+) -> Result<Int8, BuilderError> {
+    let mut graph = model.edit()?;
+    graph.lift(OPSET_AXIS)?;
+    graph.sort()?;
+    let placement = place(&graph, &options.keep);
+    let scales = scales(&placement, calibration)?;
+    let labels = |nodes: BTreeSet<usize>| nodes.into_iter().map(|index| graph.nodes()[index].label()).collect();
+    let report = Int8Report {
+        nodes: labels(placement.reads.iter().map(|(node, _)| *node).collect()),
+        kept: labels(placement.kept.iter().copied().collect()),
+        scales: scales.clone(),
+    };
+
+    let mut pairs = Pairs { nodes: Vec::new(), made: BTreeMap::new(), graph: &mut graph };
+    for (index, mut node) in std::mem::take(pairs.graph.nodes_mut()).into_iter().enumerate() {
+        for input in 0..node.input.len() {
+            let name = node.input[input].clone();
+            if placement.reads.contains(&(index, input)) {
+                node.input[input] = pairs.activation(&name, scales[&name]);
+            } else if let Some(axis) = placement.weights.get(&(index, input)) {
+                node.input[input] = pairs.weight(&name, *axis, options.weights);
+            }
+        }
+        pairs.nodes.push(node);
+    }
+    let nodes = std::mem::take(&mut pairs.nodes);
+    *graph.nodes_mut() = nodes;
+    graph.remove_unused();
+    Ok(Int8 { model: graph.finish()?, report })
+}
+
+/// The scale of each activation: of its group's widest range.
+fn scales(placement: &Placement, calibration: &Calibration) -> Result<BTreeMap<String, f32>, BuilderError> {
+    let mut widest: BTreeMap<usize, f32> = BTreeMap::new();
+    for (value, group) in &placement.groups {
+        let range = calibration.ranges.get(value).copied().filter(|range| range.is_finite() && *range > 0.0);
+        let range = range.ok_or_else(|| BuilderError::NoRange { value: value.clone() })?;
+        let group = widest.entry(*group).or_insert(range);
+        *group = group.max(range);
+    }
+    Ok(placement.groups.iter().map(|(value, group)| (value.clone(), widest[group] / LEVEL_MAX)).collect())
+}
+
+struct Pairs<'a> {
+    graph: &'a mut Graph,
+    nodes: Vec<NodeProto>,
+    /// The dequantised name of what has a pair already, by name and, of weights, axis.
+    made: BTreeMap<(String, Option<usize>), String>,
+}
+
+impl Pairs<'_> {
+    /// The name of an activation behind its pair.
+    fn activation(&mut self, name: &str, scale: f32) -> String {
+        let key = (name.to_owned(), None);
+        if let Some(made) = self.made.get(&key) {
+            return made.clone();
+        }
+        let scale = Tensor::of(vec![], vec![scale]).expect("a scalar has one element");
+        let scale = self.graph.add_tensor(&format!("{name}_scale"), scale.as_ref());
+        let zero = self.graph.add_tensor(&format!("{name}_zero"), TensorRef::of(&[], &[0i8]).expect("a scalar"));
+        let quantised = self.node("QuantizeLinear", &format!("{name}_i8"), [name, &scale, &zero], None);
+        let wide = self.node("DequantizeLinear", &format!("{name}_wide"), [&quantised, &scale, &zero], None);
+        self.made.insert(key, wide.clone());
+        wide
+    }
+
+    /// The name of a weight behind its pair, or behind the second half of it.
+    fn weight(&mut self, name: &str, axis: usize, form: Weights) -> String {
+        let key = (name.to_owned(), Some(axis));
+        if let Some(made) = self.made.get(&key) {
+            return made.clone();
+        }
+        let tensor = self.graph.tensor(name).expect("only f32 initialisers are placed as weights");
+        let (levels, scales) = quantise(&tensor, axis);
+        let channels = [scales.len()];
+        let zeros = vec![0i8; scales.len()];
+        let of = "each channel has one";
+        let scale = self.graph.add_tensor(&format!("{name}_scale"), TensorRef::of(&channels, &scales).expect(of));
+        let zero = self.graph.add_tensor(&format!("{name}_zero"), TensorRef::of(&channels, &zeros).expect(of));
+        let quantised = match form {
+            Weights::Int8 => self.graph.add_tensor(&format!("{name}_i8"), levels.as_ref()),
+            Weights::F32 => self.node("QuantizeLinear", &format!("{name}_i8"), [name, &scale, &zero], Some(axis)),
+        };
+        let inputs = [&quantised, &scale, &zero].map(String::as_str);
+        let wide = self.node("DequantizeLinear", &format!("{name}_wide"), inputs, Some(axis));
+        self.made.insert(key, wide.clone());
+        wide
+    }
+
+    fn node(&mut self, op: &str, output: &str, inputs: [&str; 3], axis: Option<usize>) -> String {
+        let output = self.graph.fresh(output);
+        let name = self.graph.fresh(&format!("{output}/{op}"));
+        let axis = axis.map(|axis| ("axis", Attribute::Int(i64::try_from(axis).unwrap_or(i64::MAX))));
+        self.nodes.push(NodeProto::new(op, &name, &inputs, &[&output], axis.as_slice()));
+        output
+    }
+}
+
+/// Levels of a weight, and the scale of each channel.
+fn quantise(tensor: &Tensor, axis: usize) -> (Tensor, Vec<f32>) {
+    let shape = tensor.shape();
+    let channels = shape[axis];
+    let inner: usize = shape[axis + 1..].iter().product();
+    let numbers = tensor.as_ref().as_slice::<f32>().expect("only f32 initialisers are placed as weights");
+    let channel = |index: usize| index / inner.max(1) % channels.max(1);
+    let mut largest = vec![0f32; channels];
+    for (index, number) in numbers.iter().enumerate().filter(|(_, number)| number.is_finite()) {
+        let largest = &mut largest[channel(index)];
+        *largest = largest.max(number.abs());
+    }
+    // The scale of a channel of zeros is nobody's concern, but must be positive; it takes the widest one.
+    let widest = largest.iter().copied().fold(0f32, f32::max);
+    let widest = if widest > 0.0 { widest } else { LEVEL_MAX };
+    let scale = |largest: &f32| (if *largest > 0.0 { *largest } else { widest } / LEVEL_MAX).max(f32::MIN_POSITIVE);
+    let scales: Vec<f32> = largest.iter().map(scale).collect();
+    let level = |(index, number): (usize, &f32)| {
+        let level = (number / scales[channel(index)]).round_ties_even();
+        level.clamp(-LEVEL_MAX, LEVEL_MAX) as i8
+    };
+    let levels = numbers.iter().enumerate().map(level).collect();
+    (Tensor::of(shape.to_vec(), levels).expect("each element has a level"), scales)
+}

@@ -1,0 +1,20 @@
+//! What a pass leaves as it is.
+
+use std::collections::BTreeSet;
+
+use revoada_bundle::onnx::proto::NodeProto;
+
+/// Nodes that a pass leaves in the precision that they have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Keep {
+    /// Nodes by name, or by [label](NodeProto::label) where they have none.
+    pub nodes: BTreeSet<String>,
+    /// Operators: `Softmax`.
+    pub operators: BTreeSet<String>,
+}
+
+impl Keep {
+    pub(crate) fn holds(&self, node: &NodeProto) -> bool {
+        self.nodes.contains(&node.label()) || self.operators.contains(node.op_type())
+    }
+}
