@@ -2,7 +2,8 @@
 //!
 //! Sets are looked for in the folders that `TENSORRT_INCLUDE_DIRS` lists (separated by colons; such as JetPack's
 //! `/usr/include/aarch64-linux-gnu`) and in `.cache/tensorrt-headers`, which `cargo xtask setup` fills. Of two sets
-//! of the same version the first is taken. Without any the crate still builds; it then knows no TensorRT.
+//! of the same version the first is taken. Of TensorRT 8, whose headers cannot be fetched, `shim/eight` describes the
+//! versions that Jetsons have, so a crate that is built without any headers knows those.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -11,7 +12,10 @@ use std::path::{Path, PathBuf};
 
 const INCLUDE_DIRS: &str = "TENSORRT_INCLUDE_DIRS";
 
-const SOURCES: &[&str] = &["entry.cpp", "build.cpp", "network.cpp", "runtime.cpp"];
+const SOURCES: &[&str] = &["entry.cpp", "build.cpp", "network.cpp", "runtime.cpp", "tensors.cpp", "bindings.cpp"];
+
+/// The minor versions of TensorRT 8 that differ in what the shim calls: JetPack 4.6, 5.1 and 6.0.
+const EIGHTS: [u32; 3] = [2, 5, 6];
 
 fn main() {
     let manifest = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").expect("cargo names the crate's folder"));
@@ -40,6 +44,11 @@ fn main() {
         }
     }
 
+    for minor in EIGHTS {
+        let set = HeaderSet::described(&shim, minor);
+        dialects.entry(set.dialect.clone()).or_insert(set);
+    }
+
     for set in dialects.values() {
         compile(&shim, set);
     }
@@ -55,6 +64,8 @@ struct HeaderSet {
     folder: PathBuf,
     /// A word that tells it from others, such as `revoada_tensorrt_10_16`.
     dialect: String,
+    /// For our own description of TensorRT 8, the minor version.
+    described: Option<u32>,
 }
 
 impl HeaderSet {
@@ -79,7 +90,11 @@ impl HeaderSet {
             (None, Some((major, minor))) => format!("revoada_tensorrt_{major}_{minor}"),
             (None, None) => return Err("whose `NvInferVersion.h` names no version".to_owned()),
         };
-        Ok(Self { folder: folder.to_owned(), dialect })
+        Ok(Self { folder: folder.to_owned(), dialect, described: None })
+    }
+
+    fn described(shim: &Path, minor: u32) -> Self {
+        Self { folder: shim.join("eight"), dialect: format!("revoada_tensorrt_8_{minor}"), described: Some(minor) }
     }
 }
 
@@ -99,6 +114,9 @@ fn compile(shim: &Path, set: &HeaderSet) {
         .define("REVOADA_DIALECT", set.dialect.as_str())
         .define("nvinfer1", format!("{}_nvinfer1", set.dialect).as_str())
         .define("nvonnxparser", format!("{}_nvonnxparser", set.dialect).as_str());
+    if let Some(minor) = set.described {
+        build.define("REVOADA_EIGHT_MINOR", minor.to_string().as_str());
+    }
     for source in SOURCES {
         build.file(shim.join(source));
     }

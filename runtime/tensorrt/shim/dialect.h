@@ -42,34 +42,23 @@
 
 namespace REVOADA_DIALECT {
 
-// Objects of TensorRT end by `delete` from 10 on, and by `destroy()` before, where not all had a destructor that
-// could be called.
-template <typename T>
-struct End {
-    void operator()(T *object) const noexcept {
-#if REVOADA_MAJOR >= 10
-        delete object;
-#else
-        object->destroy();
-#endif
-    }
-};
+// Before 8.5 inputs and outputs are bindings that are known by number, after it tensors that are known by name.
+#define REVOADA_BINDINGS (REVOADA_MAJOR == 8 && NV_TENSORRT_MINOR < 5)
 
 template <typename T>
-using Owned = std::unique_ptr<T, End<T>>;
+struct End {
+    void operator()(T *object) const noexcept { delete object; }
+};
 
 #if REVOADA_MAJOR < 10
 template <>
-struct End<nvinfer1::ITimingCache> {
-    void operator()(nvinfer1::ITimingCache *cache) const noexcept { delete cache; }
-};
-#if NV_TENSORRT_MAJOR * 100 + NV_TENSORRT_MINOR >= 802
-template <>
-struct End<nvinfer1::IEngineInspector> {
-    void operator()(nvinfer1::IEngineInspector *inspector) const noexcept { delete inspector; }
+struct End<nvonnxparser::IParser> {
+    void operator()(nvonnxparser::IParser *parser) const noexcept { parser->destroy(); }
 };
 #endif
-#endif
+
+template <typename T>
+using Owned = std::unique_ptr<T, End<T>>;
 
 // Runs `body`; an exception becomes an error of the host and the answer `otherwise`.
 template <typename Answer, typename Body>

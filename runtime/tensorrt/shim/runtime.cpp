@@ -1,38 +1,11 @@
 // Opening plans and running them.
 
-#include "host.h"
-
-struct TrtRuntime {
-    explicit TrtRuntime(const TrtHost &to) : host(to), logger(to), recorder(to) {}
-
-    TrtHost host;
-    REVOADA_DIALECT::Logger logger;
-    REVOADA_DIALECT::Recorder recorder;
-    REVOADA_DIALECT::Owned<nvinfer1::IRuntime> runtime;
-};
-
-struct TrtEngine {
-    TrtHost host;
-    REVOADA_DIALECT::Owned<nvinfer1::ICudaEngine> engine;
-};
-
-struct TrtContext {
-    explicit TrtContext(const TrtHost &to) : host(to), recorder(to) {}
-
-    TrtHost host;
-    // Its own, so that contexts on several threads do not take each other's errors.
-    REVOADA_DIALECT::Recorder recorder;
-    REVOADA_DIALECT::Owned<nvinfer1::IExecutionContext> context;
-    bool own_memory = true;
-};
+#include "io.h"
 
 namespace REVOADA_DIALECT {
 namespace {
 
 using namespace nvinfer1;
-
-// More is never missing: no network of ours has more inputs.
-constexpr int32_t kNamesMax = 256;
 
 cudaStream_t stream_of(uint64_t handle) noexcept { return reinterpret_cast<cudaStream_t>(static_cast<uintptr_t>(handle)); }
 
@@ -87,22 +60,11 @@ TrtEngine *engine_open(TrtRuntime *runtime, const void *plan, size_t size) {
 void engine_close(TrtEngine *engine) { delete engine; }
 
 int32_t engine_tensor_count(TrtEngine *engine) {
-    return guarded<int32_t>(engine->host, 0, [&] { return engine->engine->getNbIOTensors(); });
+    return guarded<int32_t>(engine->host, 0, [&] { return io_count(*engine->engine); });
 }
 
 int32_t engine_tensor(TrtEngine *engine, int32_t index, TrtTensor *tensor) {
-    return guarded<int32_t>(engine->host, TRT_REFUSED, [&] {
-        const char *name = engine->engine->getIOTensorName(index);
-        if (name == nullptr) {
-            return TRT_REFUSED;
-        }
-        tensor->name = name;
-        tensor->type = type_of(engine->engine->getTensorDataType(name));
-        tensor->is_input = engine->engine->getTensorIOMode(name) == TensorIOMode::kINPUT ? 1 : 0;
-        tensor->on_host = engine->engine->getTensorLocation(name) == TensorLocation::kHOST ? 1 : 0;
-        tensor->dims = from_dims(engine->engine->getTensorShape(name));
-        return TRT_DONE;
-    });
+    return guarded<int32_t>(engine->host, TRT_REFUSED, [&] { return done_if(io_tensor(*engine->engine, index, *tensor)); });
 }
 
 int32_t engine_profile_count(TrtEngine *engine) {
@@ -114,7 +76,7 @@ int32_t engine_profile(TrtEngine *engine, const char *input, int32_t profile, in
         const OptProfileSelector which = selector == TRT_PROFILE_MIN   ? OptProfileSelector::kMIN
                                          : selector == TRT_PROFILE_OPT ? OptProfileSelector::kOPT
                                                                        : OptProfileSelector::kMAX;
-        *dims = from_dims(engine->engine->getProfileShape(input, profile, which));
+        *dims = from_dims(io_profile(*engine->engine, input, profile, which));
         return done_if(dims->count >= 0);
     });
 }
@@ -149,6 +111,7 @@ int32_t engine_inspect(TrtEngine *engine, const TrtSink *json) {
 TrtContext *context_open(TrtEngine *engine, int32_t own_memory, const TrtHost *host) {
     return guarded<TrtContext *>(*host, nullptr, [&]() -> TrtContext * {
         auto context = std::make_unique<TrtContext>(*host);
+        context->engine = engine->engine.get();
         context->own_memory = own_memory != 0;
 #if REVOADA_MAJOR >= 10
         context->context.reset(engine->engine->createExecutionContext(
@@ -177,36 +140,24 @@ int32_t context_profile(TrtContext *context, int32_t profile, uint64_t stream) {
 int32_t context_shape(TrtContext *context, const char *input, const TrtDims *dims) {
     return guarded<int32_t>(context->host, TRT_REFUSED, [&] {
         Dims shape{};
-        return done_if(to_dims(*dims, shape) && context->context->setInputShape(input, shape));
+        return done_if(to_dims(*dims, shape) && io_set_shape(*context, input, shape));
     });
 }
 
 int32_t context_tensor_dims(TrtContext *context, const char *name, TrtDims *dims) {
     return guarded<int32_t>(context->host, TRT_REFUSED, [&] {
-        *dims = from_dims(context->context->getTensorShape(name));
+        *dims = from_dims(io_shape(*context, name));
         return done_if(dims->count >= 0);
     });
 }
 
 int32_t context_address(TrtContext *context, const char *name, uint64_t address) {
     return guarded<int32_t>(context->host, TRT_REFUSED,
-                            [&] { return done_if(context->context->setTensorAddress(name, address_of(address))); });
+                            [&] { return done_if(io_set_address(*context, name, address_of(address))); });
 }
 
 int32_t context_missing(TrtContext *context, const TrtSink *names) {
-    return guarded<int32_t>(context->host, TRT_REFUSED, [&] {
-        const char *missing[kNamesMax] = {};
-        const int32_t count = context->context->inferShapes(kNamesMax, missing);
-        if (count < 0) {
-            return TRT_REFUSED;
-        }
-        for (int32_t index = 0; index < count && index < kNamesMax; ++index) {
-            if (missing[index] != nullptr) {
-                names->write(names->user, missing[index], std::strlen(missing[index]) + 1);
-            }
-        }
-        return TRT_DONE;
-    });
+    return guarded<int32_t>(context->host, TRT_REFUSED, [&] { return done_if(io_missing(*context, *names)); });
 }
 
 int32_t context_memory(TrtContext *context, uint64_t address, int64_t size) {
@@ -226,7 +177,7 @@ int32_t context_memory(TrtContext *context, uint64_t address, int64_t size) {
 
 int32_t context_enqueue(TrtContext *context, uint64_t stream) {
     return guarded<int32_t>(context->host, TRT_REFUSED,
-                            [&] { return done_if(context->context->enqueueV3(stream_of(stream))); });
+                            [&] { return done_if(io_enqueue(*context, stream_of(stream))); });
 }
 
 } // namespace

@@ -5,8 +5,8 @@ use std::cmp::Reverse;
 use crate::sys::{DIALECTS, TrtApi};
 use crate::version::{Flavour, Version};
 
-/// The versions of the headers that were there when this program was built, oldest first; empty if there were
-/// none. A library is served by a dialect of its major version.
+/// The versions that this program was built for, oldest first: those of TensorRT 8 that Jetsons have, and those whose
+/// headers were there. A library is served by a dialect of its major version.
 pub fn dialects() -> Vec<Version> {
     let mut versions: Vec<Version> = tables().map(version_of).collect();
     versions.sort_unstable();
@@ -22,14 +22,26 @@ pub(crate) fn choose(library: Version) -> Option<&'static TrtApi> {
 }
 
 /// How well a dialect fits a library; the least fits best. Within a major version later functions are appended to
-/// tables that stay, so the latest dialect that is not newer than the library is right; failing that, the oldest
-/// newer one, whose older functions are all that the shim calls.
+/// tables that stay, so the latest dialect that is not newer than the library is right; failing that, the oldest newer
+/// one, if the library is not too old for it.
 fn rank(dialect: Version, library: Version) -> Option<(bool, Reverse<u32>, u32)> {
-    if (dialect.flavour, dialect.major) != (library.flavour, library.major) {
+    let same = (dialect.flavour, dialect.major) == (library.flavour, library.major);
+    if !same || library.minor < oldest_minor(library) {
         return None;
     }
     let newer = dialect.minor > library.minor;
     Some(if newer { (true, Reverse(0), dialect.minor) } else { (false, Reverse(dialect.minor), 0) })
+}
+
+/// The first minor version of a major one whose tables have all that the shim calls, in the places that later ones
+/// have it.
+fn oldest_minor(library: Version) -> u32 {
+    match (library.flavour, library.major) {
+        (Flavour::Full, 8) => 2,
+        (Flavour::Full, 10) => 1,
+        (Flavour::Rtx, 1) => 5,
+        _ => 0,
+    }
 }
 
 fn tables() -> impl Iterator<Item = &'static TrtApi> {
@@ -63,10 +75,12 @@ mod tests {
     fn a_library_is_served_by_the_nearest_dialect_of_its_major_version() {
         let dialects = [(8, 2), (8, 5), (8, 6), (10, 3), (10, 16), (11, 4)];
         for (library, expected) in [
+            ((8, 0), None),
             ((8, 2), Some((8, 2))),
             ((8, 4), Some((8, 2))),
             ((8, 6), Some((8, 6))),
-            ((10, 0), Some((10, 3))),
+            ((10, 0), None),
+            ((10, 1), Some((10, 3))),
             ((10, 13), Some((10, 3))),
             ((10, 20), Some((10, 16))),
             ((11, 1), Some((11, 4))),

@@ -267,9 +267,6 @@ struct Spoken<'a>(&'a [Version]);
 
 impl fmt::Display for Spoken<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.is_empty() {
-            return f.write_str("none, since it was built without TensorRT's headers");
-        }
         for (index, version) in self.0.iter().enumerate() {
             write!(f, "{}{version}", if index == 0 { "" } else { ", " })?;
         }

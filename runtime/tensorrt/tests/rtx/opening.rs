@@ -31,6 +31,14 @@ fn every_set_of_headers_has_a_dialect_that_answers_its_version() {
 }
 
 #[test]
+fn the_versions_of_tensorrt_8_that_jetsons_have_are_spoken_without_headers() {
+    for minor in [2, 5, 6] {
+        let answers = |version: &Version| (version.flavour, version.major, version.minor) == (Flavour::Full, 8, minor);
+        assert!(dialects().iter().any(answers), "8.{minor} is not among {:?}", dialects());
+    }
+}
+
+#[test]
 fn without_tensorrt_the_error_says_what_was_looked_for_and_where_it_comes_from() {
     let folder = tempfile::tempdir().unwrap();
     let search: Vec<_> = LibraryPaths::in_folder(folder.path()).into_iter().take(1).collect();
