@@ -7,6 +7,7 @@
 //! the rewriting cost.
 #![forbid(unsafe_code)]
 
+pub mod clean;
 pub mod compare;
 mod emulate;
 pub mod fp16;
