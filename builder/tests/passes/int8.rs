@@ -231,6 +231,11 @@ fn the_rest_becomes_half_precision_without_a_cast_inside() {
     assert_eq!(converted.report.casts, 2);
     assert_eq!(graph.opset(), 19);
     assert_eq!(graph.types()["bias"], ElementType::FLOAT16);
+    // Scales are what they were.
+    for (value, scale) in &result.report.scales {
+        let half = graph.tensor(&format!("{value}_scale")).unwrap();
+        assert_eq!(half.as_ref().as_slice::<half::f16>().unwrap()[0].to_f32(), *scale, "{value}");
+    }
     let emulated = emulate(&converted.model).unwrap();
     let model = split_by_channels(&network());
     let inputs = samples(1).remove(0);
