@@ -7,6 +7,7 @@
 //! the rewriting cost.
 #![forbid(unsafe_code)]
 
+pub mod clean;
 pub mod compare;
 mod emulate;
 pub mod fp16;
@@ -14,9 +15,11 @@ pub mod int8;
 mod keep;
 mod observe;
 mod run;
+mod search;
 mod typing;
 
 pub use emulate::emulate;
 pub use keep::Keep;
 pub use run::{BuilderError, Samples};
+pub use search::{LayerDamage, Search, SearchOptions};
 pub use typing::{MixedNode, mixed_nodes};

@@ -68,13 +68,19 @@ pub(crate) fn sample(samples: &dyn Samples, index: usize) -> Result<Cow<'_, [Ten
 /// A loaded model and a session of it that fits the latest inputs.
 pub(crate) struct Runner {
     engine: Arc<dyn Engine>,
-    session: Option<(Vec<Vec<usize>>, Box<dyn Session>)>,
+    open: Option<Open>,
+}
+
+/// A session, and the shapes of the inputs that it takes.
+struct Open {
+    shapes: Vec<Vec<usize>>,
+    session: Box<dyn Session>,
 }
 
 impl Runner {
     pub(crate) fn load(backend: &dyn Backend, model: &OnnxModel) -> Result<Self, EngineError> {
         let engine = backend.load(ModelSource::Bytes(&model.encode()), &LoadOptions::default())?;
-        Ok(Self { engine, session: None })
+        Ok(Self { engine, open: None })
     }
 
     pub(crate) fn outputs(&self) -> &[TensorSpec] {
@@ -89,12 +95,13 @@ impl Runner {
         }
         let rows = rows(specs, inputs);
         let shapes: Vec<Vec<usize>> = inputs.iter().map(|input| input.shape().to_vec()).collect();
-        if self.session.as_ref().is_none_or(|(fits, _)| *fits != shapes) {
+        if self.open.as_ref().is_none_or(|open| open.shapes != shapes) {
             let named = specs.iter().zip(&shapes);
             let wanted = named.fold(Shapes::rows(rows), |all, (spec, shape)| all.with(&spec.name, shape));
-            self.session = Some((shapes, self.engine.session(&wanted)?));
+            let session = self.engine.session(&wanted)?;
+            self.open = Some(Open { shapes, session });
         }
-        let (_, session) = self.session.as_mut().expect("it was opened above");
+        let Open { session, .. } = self.open.as_mut().expect("it was opened above");
         for (index, input) in inputs.iter().enumerate() {
             session.set_input(index, input.as_ref())?;
         }

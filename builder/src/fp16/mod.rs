@@ -31,16 +31,19 @@
 mod casts;
 mod fit;
 mod rewrite;
-mod search;
 
+use std::collections::BTreeSet;
+
+use revoada_bundle::onnx::proto::NodeProto;
 use revoada_bundle::onnx::{OnnxError, OnnxModel};
+use revoada_engine::Backend;
 use serde::Serialize;
 
-use crate::Keep;
+use crate::search::{self, Conversion};
+use crate::{BuilderError, Keep, Samples, Search, SearchOptions};
 
 pub(crate) use casts::simplify_casts;
 pub use fit::{Fit, HALF_MAX};
-pub use search::{LayerDamage, Search, SearchOptions, search};
 
 /// The type of the caller's inputs and outputs that were f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -119,4 +122,44 @@ pub struct FadedTensor {
 /// [strongly typed](crate::mixed_nodes), and its inputs and outputs have the names they had.
 pub fn convert(model: &OnnxModel, options: &Fp16Options) -> Result<Fp16, OnnxError> {
     rewrite::rewrite(model, options)
+}
+
+/// Finds the layers that must stay f32 for the answers on `samples` to be good, over those that
+/// `conversion` keeps.
+pub fn search(
+    backend: &dyn Backend,
+    model: &OnnxModel,
+    samples: &dyn Samples,
+    conversion: &Fp16Options,
+    options: &SearchOptions,
+) -> Result<Search<Fp16>, BuilderError> {
+    search::search(backend, model, samples, &Layers { model, conversion }, options)
+}
+
+struct Layers<'a> {
+    model: &'a OnnxModel,
+    conversion: &'a Fp16Options,
+}
+
+impl Conversion for Layers<'_> {
+    type Converted = Fp16;
+
+    fn convert(&self, kept: &BTreeSet<String>) -> Result<Fp16, BuilderError> {
+        let mut options = self.conversion.clone();
+        options.keep.nodes.extend(kept.iter().cloned());
+        Ok(convert(self.model, &options)?)
+    }
+
+    fn model(converted: &Fp16) -> &OnnxModel {
+        &converted.model
+    }
+
+    fn is_converted(converted: &Fp16, node: &NodeProto) -> bool {
+        let label = node.label();
+        converted.report.kept.iter().all(|kept| kept.node != label)
+    }
+
+    fn largest(&self) -> Option<f32> {
+        Some(HALF_MAX)
+    }
 }

@@ -18,13 +18,15 @@ mod histogram;
 mod place;
 mod rewrite;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use revoada_bundle::onnx::OnnxModel;
+use revoada_bundle::onnx::proto::NodeProto;
 use revoada_engine::Backend;
 use serde::{Deserialize, Serialize};
 
-use crate::{BuilderError, Keep, Samples};
+use crate::search::{self, Conversion};
+use crate::{BuilderError, Keep, Samples, Search, SearchOptions};
 
 /// How the range of an activation follows from the numbers seen. Zeros do not count: every scale holds them.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -91,17 +93,14 @@ pub struct Int8Report {
 }
 
 /// Runs the model on every sample, twice unless the method is [`Method::MinMax`], and finds the range of each
-/// activation that [`quantize`] will ask for. Memory does not grow with the number of samples.
+/// activation that [`quantize`] may ask for, whatever is kept. Memory does not grow with the number of samples.
 pub fn calibrate(
     backend: &dyn Backend,
     model: &OnnxModel,
     samples: &dyn Samples,
     method: Method,
-    options: &Int8Options,
 ) -> Result<Calibration, BuilderError> {
-    let mut graph = model.edit()?;
-    graph.sort()?;
-    let values = place::place(&graph, &options.keep).activations();
+    let values = place::activations(&model.edit()?);
     calibrate::ranges(backend, model, samples, method, &values)
 }
 
@@ -109,4 +108,46 @@ pub fn calibrate(
 /// each channel, is lifted to it.
 pub fn quantize(model: &OnnxModel, calibration: &Calibration, options: &Int8Options) -> Result<Int8, BuilderError> {
     rewrite::rewrite(model, calibration, options)
+}
+
+/// Finds the layers that must not be quantised for the answers on `samples` to be good, over those that
+/// `conversion` keeps. Scales come from `calibration`, whose samples should be others.
+pub fn search(
+    backend: &dyn Backend,
+    model: &OnnxModel,
+    samples: &dyn Samples,
+    calibration: &Calibration,
+    conversion: &Int8Options,
+    options: &SearchOptions,
+) -> Result<Search<Int8>, BuilderError> {
+    search::search(backend, model, samples, &Layers { model, calibration, conversion }, options)
+}
+
+struct Layers<'a> {
+    model: &'a OnnxModel,
+    calibration: &'a Calibration,
+    conversion: &'a Int8Options,
+}
+
+impl Conversion for Layers<'_> {
+    type Converted = Int8;
+
+    fn convert(&self, kept: &BTreeSet<String>) -> Result<Int8, BuilderError> {
+        let mut options = self.conversion.clone();
+        options.keep.nodes.extend(kept.iter().cloned());
+        quantize(self.model, self.calibration, &options)
+    }
+
+    fn model(converted: &Int8) -> &OnnxModel {
+        &converted.model
+    }
+
+    fn is_converted(converted: &Int8, node: &NodeProto) -> bool {
+        converted.report.nodes.contains(&node.label())
+    }
+
+    /// What is beyond the range of a scale is clipped, not lost.
+    fn largest(&self) -> Option<f32> {
+        None
+    }
 }

@@ -1,6 +1,6 @@
 //! Where pairs of quantise and dequantise go.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use revoada_bundle::onnx::proto::NodeProto;
 use revoada_bundle::onnx::{ElementType, Graph, Uses};
@@ -20,11 +20,32 @@ pub(super) struct Placement {
     pub(super) kept: Vec<usize>,
 }
 
-impl Placement {
-    /// Values whose range must be known.
-    pub(super) fn activations(&self) -> Vec<String> {
-        self.groups.keys().cloned().collect()
+/// Every activation that may be quantised, whichever nodes are kept: keeping one node may let another read
+/// quantised what it would else have read as it is.
+pub(super) fn activations(graph: &Graph) -> Vec<String> {
+    let types = graph.types();
+    let mut names = BTreeSet::new();
+    for node in graph.nodes() {
+        let count = match node.op_type() {
+            "Add" | "MatMul" => 2,
+            "Concat" => node.input.len(),
+            _ if is_weighted(node) || is_average(node) => 1,
+            _ => 0,
+        };
+        if node.is_standard() {
+            names.extend(node.input.iter().take(count).filter(|name| is_activation(graph, &types, name)).cloned());
+        }
     }
+    names.into_iter().collect()
+}
+
+/// An f32 value that is computed or fed.
+fn is_activation(graph: &Graph, types: &HashMap<String, ElementType>, name: &str) -> bool {
+    !name.is_empty() && graph.initializer(name).is_none() && types.get(name) == Some(&ElementType::FLOAT)
+}
+
+fn is_average(node: &NodeProto) -> bool {
+    node.is("AveragePool") || node.is("GlobalAveragePool")
 }
 
 /// Decides for a sorted graph.
@@ -52,14 +73,13 @@ struct Placer<'a> {
     graph: &'a Graph,
     keep: &'a Keep,
     uses: Uses,
-    types: std::collections::HashMap<String, ElementType>,
+    types: HashMap<String, ElementType>,
     placement: Placement,
 }
 
 impl Placer<'_> {
-    /// An f32 value that is computed or fed.
     fn is_activation(&self, name: &str) -> bool {
-        !name.is_empty() && self.graph.initializer(name).is_none() && self.types.get(name) == Some(&ElementType::FLOAT)
+        is_activation(self.graph, &self.types, name)
     }
 
     /// Whether the node may be quantised; notes it where only the caller says no.
@@ -97,9 +117,8 @@ impl Placer<'_> {
 
     fn pooled(&mut self, index: usize) {
         let node = &self.graph.nodes()[index];
-        let pools = node.is("AveragePool") || node.is("GlobalAveragePool");
         let activation = node.input_name(0).is_some_and(|name| self.is_activation(name));
-        if pools && activation && self.output_is_quantised(node) && self.allowed(index) {
+        if is_average(node) && activation && self.output_is_quantised(node) && self.allowed(index) {
             self.placement.reads.insert((index, 0));
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use half::f16;
 use revoada_bundle::onnx::proto::NodeProto;
 use revoada_bundle::onnx::{Attribute, Graph, OnnxModel};
 use revoada_core::{Tensor, TensorRef};
@@ -59,7 +60,7 @@ fn scales(placement: &Placement, calibration: &Calibration) -> Result<BTreeMap<S
         let group = widest.entry(*group).or_insert(range);
         *group = group.max(range);
     }
-    Ok(placement.groups.iter().map(|(value, group)| (value.clone(), widest[group] / LEVEL_MAX)).collect())
+    Ok(placement.groups.iter().map(|(value, group)| (value.clone(), scale(widest[group]))).collect())
 }
 
 struct Pairs<'a> {
@@ -117,6 +118,18 @@ impl Pairs<'_> {
     }
 }
 
+/// The scale for numbers up to `range`: the next one that f16 holds, so that it is still the same, and still
+/// positive, when the rest of the model becomes f16. A range beyond f16 has the scale that it has.
+fn scale(range: f32) -> f32 {
+    let exact = range / LEVEL_MAX;
+    let near = f16::from_f32(exact);
+    let up = if near.to_f32() < exact { f16::from_bits(near.to_bits() + 1) } else { near };
+    match up.is_finite() {
+        true => up.max(f16::MIN_POSITIVE_SUBNORMAL).to_f32(),
+        false => exact,
+    }
+}
+
 /// Levels of a weight, and the scale of each channel.
 fn quantise(tensor: &Tensor, axis: usize) -> (Tensor, Vec<f32>) {
     let shape = tensor.shape();
@@ -132,12 +145,37 @@ fn quantise(tensor: &Tensor, axis: usize) -> (Tensor, Vec<f32>) {
     // The scale of a channel of zeros is nobody's concern, but must be positive; it takes the widest one.
     let widest = largest.iter().copied().fold(0f32, f32::max);
     let widest = if widest > 0.0 { widest } else { LEVEL_MAX };
-    let scale = |largest: &f32| (if *largest > 0.0 { *largest } else { widest } / LEVEL_MAX).max(f32::MIN_POSITIVE);
-    let scales: Vec<f32> = largest.iter().map(scale).collect();
+    let scales: Vec<f32> =
+        largest.iter().map(|largest| scale(if *largest > 0.0 { *largest } else { widest })).collect();
     let level = |(index, number): (usize, &f32)| {
         let level = (number / scales[channel(index)]).round_ties_even();
         level.clamp(-LEVEL_MAX, LEVEL_MAX) as i8
     };
     let levels = numbers.iter().enumerate().map(level).collect();
     (Tensor::of(shape.to_vec(), levels).expect("each element has a level"), scales)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scale_holds_its_range_in_half_precision_too() {
+        for range in [1e-30, 1e-6, 0.01, 1.0, 5.999, 6.0, 1234.5, 8e6, 1e9] {
+            let scale = scale(range);
+            assert!(scale > 0.0 && scale * LEVEL_MAX >= range, "{range}");
+            assert!(scale * LEVEL_MAX <= range * 1.001 || range < 0.01, "{range}");
+            assert!(f16::from_f32(scale).to_f32() == scale || range > 8e6, "{range}");
+        }
+    }
+
+    #[test]
+    fn channels_of_zeros_and_of_nearly_nothing_keep_positive_scales() {
+        let weights = Tensor::of(vec![3, 2], vec![0.5f32, -1.0, 0.0, 0.0, 1e-9, -1e-9]).unwrap();
+        let (levels, scales) = quantise(&weights, 0);
+        assert!(scales.iter().all(|scale| *scale > 0.0));
+        assert_eq!(levels.as_ref().as_slice::<i8>(), Some(&[63i8, -127, 0, 0, 0, 0][..]));
+        let nothing = Tensor::of(vec![1, 2], vec![0f32; 2]).unwrap();
+        assert_eq!(quantise(&nothing, 0).1, [1.0]);
+    }
 }

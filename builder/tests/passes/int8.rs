@@ -70,7 +70,7 @@ fn pair(graph: &Graph, op: &str, nth: usize, input: usize) -> Option<(String, f3
 fn quantised(options: &Int8Options) -> Int8 {
     let model = split_by_channels(&network());
     let backend = backends().swap_remove(0);
-    let calibration = calibrate(&*backend, &model, &samples(4), Method::MinMax, options).unwrap();
+    let calibration = calibrate(&*backend, &model, &samples(4), Method::MinMax).unwrap();
     quantize(&model, &calibration, options).unwrap()
 }
 
@@ -141,7 +141,7 @@ fn a_quantised_network_answers_nearly_alike_with_every_method_and_form() {
         for method in METHODS {
             for weights in [Weights::Int8, Weights::F32] {
                 let options = Int8Options { weights, ..Int8Options::default() };
-                let calibration = calibrate(&*backend, &model, &samples(8), method, &options).unwrap();
+                let calibration = calibrate(&*backend, &model, &samples(8), method).unwrap();
                 assert_eq!((calibration.method, calibration.samples), (method, 8));
                 let result = quantize(&model, &calibration, &options).unwrap();
                 for inputs in samples(3) {
@@ -180,11 +180,8 @@ fn the_emulation_quantises_as_a_backend_does() {
 #[test]
 fn backends_agree_on_ranges_and_a_record_goes_through_json() {
     let model = split_by_channels(&network());
-    let options = Int8Options::default();
-    let records: Vec<Calibration> = backends()
-        .iter()
-        .map(|backend| calibrate(&**backend, &model, &samples(4), Method::Entropy, &options).unwrap())
-        .collect();
+    let records: Vec<Calibration> =
+        backends().iter().map(|backend| calibrate(&**backend, &model, &samples(4), Method::Entropy).unwrap()).collect();
     for record in &records {
         assert_eq!(record.ranges.keys().collect::<Vec<_>>(), records[0].ranges.keys().collect::<Vec<_>>());
         for (value, range) in &record.ranges {
@@ -197,7 +194,7 @@ fn backends_agree_on_ranges_and_a_record_goes_through_json() {
     let largest = samples(4).iter().flatten().fold(0f32, |largest, tensor| {
         tensor.as_ref().as_slice::<f32>().unwrap().iter().fold(largest, |largest, number| largest.max(number.abs()))
     });
-    let min_max = calibrate(&*backends()[0], &model, &samples(4), Method::MinMax, &options).unwrap();
+    let min_max = calibrate(&*backends()[0], &model, &samples(4), Method::MinMax).unwrap();
     assert_eq!(min_max.ranges["x"], largest);
 }
 
@@ -220,7 +217,7 @@ fn a_value_without_a_range_is_named() {
     let error = quantize(&model, &nothing, &Int8Options::default()).unwrap_err();
     assert_eq!(error.to_string(), "the range of `b` cannot be told: no sample gave a finite number there");
     let infinite = vec![vec![Tensor::of(vec![1, 4, 8, 8], vec![f32::NAN; 256]).unwrap()]];
-    let error = calibrate(&*backends()[0], &model, &infinite, Method::MinMax, &Int8Options::default()).unwrap_err();
+    let error = calibrate(&*backends()[0], &model, &infinite, Method::MinMax).unwrap_err();
     assert!(error.to_string().starts_with("the range of `"), "{error}");
 }
 
@@ -234,6 +231,11 @@ fn the_rest_becomes_half_precision_without_a_cast_inside() {
     assert_eq!(converted.report.casts, 2);
     assert_eq!(graph.opset(), 19);
     assert_eq!(graph.types()["bias"], ElementType::FLOAT16);
+    // Scales are what they were.
+    for (value, scale) in &result.report.scales {
+        let half = graph.tensor(&format!("{value}_scale")).unwrap();
+        assert_eq!(half.as_ref().as_slice::<half::f16>().unwrap()[0].to_f32(), *scale, "{value}");
+    }
     let emulated = emulate(&converted.model).unwrap();
     let model = split_by_channels(&network());
     let inputs = samples(1).remove(0);
@@ -259,7 +261,7 @@ fn transposed_convolutions_and_older_models_are_quantised() {
     let inputs = vec![vec![noise(&[1, 4, 3, 3], 2)]];
     for backend in backends() {
         let options = Int8Options::default();
-        let calibration = calibrate(&*backend, &model, &inputs, Method::MinMax, &options).unwrap();
+        let calibration = calibrate(&*backend, &model, &inputs, Method::MinMax).unwrap();
         let result = quantize(&model, &calibration, &options).unwrap();
         let graph = result.model.edit().unwrap();
         assert_eq!(graph.opset(), 13);
@@ -283,7 +285,7 @@ fn efficientnet_in_eight_bits_names_the_same_classes() {
     let methods = METHODS.into_iter().filter(|method| full || *method == Method::default());
     for method in methods {
         let options = Int8Options::default();
-        let calibration = calibrate(&*backend, &model, &seen, method, &options).unwrap();
+        let calibration = calibrate(&*backend, &model, &seen, method).unwrap();
         let result = quantize(&model, &calibration, &options).unwrap();
         assert!(result.model.encode().len() * 3 < model.encode().len());
         let report = compare(&*backend, &model, &emulate(&result.model).unwrap(), &judged, Some(0)).unwrap();
@@ -300,7 +302,7 @@ fn centerface_is_quantised_from_its_old_operator_set() {
     let inputs = vec![vec![Tensor::of(vec![1, 3, 64, 96], pixels(3 * 64 * 96)).unwrap()]];
     for backend in backends() {
         let options = Int8Options::default();
-        let calibration = calibrate(&*backend, &model, &inputs, Method::MinMax, &options).unwrap();
+        let calibration = calibrate(&*backend, &model, &inputs, Method::MinMax).unwrap();
         let result = quantize(&model, &calibration, &options).unwrap();
         let report = compare(&*backend, &model, &emulate(&result.model).unwrap(), &inputs, None).unwrap();
         println!("{}: {:?}", backend.name(), report.outputs.iter().map(|output| output.cosine).collect::<Vec<_>>());

@@ -1,7 +1,9 @@
 //! Layers that must stay f32 are found, named and kept.
 
+use revoada_builder::SearchOptions;
 use revoada_builder::compare::Thresholds;
-use revoada_builder::fp16::{SearchOptions, search};
+use revoada_builder::fp16::{Fp16Options, search};
+use revoada_builder::int8::{self, Int8Options, Method};
 use revoada_bundle::onnx::{Attribute, GraphBuilder, OnnxModel};
 use revoada_core::{DType, Tensor};
 
@@ -34,10 +36,17 @@ fn overflowing() -> OnnxModel {
 #[test]
 fn an_overflow_is_caught_the_layer_named_and_the_mixed_model_passes() {
     for backend in backends() {
-        let found = search(&*backend, &overflowing(), &samples(&[1, 3, 8, 8], 3), &SearchOptions::default()).unwrap();
+        let found = search(
+            &*backend,
+            &overflowing(),
+            &samples(&[1, 3, 8, 8], 3),
+            &Fp16Options::default(),
+            &SearchOptions::default(),
+        )
+        .unwrap();
         let name = backend.name();
-        assert!(!found.failures_all_half.is_empty(), "{name}: half precision alone must fail");
-        assert!(found.report_all_half.outputs[0].not_finite > 0, "{name}");
+        assert!(!found.failures_all.is_empty(), "{name}: half precision alone must fail");
+        assert!(found.report_all.outputs[0].not_finite > 0, "{name}");
         assert_eq!(found.failures, [], "{name}: the proposal passes");
         assert!(found.report.outputs[0].cosine_min > 0.9999, "{name}");
         let kept: Vec<&str> = found.layers.iter().filter(|layer| layer.kept).map(|layer| layer.node.as_str()).collect();
@@ -62,10 +71,12 @@ fn a_model_that_is_good_in_half_precision_keeps_nothing() {
             .output("y", DType::F32, "N,4,6,6"),
     );
     for backend in backends() {
-        let found = search(&*backend, &model, &samples(&[1, 3, 8, 8], 2), &SearchOptions::default()).unwrap();
-        assert_eq!((found.failures.len(), found.failures_all_half.len()), (0, 0));
+        let found =
+            search(&*backend, &model, &samples(&[1, 3, 8, 8], 2), &Fp16Options::default(), &SearchOptions::default())
+                .unwrap();
+        assert_eq!((found.failures.len(), found.failures_all.len()), (0, 0));
         assert!(found.layers.iter().all(|layer| !layer.kept && layer.error_alone.is_none()));
-        assert_eq!(found.report, found.report_all_half);
+        assert_eq!(found.report, found.report_all);
     }
 }
 
@@ -92,8 +103,8 @@ fn a_loss_of_digits_is_traced_to_its_layer_and_few_layers_are_kept() {
     let thresholds = Thresholds { relative_max: Some(0.01), cosine_min: None, ..Thresholds::default() };
     let options = SearchOptions { thresholds, ..SearchOptions::default() };
     for backend in backends() {
-        let found = search(&*backend, &cancelling(), &samples(&[1, 4], 4), &options).unwrap();
-        assert!(!found.failures_all_half.is_empty());
+        let found = search(&*backend, &cancelling(), &samples(&[1, 4], 4), &Fp16Options::default(), &options).unwrap();
+        assert!(!found.failures_all.is_empty());
         assert_eq!(found.failures, [], "{:?}", found.layers);
         assert!(found.layers.iter().all(|layer| !layer.overflows));
         let worst = &found.layers[0];
@@ -112,7 +123,7 @@ fn thresholds_that_no_mixture_reaches_are_reported_as_failures() {
     let graph = GraphBuilder::new("linear").input("x", DType::F32, "N,2").initializer("w", weight.as_ref());
     let graph = graph.node("Transpose", &["x"], &["t"]).node("MatMul", &["w", "t"], &["y"]);
     let model = parse(graph.output("y", DType::F32, "2,N"));
-    let found = search(&*backend, &model, &samples(&[1, 2], 2), &options).unwrap();
+    let found = search(&*backend, &model, &samples(&[1, 2], 2), &Fp16Options::default(), &options).unwrap();
     // The transposition is still half: it moves numbers and was never tried.
     assert!(!found.failures.is_empty());
     assert!(found.layers.iter().any(|layer| layer.kept && layer.op == "MatMul"));
@@ -121,10 +132,14 @@ fn thresholds_that_no_mixture_reaches_are_reported_as_failures() {
 #[test]
 fn a_search_without_samples_is_refused() {
     let nothing: Vec<Vec<Tensor>> = Vec::new();
-    let error = search(&*backends()[0], &cancelling(), &nothing, &SearchOptions::default()).err().unwrap();
+    let error = search(&*backends()[0], &cancelling(), &nothing, &Fp16Options::default(), &SearchOptions::default())
+        .err()
+        .unwrap();
     assert_eq!(error.to_string(), "there are no samples to run the model on");
     let wrong = vec![vec![noise(&[1, 4], 1), noise(&[1, 4], 1)]];
-    let error = search(&*backends()[0], &cancelling(), &wrong, &SearchOptions::default()).err().unwrap();
+    let error = search(&*backends()[0], &cancelling(), &wrong, &Fp16Options::default(), &SearchOptions::default())
+        .err()
+        .unwrap();
     assert_eq!(error.to_string(), "sample 0 has 2 tensors, the model has 1 inputs");
 }
 
@@ -132,7 +147,8 @@ fn a_search_without_samples_is_refused() {
 fn efficientnet_needs_no_layer_in_f32() {
     let Some(model) = real_model("efficientnet-lite0.onnx") else { return };
     let options = SearchOptions { scores: Some(0), ..SearchOptions::default() };
-    let found = search(&*backends()[0], &model, &samples(&[1, 3, 224, 224], 1), &options).unwrap();
+    let found =
+        search(&*backends()[0], &model, &samples(&[1, 3, 224, 224], 1), &Fp16Options::default(), &options).unwrap();
     assert_eq!(found.failures, []);
     assert_eq!(found.proposal.report.kept, []);
     assert!(found.layers.iter().all(|layer| layer.largest > 0.0 && !layer.overflows));
@@ -140,9 +156,62 @@ fn efficientnet_needs_no_layer_in_f32() {
 
 #[test]
 fn a_named_layer_is_kept_from_the_start() {
-    let mut options = SearchOptions::default();
-    options.conversion.keep.nodes.insert("Conv_4".to_owned());
-    let found = search(&*backends()[0], &overflowing(), &samples(&[1, 3, 8, 8], 2), &options).unwrap();
+    let mut conversion = Fp16Options::default();
+    conversion.keep.nodes.insert("Conv_4".to_owned());
+    let options = SearchOptions::default();
+    let found = search(&*backends()[0], &overflowing(), &samples(&[1, 3, 8, 8], 2), &conversion, &options).unwrap();
     assert_eq!(found.failures, []);
     assert_eq!(found.proposal.report.half_nodes, 1);
+}
+
+/// Two harmless convolutions around one whose input has a channel a hundred thousand times smaller than the
+/// other, though both weigh the same in its answer: one scale cannot hold both.
+fn lopsided() -> OnnxModel {
+    let (w, v) = (noise(&[2, 2, 1, 1], 1), noise(&[3, 2, 1, 1], 2));
+    let factors = Tensor::of(vec![1, 2, 1, 1], vec![100f32, 0.001]).unwrap();
+    let back = Tensor::of(vec![2, 2, 1, 1], vec![0.01f32, 1000.0, 0.005, -500.0]).unwrap();
+    let kernel = || [("kernel_shape", Attribute::Ints(vec![1, 1]))];
+    parse(
+        GraphBuilder::new("lopsided")
+            .input("x", DType::F32, "N,2,6,6")
+            .initializer("w", w.as_ref())
+            .initializer("factors", factors.as_ref())
+            .initializer("back", back.as_ref())
+            .initializer("v", v.as_ref())
+            .node_with("Conv", &["x", "w"], &["a"], &kernel())
+            .node("Mul", &["a", "factors"], &["b"])
+            .node_with("Conv", &["b", "back"], &["c"], &kernel())
+            .node_with("Conv", &["c", "v"], &["y"], &kernel())
+            .output("y", DType::F32, "N,3,6,6"),
+    )
+}
+
+#[test]
+fn a_layer_that_eight_bits_ruin_is_found_and_kept() {
+    let (model, seen, judged) = (lopsided(), samples(&[1, 2, 6, 6], 4), samples(&[1, 2, 6, 6], 2));
+    let thresholds = Thresholds { cosine_min: Some(0.995), ..Thresholds::default() };
+    let options = SearchOptions { thresholds, ..SearchOptions::default() };
+    for backend in backends() {
+        let calibration = int8::calibrate(&*backend, &model, &seen, Method::MinMax).unwrap();
+        let conversion = Int8Options::default();
+        let found = int8::search(&*backend, &model, &judged, &calibration, &conversion, &options).unwrap();
+        assert!(!found.failures_all.is_empty());
+        assert_eq!(found.failures, [], "{:?}", found.layers);
+        let kept: Vec<&str> = found.layers.iter().filter(|layer| layer.kept).map(|layer| layer.node.as_str()).collect();
+        assert_eq!(kept, ["Conv_2"], "{}", backend.name());
+        assert_eq!(found.layers[0].node, "Conv_2");
+        assert_eq!(found.proposal.report.nodes, ["Conv_0", "Conv_3"]);
+    }
+}
+
+#[test]
+fn a_quantised_model_is_searched_for_half_precision_too() {
+    let (model, samples) = (lopsided(), samples(&[1, 2, 6, 6], 2));
+    let backend = backends().swap_remove(0);
+    let calibration = int8::calibrate(&*backend, &model, &samples, Method::MinMax).unwrap();
+    let quantised = int8::quantize(&model, &calibration, &Int8Options::default()).unwrap().model;
+    let found = search(&*backend, &quantised, &samples, &Fp16Options::default(), &SearchOptions::default()).unwrap();
+    assert_eq!(found.failures, []);
+    let labels: Vec<String> = quantised.graph().node.iter().map(|node| node.label()).collect();
+    assert!(found.layers.iter().all(|layer| labels.contains(&layer.node)), "{:?}", found.layers);
 }

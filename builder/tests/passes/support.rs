@@ -105,7 +105,7 @@ pub(crate) fn crops(picture: &str) -> Option<Vec<Vec<Tensor>>> {
     let transform = ImageTransform {
         fit: Fit::CenterCrop,
         mean: [123.675, 116.28, 103.53],
-        scale: [0.0171247538, 0.0175070028, 0.0174291939],
+        scale: [1.0 / 58.395, 1.0 / 57.12, 1.0 / 57.375],
         ..ImageTransform::stretch(Size::new(224, 224))
     };
     let mut stager = Stager::new();

@@ -32,7 +32,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
 use prost::Message;
-use revoada_core::{Tensor, TensorRef};
+use revoada_core::{DType, Dim, Tensor, TensorRef, TensorSpec};
 
 use super::proto::{GraphProto, NodeProto, TensorProto, TypeValue, ValueInfoProto};
 use super::{ElementType, MODEL_BYTES_MAX, OnnxError, OnnxErrorKind, OnnxModel, external};
@@ -171,6 +171,20 @@ impl Graph {
     /// Forgets every output; whoever asks for it [exposes](Self::expose) others.
     pub fn clear_outputs(&mut self) {
         self.model.proto.graph.get_or_insert_default().output.clear();
+    }
+
+    /// Adds an input under a fresh name that begins with `base`, and returns the name.
+    pub fn add_input(&mut self, base: &str, dtype: DType, dims: &[Dim]) -> String {
+        let name = self.fresh(base);
+        let info = super::build::value_info(&TensorSpec { name: name.clone(), dtype, dims: dims.to_vec() });
+        self.model.proto.graph.get_or_insert_default().input.push(info);
+        name
+    }
+
+    /// Forgets inputs and outputs: what is left computes constants.
+    pub fn clear_interface(&mut self) {
+        self.clear_outputs();
+        self.model.proto.graph.get_or_insert_default().input.clear();
     }
 
     pub fn initializer(&self, name: &str) -> Option<&TensorProto> {
