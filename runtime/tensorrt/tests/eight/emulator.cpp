@@ -4,9 +4,9 @@
 // Compile it with REVOADA_EIGHT_MINOR and -I of `shim/eight` and `shim/cuda`; one library is builder, runtime and parser.
 
 #include <cstring>
-#include <new>
+#include <memory>
 #include <string>
-#include <vector>
+#include <utility>
 
 #include <NvInfer.h>
 #include <NvOnnxParser.h>
@@ -29,10 +29,13 @@ struct Impl {
     }
 };
 
-// An object with TensorRT's layout: ended through its own table.
+// An object with TensorRT's layout, and what it owns behind that: ended through its own table.
 struct Shell {
-    virtual ~Shell() { delete impl; }
-    Impl *impl = new Impl;
+    explicit Shell(std::shared_ptr<Impl> own = std::make_shared<Impl>()) : impl(own.get()), owner(std::move(own)) {}
+    virtual ~Shell() = default;
+
+    Impl *impl;
+    std::shared_ptr<Impl> owner;
 };
 
 std::string calls;
@@ -63,10 +66,8 @@ struct Memory : Impl {
 };
 
 IHostMemory *memory(const std::string &bytes) {
-    auto *shell = new Shell;
-    delete shell->impl;
-    auto *impl = new Memory;
-    shell->impl = impl;
+    auto impl = std::make_shared<Memory>();
+    auto *shell = new Shell(impl);
     impl->bytes = bytes;
     impl->put<slots::VHostMemory_data>([](void *self) -> void * { return static_cast<Memory *>(self)->bytes.data(); });
     impl->put<slots::VHostMemory_size>([](void *self) { return static_cast<Memory *>(self)->bytes.size(); });
@@ -193,10 +194,8 @@ void run(void *const *addresses, int32_t batch) {
 }
 
 IExecutionContext *context(void *) {
-    auto *shell = new Shell;
-    delete shell->impl;
-    auto *impl = new Running;
-    shell->impl = impl;
+    auto impl = std::make_shared<Running>();
+    auto *shell = new Shell(impl);
     impl->put<slots::VExecutionContext_setErrorRecorder>([](void *, IErrorRecorder *) {});
     impl->put<slots::VExecutionContext_setDeviceMemory>([](void *, void *) {});
     impl->put<slots::VExecutionContext_getOptimizationProfile>([](void *self) { return static_cast<Running *>(self)->profile; });
