@@ -133,25 +133,33 @@ pub struct Message {
 
 impl Message {
     pub(crate) fn logged(text: &str) -> Self {
-        Self { code: None, text: plain(text).to_owned() }
+        Self { code: None, text: plain(text) }
     }
 
     pub(crate) fn recorded(code: i32, text: &str) -> Self {
         let code = (code != crate::sys::TRT_EXCEPTION).then_some(code);
-        Self { code, text: plain(text).to_owned() }
+        Self { code, text: plain(text) }
     }
 }
 
 /// The part of one of TensorRT's messages that is meant for people. They come as `IBuilder::build: Error Code 4:
 /// Internal Error (What is wrong. In function at /_src/file.cpp:25)`, and CUDA's errors inside the brackets once more.
-fn plain(text: &str) -> &str {
+pub(crate) fn plain(text: &str) -> String {
     let inner = text.split_once("Error Code ").and_then(|(_, rest)| rest.split_once(" ("));
     let inner = inner.map_or(text, |(_, inner)| inner.strip_suffix(')').unwrap_or(inner));
     if let Some(start) = inner.find("(cudaError ") {
-        return inner[start + 1..].trim_end_matches(')');
+        return inner[start + 1..].trim_end_matches(')').to_owned();
     }
     let place = inner.match_indices(" In ").find(|(start, _)| inner[*start..].contains(" at /"));
-    place.map_or(inner, |(start, _)| &inner[..start]).trim().trim_end_matches('.')
+    let inner = place.map_or(inner, |(start, _)| &inner[..start]);
+    let said: Vec<&str> = inner.split("; ").map(without_place).collect();
+    said.join("; ").trim().trim_end_matches('.').to_owned()
+}
+
+/// Leaves out `[file.cpp:25: function] ` at the beginning.
+fn without_place(text: &str) -> &str {
+    let place = text.strip_prefix('[').and_then(|rest| rest.split_once("] "));
+    place.filter(|(place, _)| place.contains(".cpp:")).map_or(text, |(_, said)| said)
 }
 
 /// What is wrong with a plan, by TensorRT's words. A plan that cannot be read is that, however much the missing GPU
@@ -182,7 +190,7 @@ pub(crate) fn fault_in(messages: Vec<Message>) -> PlanFault {
 }
 
 /// CUDA's numbers for a driver that is missing or too old, and for no device.
-const NO_DEVICE: [&str; 2] = ["cudaError 35:", "cudaError 100:"];
+pub(crate) const NO_DEVICE: [&str; 2] = ["cudaError 35:", "cudaError 100:"];
 
 /// The network's layer that the messages speak of: the longest name that stands in one of them as a whole word.
 pub(crate) fn layer_in<'a>(messages: &[Message], layers: impl Iterator<Item = &'a str>) -> Option<String> {
@@ -290,6 +298,10 @@ mod tests {
                 "IBuilder::build: Error Code 1: Cuda Runtime (In generate at /_src/a.cpp:221 (cudaError 35: CUDA driver \
                  version is insufficient for CUDA runtime version))",
                 "cudaError 35: CUDA driver version is insufficient for CUDA runtime version",
+            ),
+            (
+                "Error Code 1: Myelin ([a.cpp:1676: pick] No tactic fits.; [a.cpp:264: run] Error during selection)",
+                "No tactic fits.; Error during selection",
             ),
             ("In input (pictures), minShape is wrong.", "In input (pictures), minShape is wrong"),
         ] {

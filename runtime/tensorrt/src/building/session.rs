@@ -4,7 +4,7 @@ use std::ffi::{CString, c_void};
 use std::path::Path;
 use std::ptr::NonNull;
 
-use crate::error::{BuildError, Message, ParserError};
+use crate::error::{BuildError, Message, NO_DEVICE, ParserError, plain};
 use crate::host::{Bytes, Host};
 use crate::library::Library;
 use crate::sys::{self, call};
@@ -96,7 +96,7 @@ impl<'a> Session<'a> {
                 index: usize::try_from(error.node).ok(),
                 node: text(error.node_name),
                 operator: text(error.node_operator),
-                description: plain(&text(error.description)).to_owned(),
+                description: described(&text(error.description)),
             })
         }
     }
@@ -247,13 +247,18 @@ impl Drop for Session<'_> {
     }
 }
 
-/// The part of a parser's message that is meant for people: it may begin with the condition that did not hold.
-fn plain(description: &str) -> &str {
+/// The part of a parser's message that is meant for people: it may begin with the condition that did not hold, and go
+/// on with what the library had to say, line by line.
+fn described(description: &str) -> String {
     if description.contains("Plugin not found") {
-        return "TensorRT has no such operator";
+        return "TensorRT has no such operator".to_owned();
     }
     let after = description.split_once("Assertion failed: ").and_then(|(_, rest)| rest.split_once("): "));
-    after.map_or(description, |(_, text)| text).trim_end_matches('.')
+    let lines: Vec<String> = after.map_or(description, |(_, text)| text).lines().map(plain).collect();
+    // A GPU that is missing is no fault of the node's, and its name stands beside this already.
+    let beside = |line: &String| line.starts_with("Invalid Node") || NO_DEVICE.iter().any(|error| line.contains(error));
+    let telling: Vec<String> = lines.iter().filter(|line| !beside(line)).cloned().collect();
+    if telling.is_empty() { lines.join("; ") } else { telling.join("; ") }
 }
 
 /// A path as the parser wants it; the error is one with a zero byte in it.

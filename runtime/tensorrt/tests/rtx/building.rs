@@ -247,6 +247,16 @@ fn several_targets_and_a_limited_workspace_are_taken() {
 }
 
 #[test]
+fn a_workspace_that_is_too_small_is_said_to_be() {
+    let Some(library) = library() else { return };
+    let model = onnx::deep(3);
+    let request = BuildRequest { workspace_bytes_max: Some(1), ..request(&model) };
+    let error = library.build(&request, &(), &Cancel::default()).unwrap_err();
+    assert!(error.to_string().contains("no tactics to implement the operation within workspace limit"), "{error}");
+    assert!(!error.to_string().contains(".cpp"), "{error}");
+}
+
+#[test]
 fn without_its_parser_a_library_says_what_it_lacks() {
     if library().is_none() {
         return;

@@ -2,7 +2,8 @@
 
 use revoada_tensorrt::{BuildError, BuildRequest, Cancel, Profile, Range};
 
-use crate::{library, onnx, request};
+use crate::onnx::{self, Graph};
+use crate::{library, request};
 
 fn range(min: &[u64], opt: &[u64], max: &[u64]) -> Range {
     Range { min: min.to_vec(), opt: opt.to_vec(), max: max.to_vec() }
@@ -60,4 +61,35 @@ fn a_profile_that_does_not_fit_the_model_is_refused_with_what_is_wrong() {
         let error = library.build(&request, &(), &Cancel::default()).unwrap_err();
         assert_eq!(error.to_string(), expected);
     }
+}
+
+fn meeting(left: &str, right: &str) -> Vec<u8> {
+    let graph = Graph::new().input("left", left).input("right", right);
+    graph.node("meet", "Add", &["left", "right"], "sum").output("sum", left).encode()
+}
+
+#[test]
+fn shapes_that_a_layer_cannot_take_are_refused_by_the_layer_s_name() {
+    let Some(library) = library() else { return };
+    let fixed = |shape: &[u64]| range(shape, shape, shape);
+    let profile = |left, right| Profile::default().with("left", fixed(left)).with("right", fixed(right));
+    let compile = |model: &[u8], profile| {
+        let request = BuildRequest { profiles: vec![profile], ..request(model) };
+        library.build(&request, &(), &Cancel::default()).unwrap_err()
+    };
+
+    // What the ranges bring about is found when the plan is built …
+    let error = compile(&meeting("N,4", "M,4"), profile(&[2, 4], &[3, 4]));
+    assert!(matches!(&error, BuildError::Compile { layer: Some(layer), .. } if layer == "meet"), "{error:?}");
+    assert_eq!(
+        error.to_string(),
+        "TensorRT for RTX 1.7.1 cannot compile the network at layer `meet`: IElementWiseLayer meet: broadcast dimensions \
+         must be conformable"
+    );
+    // … and what the model says itself when it is read.
+    let error = compile(&meeting("N,4", "M,5"), profile(&[2, 4], &[2, 5]));
+    assert_eq!(
+        error.to_string(),
+        "TensorRT for RTX 1.7.1 cannot read the model: node `meet` (`Add`): broadcast dimensions must be conformable"
+    );
 }
