@@ -9,12 +9,16 @@
 
 pub mod clean;
 pub mod compare;
+pub mod compile;
+pub mod convert;
 mod emulate;
 pub mod fp16;
 pub mod int8;
 mod keep;
 mod observe;
+pub mod report;
 mod run;
+pub mod samples;
 mod search;
 mod typing;
 

@@ -24,6 +24,20 @@ impl fmt::Display for Misuse {
 
 impl std::error::Error for Misuse {}
 
+/// What to do about an error that is an answer: a model that was refused. Shown as a hint.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) hint: String,
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.hint)
+    }
+}
+
+impl std::error::Error for Refused {}
+
 /// Prints the error to standard error and says how the process exits.
 pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     if let Some(problems) = error.downcast_ref::<Problems>() {
@@ -31,6 +45,9 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
         return ExitCode::from(MISUSED);
     }
     eprintln!("error: {}", chain(error));
+    if let Some(refused) = error.downcast_ref::<Refused>() {
+        eprintln!("hint: {refused}");
+    }
     ExitCode::from(if error.chain().any(is_misuse) { MISUSED } else { FAILED })
 }
 
@@ -56,7 +73,7 @@ fn is_misuse(cause: &(dyn std::error::Error + 'static)) -> bool {
 
 fn chain(error: &anyhow::Error) -> String {
     let mut text = String::new();
-    for cause in error.chain().map(ToString::to_string) {
+    for cause in error.chain().filter(|cause| !cause.is::<Refused>()).map(ToString::to_string) {
         // Wrappers that only forward their source would say the same thing twice.
         if text.ends_with(&cause) {
             continue;

@@ -103,6 +103,13 @@ pub(crate) fn all_backends(global: &Global) -> Vec<Arc<dyn Backend>> {
     backends(&backend_options(global))
 }
 
+/// The best backend that can be used, whichever it is.
+pub(crate) fn any_backend(global: &Global) -> anyhow::Result<Arc<dyn Backend>> {
+    let selected = select(&BackendChoice::Auto, &all_backends(global))?;
+    info!("{}", selected.reason);
+    Ok(selected.backend)
+}
+
 pub(crate) fn load(path: &Path, args: &BackendArgs, concurrent_max: usize, global: &Global) -> anyhow::Result<Loaded> {
     let selected = select(&args.choice(), &all_backends(global))?;
     info!("{}", selected.reason);

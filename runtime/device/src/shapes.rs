@@ -1,16 +1,16 @@
-//! `--shape INPUT=DIMS`, as `inspect` and `bench` take it.
+//! `--shape INPUT=DIMS`, as `inspect` and `bench` take it, and `--profile`, as `build` does.
 
 use std::collections::BTreeMap;
 
+use revoada_bundle::plan::{ShapeProfile, ShapeRange};
 use revoada_core::TensorSpec;
 
 use crate::failure::Misuse;
 
 pub(crate) fn parse(texts: &[String]) -> anyhow::Result<BTreeMap<String, Vec<usize>>> {
     let parse = |text: &String| {
-        let (name, dims) = text.rsplit_once('=')?;
-        let dims: Option<Vec<usize>> = dims.split('x').map(|dim| dim.parse().ok().filter(|dim| *dim > 0)).collect();
-        Some((name.to_owned(), dims?))
+        let (name, shape) = text.rsplit_once('=')?;
+        Some((name.to_owned(), dims(shape)?))
     };
     texts
         .iter()
@@ -18,6 +18,32 @@ pub(crate) fn parse(texts: &[String]) -> anyhow::Result<BTreeMap<String, Vec<usi
             parse(text).ok_or_else(|| Misuse(format!("`--shape {text}` is not like `images=1x3x640x640`")).into())
         })
         .collect()
+}
+
+/// `--profile INPUT=SMALLEST:BEST:LARGEST`, or one shape for all three.
+pub(crate) fn parse_profile(texts: &[String]) -> anyhow::Result<ShapeProfile> {
+    let parse = |text: &String| {
+        let (name, range) = text.rsplit_once('=')?;
+        let shapes: Option<Vec<Vec<usize>>> = range.split(':').map(dims).collect();
+        let range = match <[Vec<usize>; 3]>::try_from(shapes?) {
+            Ok([min, opt, max]) => ShapeRange { min, opt, max },
+            Err(mut shapes) if shapes.len() == 1 => ShapeRange::fixed(&shapes.remove(0)),
+            Err(_) => return None,
+        };
+        Some((name.to_owned(), range))
+    };
+    texts
+        .iter()
+        .map(|text| {
+            parse(text).ok_or_else(|| {
+                Misuse(format!("`--profile {text}` is not like `images=1x3x640x640:4x3x640x640:8x3x640x640`")).into()
+            })
+        })
+        .collect()
+}
+
+fn dims(text: &str) -> Option<Vec<usize>> {
+    text.split('x').map(|dim| dim.parse().ok().filter(|dim| *dim > 0)).collect()
 }
 
 /// Refuses shapes of inputs that the model does not have.

@@ -1,7 +1,6 @@
 //! A model made ready to read pictures: engine, staging, decoder and labels in one hand. The
 //! pipeline's threads, `detect` and `classify` all go through it.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,9 +33,9 @@ pub enum ModelError {
     Manifest(#[from] ManifestError),
     #[error(transparent)]
     Engine(#[from] EngineError),
-    #[error("cannot read the answers of model `{}`", path.display())]
+    #[error("cannot read the answers of model `{model}`")]
     Decode {
-        path: PathBuf,
+        model: String,
         #[source]
         source: DecodeError,
     },
@@ -65,6 +64,19 @@ impl Model {
         info!(backend = selected.backend.name(), "{}", selected.reason);
         let options = LoadOptions { threads: config.threads, ..LoadOptions::default() };
         let engine = selected.backend.load(ModelSource::File(&config.path), &options)?;
+        let stem = config.path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+        let name = manifest.name.clone().or(stem).unwrap_or_default();
+        Self::new(name, selected.backend, engine, manifest, decoders)
+    }
+
+    /// A model that is loaded already.
+    pub fn new(
+        name: String,
+        backend: Arc<dyn Backend>,
+        engine: Arc<dyn Engine>,
+        manifest: Manifest,
+        decoders: &Decoders,
+    ) -> Result<Arc<Self>, ModelError> {
         let input = picture_input(engine.inputs(), &manifest.input)?;
         let context = DecoderContext {
             outputs: engine.outputs(),
@@ -74,20 +86,11 @@ impl Model {
         };
         let built = decoders.build(&context);
         let Built { decoder, guessed } =
-            built.map_err(|source| ModelError::Decode { path: config.path.clone(), source })?;
+            built.map_err(|source| ModelError::Decode { model: name.clone(), source })?;
         if let Some(guessed) = guessed {
             info!("{guessed}");
         }
-        let stem = config.path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
-        Ok(Arc::new(Self {
-            name: manifest.name.clone().or(stem).unwrap_or_default(),
-            labels: manifest.labels.clone().into(),
-            backend: selected.backend,
-            engine,
-            input,
-            decoder,
-            manifest,
-        }))
+        Ok(Arc::new(Self { name, labels: manifest.labels.clone().into(), backend, engine, input, decoder, manifest }))
     }
 
     /// What people call it: the manifest's name, else the file's.

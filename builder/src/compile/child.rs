@@ -1,0 +1,139 @@
+//! The other side: the process that calls TensorRT.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::Instant;
+
+use revoada_core::{Architecture, HardwareCompatibility, TensorRtFlavor, TensorRtVersion};
+use revoada_tensorrt::{
+    BuildRequest, Built, Cancel, Hardware, Library, LibraryPaths, Model, Profile, Progress, Range, Target,
+};
+
+use super::{CompileOptions, CompileRequest, Event, PlannedLayer, memory};
+
+/// Among all processes the first that the system ends when memory runs out.
+const OOM_SCORE: &str = "1000";
+/// A request names three files and the shapes of a few inputs.
+const REQUEST_BYTES_MAX: u64 = 1 << 20;
+
+/// Reads a request from `input`, compiles, and tells `output` how it went. An error is one of talking; a model
+/// that cannot be compiled is told as an event.
+pub fn child(input: &mut dyn Read, output: Box<dyn Write + Send>) -> io::Result<()> {
+    // Allowed to everybody in this direction; where it is not, the watchdog is still there.
+    if let Err(error) = fs::write("/proc/self/oom_score_adj", OOM_SCORE) {
+        tracing::debug!(%error, "cannot offer this process to the system's memory killer");
+    }
+    let mut text = Vec::new();
+    input.take(REQUEST_BYTES_MAX).read_to_end(&mut text)?;
+    let request: CompileRequest = serde_json::from_slice(&text)?;
+    let teller = Teller(Mutex::new(output));
+    let event = run(&request, &teller).unwrap_or_else(|reason| Event::Failed { reason });
+    teller.tell(&event)
+}
+
+fn run(request: &CompileRequest, teller: &Teller) -> Result<Event, String> {
+    let CompileRequest { model, plan, options } = request;
+    let library = Library::open(&library_paths(options.tensorrt.as_ref())).map_err(|error| error.to_string())?;
+    let timing_cache = options.timing_cache.as_ref().map(|path| fs::read(path).unwrap_or_default());
+    let build = BuildRequest { timing_cache: timing_cache.as_deref(), ..build_request(Model::File(model), options)? };
+    let started = Instant::now();
+    let built = library.build(&build, teller, &Cancel::default()).map_err(|error| error.to_string())?;
+    let compile_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    fs::write(plan, &built.plan).map_err(|error| format!("cannot write the plan: {error}"))?;
+    if let (Some(path), Some(timings)) = (&options.timing_cache, &built.timing_cache)
+        && let Err(error) = revoada_bundle::partial::replace(path, timings)
+    {
+        tracing::warn!(path = %path.display(), %error, "cannot keep the timings of this build");
+    }
+    Ok(Event::Done {
+        tensorrt: version(library.version()),
+        layers: planned(built),
+        peak_bytes: memory::peak_bytes(),
+        compile_ms,
+    })
+}
+
+pub(crate) fn library_paths(folder: Option<&PathBuf>) -> Vec<LibraryPaths> {
+    folder.map_or_else(LibraryPaths::usual, |folder| LibraryPaths::in_folder(folder))
+}
+
+fn build_request<'a>(model: Model<'a>, options: &CompileOptions) -> Result<BuildRequest<'a>, String> {
+    let size = |size: &usize| u64::try_from(*size).map_err(|_| "a shape is too large".to_owned());
+    let shape = |shape: &[usize]| shape.iter().map(size).collect::<Result<Vec<_>, _>>();
+    let mut profile = Profile::default();
+    for (input, range) in &options.profile {
+        let range = Range { min: shape(&range.min)?, opt: shape(&range.opt)?, max: shape(&range.max)? };
+        profile = profile.with(input, range);
+    }
+    Ok(BuildRequest {
+        profiles: if profile.ranges.is_empty() { Vec::new() } else { vec![profile] },
+        workspace_bytes_max: options.workspace_bytes_max,
+        target: options.target.map_or(Target::ThisDevice, |Architecture { major, minor }| {
+            Target::ComputeCapabilities(vec![major * 10 + minor])
+        }),
+        hardware: match options.compatibility.hardware {
+            HardwareCompatibility::None => Hardware::Same,
+            HardwareCompatibility::SameArchitecture => Hardware::SameComputeCapability,
+            HardwareCompatibility::AmpereAndLater => Hardware::AmperePlus,
+        },
+        version_compatible: options.compatibility.version,
+        dla_core: options.dla_core,
+        ..BuildRequest::new(model)
+    })
+}
+
+fn version(version: revoada_tensorrt::Version) -> TensorRtVersion {
+    let flavor = match version.flavour {
+        revoada_tensorrt::Flavour::Full => TensorRtFlavor::Full,
+        revoada_tensorrt::Flavour::Rtx => TensorRtFlavor::Rtx,
+    };
+    TensorRtVersion { flavor, number: [version.major, version.minor, version.patch] }
+}
+
+fn planned(built: Built) -> Vec<PlannedLayer> {
+    let names = |types: Vec<revoada_tensorrt::DataType>| types.into_iter().map(|kind| kind.to_string()).collect();
+    let layer = |layer: revoada_tensorrt::Layer| PlannedLayer {
+        name: layer.name,
+        kind: layer.kind,
+        inputs: names(layer.inputs),
+        outputs: names(layer.outputs),
+    };
+    built.layers.into_iter().map(layer).collect()
+}
+
+/// Writes events; TensorRT's threads have some, too.
+struct Teller(Mutex<Box<dyn Write + Send>>);
+
+impl Teller {
+    fn tell(&self, event: &Event) -> io::Result<()> {
+        let mut line = serde_json::to_vec(event)?;
+        line.push(b'\n');
+        let mut output = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        output.write_all(&line)?;
+        output.flush()
+    }
+
+    /// A parent that is gone does not want a plan.
+    fn tell_or_end(&self, event: &Event) {
+        if self.tell(event).is_err() {
+            std::process::exit(1);
+        }
+    }
+}
+
+impl Progress for Teller {
+    fn started(&self, phase: &str, _parent: Option<&str>, steps: u32) {
+        self.tell_or_end(&Event::Started { phase: phase.to_owned(), steps });
+    }
+
+    fn step(&self, phase: &str, step: u32) {
+        self.tell_or_end(&Event::Step { phase: phase.to_owned(), step });
+    }
+
+    fn finished(&self, phase: &str) {
+        self.tell_or_end(&Event::Finished { phase: phase.to_owned() });
+    }
+}

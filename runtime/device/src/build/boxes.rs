@@ -1,0 +1,73 @@
+//! Whether a converted detector finds what the original finds.
+
+use std::sync::Arc;
+
+use revoada_builder::compare::{BoxAgreement, Thresholds};
+use revoada_builder::convert::{ConvertError, Converted, Refusal};
+use revoada_builder::{BuilderError, emulate};
+use revoada_bundle::manifest::Manifest;
+use revoada_bundle::onnx::OnnxModel;
+use revoada_core::{Detection, Frame};
+use revoada_engine::{Backend, LoadOptions, ModelSource};
+use revoada_pipeline::decode::Decoders;
+use revoada_pipeline::run::{Model, SystemClock};
+use tracing::debug;
+
+use super::evidence::Evidence;
+
+/// Boxes that share so much of their union are the same box.
+const IOU_MIN: f32 = 0.5;
+
+/// Adds the agreement of boxes to the report, and holds it against the bound. A model that is no detector, or
+/// that cannot be read as one, is left as it is unless a bound was asked for.
+pub(super) fn judge(
+    boxes_min: Option<f64>,
+    model: &OnnxModel,
+    manifest: &Manifest,
+    backend: &Arc<dyn Backend>,
+    evidence: &Evidence,
+    mut converted: Converted,
+) -> Result<Converted, ConvertError> {
+    let emulated = emulate(&converted.model).map_err(BuilderError::from)?;
+    let found = detections(model, manifest, backend, evidence.frames())
+        .and_then(|original| Ok((original, detections(&emulated, manifest, backend, evidence.frames())?)));
+    match found {
+        Ok((original, candidate)) if original.iter().chain(&candidate).any(|found| !found.is_empty()) => {
+            let mut agreement = BoxAgreement::default();
+            for (original, candidate) in original.iter().zip(&candidate) {
+                agreement.add(original, candidate, IOU_MIN);
+            }
+            converted.accuracy.comparison.boxes = Some(agreement);
+        }
+        Ok(_) => {}
+        Err(error) => debug!("not compared as a detector: {error:#}"),
+    }
+    let thresholds = Thresholds { boxes_min, ..converted.accuracy.thresholds.clone() };
+    converted.accuracy.failures = converted.accuracy.comparison.failures(&thresholds);
+    converted.accuracy.thresholds = thresholds;
+    match converted.accuracy.failures.is_empty() {
+        true => Ok(converted),
+        false => Err(ConvertError::Refused(Box::new(Refusal { accuracy: converted.accuracy, proposal: None }))),
+    }
+}
+
+/// What the model finds in each picture.
+fn detections(
+    model: &OnnxModel,
+    manifest: &Manifest,
+    backend: &Arc<dyn Backend>,
+    frames: &[Arc<Frame>],
+) -> anyhow::Result<Vec<Vec<Detection>>> {
+    let engine = backend.load(ModelSource::Bytes(&model.encode()), &LoadOptions::default())?;
+    let decoders = Decoders::standard();
+    let model = Model::new("model".to_owned(), Arc::clone(backend), engine, manifest.clone(), &decoders)?;
+    let mut session = model.session(1)?;
+    let clock = SystemClock::start();
+    frames
+        .iter()
+        .map(|frame| {
+            let answers = session.run(std::slice::from_ref(frame), &clock)?;
+            Ok(answers.into_iter().flat_map(|answer| answer.prediction.detections).collect())
+        })
+        .collect()
+}
