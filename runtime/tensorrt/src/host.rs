@@ -95,7 +95,7 @@ impl<'a> Host<'a> {
         // The log repeats the recorder, and an error its causes, each with words of its own around the text.
         let mut messages: Vec<Message> = Vec::new();
         for message in errors.into_iter().chain(logged) {
-            if !messages.iter().any(|known| message.text.contains(&known.text)) {
+            if !message.text.is_empty() && !messages.iter().any(|known| message.text.contains(&known.text)) {
                 messages.push(message);
             }
         }
