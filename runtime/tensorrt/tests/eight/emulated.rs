@@ -122,6 +122,16 @@ fn errors_of_the_recorder_and_the_parser_come_back() {
 }
 
 #[test]
+fn an_exception_stops_at_the_shim_and_becomes_an_error() {
+    for minor in [2, 5, 6] {
+        let emulator = emulator(minor);
+        let error = emulator.library.build(&request("throw"), &(), &Cancel::default()).unwrap_err();
+        let expected = "cannot read the model: the parser has lost its way";
+        assert_eq!(error.to_string(), format!("TensorRT 8.{minor}.1 {expected}"));
+    }
+}
+
+#[test]
 fn an_engine_tells_its_tensors_and_its_ranges() {
     for minor in [2, 5, 6] {
         let emulator = emulator(minor);
