@@ -120,11 +120,12 @@ fn a_panic_of_the_caller_s_own_ends_the_build_and_comes_back_to_it() {
     let Some(library) = library() else { return };
     let model = onnx::convolution("1");
     let clumsy = Heard::new(|| panic!("the bar is full"));
-    let caught = catch_unwind(AssertUnwindSafe(|| library.build(&request(&model), &clumsy, &Cancel::default())));
+    let cancel = Cancel::default();
+    let caught = catch_unwind(AssertUnwindSafe(|| library.build(&request(&model), &clumsy, &cancel)));
     let panic = caught.expect_err("the panic goes on");
     assert_eq!(panic.downcast_ref::<&str>(), Some(&"the bar is full"));
-    // TensorRT is none the worse for it.
-    assert!(library.build(&request(&model), &(), &Cancel::default()).is_ok());
+    // Neither TensorRT nor the caller's wish is the worse for it.
+    assert!(library.build(&request(&model), &(), &cancel).is_ok());
 }
 
 fn with_two_unknown_operators() -> Vec<u8> {

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use revoada_tensorrt::{Cancel, Flavour, Library, LibraryPaths, PlanFault, RunError, Runtime};
+use revoada_tensorrt::{Cancel, Flavour, Library, LibraryPaths, PlanFault, RunError, Runtime, RuntimeOptions};
 
 use crate::{folder, onnx, request};
 
@@ -38,7 +38,7 @@ fn a_lean_runtime_is_known_by_its_version_and_builds_nothing() {
 fn without_a_gpu_a_runtime_says_so_and_does_not_crash() {
     for major in MAJORS {
         let Some(library) = lean(major) else { return };
-        match Runtime::new(&library, None) {
+        match Runtime::new(&library, RuntimeOptions::default()) {
             Err(error @ RunError::Start { .. }) => {
                 let text = error.to_string();
                 let expected = format!("{} cannot start: CUDA initialization failure with error: ", library.version());
@@ -46,9 +46,7 @@ fn without_a_gpu_a_runtime_says_so_and_does_not_crash() {
             }
             Err(error) => panic!("{error}"),
             Ok(runtime) => {
-                let Err(error) = runtime.engine(b"these are words", false) else {
-                    panic!("words were taken for a plan")
-                };
+                let Err(error) = runtime.engine(b"these are words") else { panic!("words were taken for a plan") };
                 assert!(matches!(error, RunError::Plan { fault: PlanFault::Damaged { .. }, .. }), "{error}");
                 println!("skipped: TensorRT {major} without a GPU: this machine has one");
             }
