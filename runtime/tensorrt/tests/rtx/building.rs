@@ -74,6 +74,19 @@ fn a_convolution_compiles_for_sm_86() {
 }
 
 #[test]
+fn the_graph_s_types_are_the_network_s() {
+    let Some(library) = library() else { return };
+    let model = onnx::convolution_graph("1").halved().encode();
+    let built = library.build(&request(&model), &(), &Cancel::default()).unwrap();
+    assert_eq!(built.inputs[0].data_type, DataType::F16);
+    for layer in &built.layers {
+        assert_eq!((layer.inputs[0], layer.outputs[0]), (DataType::F16, DataType::F16), "{}", layer.name);
+    }
+    let float = library.build(&request(&onnx::convolution("1")), &(), &Cancel::default()).unwrap();
+    assert_ne!(built.plan.len(), float.plan.len());
+}
+
+#[test]
 fn progress_is_told_from_the_first_phase_to_its_end() {
     let Some(library) = library() else { return };
     let heard = Heard::new(|| ());
