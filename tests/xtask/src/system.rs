@@ -8,12 +8,14 @@ use crate::progress::step;
 use crate::setup::For;
 use crate::{process, python};
 
-/// What the workspace links, what GStreamer loads at run time and what starts the Python scripts. Recommended
+/// What the workspace links and compiles with (C++ and libclang for the shim of TensorRT), what GStreamer loads at run time and what starts the Python scripts. Recommended
 /// packages are left out: among them are desktops' sound and display servers.
 const PACKAGES: &[&str] = &[
     // To build.
     "gcc",
+    "g++",
     "libc6-dev",
+    "libclang-dev",
     "pkg-config",
     "libgstreamer1.0-dev",
     "libgstreamer-plugins-base1.0-dev",
