@@ -11,7 +11,7 @@ TrtBuild *build_open(TrtCreate create_builder, TrtCreateParser create_parser, in
                      const TrtHost *host) {
     return guarded<TrtBuild *>(*host, nullptr, [&]() -> TrtBuild * {
         auto build = std::make_unique<TrtBuild>(*host);
-        build->builder.reset(static_cast<IBuilder *>(create_builder(&build->logger, version)));
+        build->builder.reset(made<IBuilder>(create_builder(&build->logger, version)));
         if (!build->builder) {
             return nullptr;
         }
@@ -33,7 +33,7 @@ TrtBuild *build_open(TrtCreate create_builder, TrtCreateParser create_parser, in
         build->config->setProgressMonitor(&build->monitor);
 #endif
         build->parser.reset(
-            static_cast<nvonnxparser::IParser *>(create_parser(build->network.get(), &build->logger, parser_version)));
+            made<nvonnxparser::IParser>(create_parser(build->network.get(), &build->logger, parser_version)));
         return build->parser ? build.release() : nullptr;
     });
 }

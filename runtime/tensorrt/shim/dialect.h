@@ -73,6 +73,14 @@ Answer guarded(const TrtHost &host, Answer otherwise, Body &&body) noexcept {
     return otherwise;
 }
 
+// What a library's creating function has made, or null. Where CUDA cannot start, TensorRT 10 and 11 answer a null pointer
+// that they have already moved to a base class: 0x228 and the like, where no object lies.
+template <typename T>
+T *made(void *object) noexcept {
+    constexpr std::uintptr_t kFirstPage = 4096;
+    return reinterpret_cast<std::uintptr_t>(object) < kFirstPage ? nullptr : static_cast<T *>(object);
+}
+
 inline int32_t done_if(bool done) noexcept { return done ? TRT_DONE : TRT_REFUSED; }
 
 int32_t type_of(nvinfer1::DataType type) noexcept;

@@ -14,7 +14,7 @@ void *address_of(uint64_t address) noexcept { return reinterpret_cast<void *>(st
 TrtRuntime *runtime_open(TrtCreate create, int32_t version, const TrtHost *host) {
     return guarded<TrtRuntime *>(*host, nullptr, [&]() -> TrtRuntime * {
         auto runtime = std::make_unique<TrtRuntime>(*host);
-        runtime->runtime.reset(static_cast<IRuntime *>(create(&runtime->logger, version)));
+        runtime->runtime.reset(made<IRuntime>(create(&runtime->logger, version)));
         if (!runtime->runtime) {
             return nullptr;
         }
@@ -49,7 +49,7 @@ int32_t runtime_host_code(TrtRuntime *runtime) {
 
 TrtEngine *engine_open(TrtRuntime *runtime, const void *plan, size_t size) {
     return guarded<TrtEngine *>(runtime->host, nullptr, [&]() -> TrtEngine * {
-        Owned<ICudaEngine> engine(runtime->runtime->deserializeCudaEngine(plan, size));
+        Owned<ICudaEngine> engine(made<ICudaEngine>(runtime->runtime->deserializeCudaEngine(plan, size)));
         if (!engine) {
             return nullptr;
         }

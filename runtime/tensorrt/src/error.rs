@@ -31,6 +31,8 @@ pub enum BuildError {
         #[source]
         source: io::Error,
     },
+    #[error("cannot build plans with `{}`, which is a runtime alone", path.display())]
+    NoBuilder { path: PathBuf },
     #[error("cannot build plans without TensorRT's ONNX parser, looked for `{}`: {reason}", path.display())]
     NoParser { path: PathBuf, reason: String },
     #[error("{version} cannot start a builder: {}", Said(.messages))]
@@ -144,11 +146,15 @@ impl Message {
 
 /// The part of one of TensorRT's messages that is meant for people. They come as `IBuilder::build: Error Code 4:
 /// Internal Error (What is wrong. In function at /_src/file.cpp:25)`, and CUDA's errors inside the brackets once more.
+/// Empty where nothing is.
 pub(crate) fn plain(text: &str) -> String {
     let inner = text.split_once("Error Code ").and_then(|(_, rest)| rest.split_once(" ("));
     let inner = inner.map_or(text, |(_, inner)| inner.strip_suffix(')').unwrap_or(inner));
     if let Some(start) = inner.find("(cudaError ") {
         return inner[start + 1..].trim_end_matches(')').to_owned();
+    }
+    if inner.starts_with("In ") && inner.contains(" at /") {
+        return String::new();
     }
     let place = inner.match_indices(" In ").find(|(start, _)| inner[*start..].contains(" at /"));
     let inner = place.map_or(inner, |(start, _)| &inner[..start]);
@@ -303,6 +309,7 @@ mod tests {
                 "Error Code 1: Myelin ([a.cpp:1676: pick] No tactic fits.; [a.cpp:264: run] Error during selection)",
                 "No tactic fits.; Error during selection",
             ),
+            ("[a.cpp::f::229] Error Code 1: Cuda Runtime (In f at /_src/a.cpp:229)", ""),
             ("In input (pictures), minShape is wrong.", "In input (pictures), minShape is wrong"),
         ] {
             assert_eq!(plain(text), expected);

@@ -53,6 +53,8 @@ const MESSAGES_MAX: usize = 64;
 pub(crate) struct Host<'a> {
     progress: &'a dyn Progress,
     cancel: Cancel,
+    /// Whether a call-back has panicked, which ends a build as cancelling does.
+    panicked: AtomicBool,
     heard: Mutex<Heard>,
 }
 
@@ -67,7 +69,7 @@ struct Heard {
 
 impl<'a> Host<'a> {
     pub(crate) fn new(progress: &'a dyn Progress, cancel: &Cancel) -> Self {
-        Self { progress, cancel: cancel.clone(), heard: Mutex::default() }
+        Self { progress, cancel: cancel.clone(), panicked: AtomicBool::new(false), heard: Mutex::default() }
     }
 
     /// What the shim is given. It holds this host's address.
@@ -83,7 +85,7 @@ impl<'a> Host<'a> {
     }
 
     pub(crate) fn is_cancelled(&self) -> bool {
-        self.cancel.is_cancelled()
+        self.cancel.is_cancelled() || self.panicked.load(Ordering::Relaxed)
     }
 
     /// Takes what was said to have gone wrong since it was last asked.
@@ -95,7 +97,7 @@ impl<'a> Host<'a> {
         // The log repeats the recorder, and an error its causes, each with words of its own around the text.
         let mut messages: Vec<Message> = Vec::new();
         for message in errors.into_iter().chain(logged) {
-            if !messages.iter().any(|known| message.text.contains(&known.text)) {
+            if !message.text.is_empty() && !messages.iter().any(|known| message.text.contains(&known.text)) {
                 messages.push(message);
             }
         }
@@ -119,7 +121,7 @@ impl<'a> Host<'a> {
         match catch_unwind(AssertUnwindSafe(|| body(self))) {
             Ok(value) => Some(value),
             Err(panic) => {
-                self.cancel.cancel();
+                self.panicked.store(true, Ordering::Relaxed);
                 self.heard().panic.get_or_insert(panic);
                 None
             }

@@ -36,6 +36,6 @@ pub use dialect::dialects;
 pub use error::{BuildError, Message, OpenError, ParserError, PlanFault, RunError};
 pub use host::{Cancel, Progress};
 pub use library::{Library, LibraryPaths};
-pub use running::{Context, ContextMemory, Engine, Runtime};
+pub use running::{Context, ContextMemory, Engine, Runtime, RuntimeOptions};
 pub use tensor::{DataType, IoTensor, NetworkInput};
 pub use version::{Flavour, Version};

@@ -14,7 +14,7 @@ use crate::version::Version;
 /// Where the two libraries of one TensorRT are: absolute paths, or names that the system's linker searches for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LibraryPaths {
-    /// `libnvinfer`: builder and runtime.
+    /// `libnvinfer`: builder and runtime; or `libnvinfer_lean`, which runs version-compatible plans alone.
     pub infer: PathBuf,
     /// `libnvonnxparser`: needed to build only.
     pub parser: PathBuf,
@@ -44,7 +44,8 @@ impl LibraryPaths {
 /// beneath it do not survive being unloaded.
 pub struct Library {
     pub(crate) api: &'static TrtApi,
-    pub(crate) create_builder: Create,
+    /// Missing in a lean runtime.
+    pub(crate) create_builder: Option<Create>,
     pub(crate) create_runtime: Create,
     pub(crate) parser: Result<Parser, NoParser>,
     version: Version,
@@ -85,7 +86,7 @@ impl Library {
         // SAFETY: these are the types that every version of TensorRT declares for them.
         unsafe {
             let number: unsafe extern "C" fn() -> i32 = symbol(library, "getInferLibVersion").map_err(missing)?;
-            create_builder = symbol(library, "createInferBuilder_INTERNAL").map_err(missing)?;
+            create_builder = symbol(library, "createInferBuilder_INTERNAL").ok();
             create_runtime = symbol(library, "createInferRuntime_INTERNAL").map_err(missing)?;
             version = Version::from_number(u32::try_from(number()).unwrap_or(0));
         }
@@ -107,9 +108,9 @@ impl Library {
         &self.path
     }
 
-    /// Whether it can build plans, which needs its ONNX parser.
+    /// Whether it can build plans: a lean runtime cannot, nor can a library without its ONNX parser.
     pub fn can_build(&self) -> bool {
-        self.parser.is_ok()
+        self.create_builder.is_some() && self.parser.is_ok()
     }
 }
 

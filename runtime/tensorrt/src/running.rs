@@ -12,6 +12,15 @@ use crate::library::Library;
 use crate::sys::{self, call};
 use crate::tensor::{DataType, IoTensor, dims_of, text, to_dims};
 
+/// How a runtime opens plans.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RuntimeOptions {
+    /// The core on which plans that were built for a DLA run.
+    pub dla_core: Option<u32>,
+    /// Lets version-compatible plans run what they carry for the host.
+    pub host_code: bool,
+}
+
 /// What opens plans on this machine's GPU.
 pub struct Runtime {
     raw: NonNull<sys::TrtRuntime>,
@@ -26,8 +35,8 @@ unsafe impl Send for Runtime {}
 unsafe impl Sync for Runtime {}
 
 impl Runtime {
-    /// Needs no GPU yet. With `dla_core`, plans built for a DLA run on that core.
-    pub fn new(library: &Arc<Library>, dla_core: Option<u32>) -> Result<Arc<Self>, RunError> {
+    /// TensorRT for RTX needs no GPU for it yet, TensorRT does.
+    pub fn new(library: &Arc<Library>, options: RuntimeOptions) -> Result<Arc<Self>, RunError> {
         let host = Box::new(Host::new(&(), &Cancel::default()));
         let version = library.version();
         // SAFETY: the function is that of the library whose version this is, and the table is of its dialect. The
@@ -38,27 +47,26 @@ impl Runtime {
             return Err(RunError::Start { version, messages: host.take_messages() });
         };
         let runtime = Self { raw, host, library: Arc::clone(library) };
-        if let Some(core) = dla_core {
+        if let Some(core) = options.dla_core {
             // SAFETY: the runtime is open.
             let status = unsafe { call!(library.api, runtime_dla(raw.as_ptr(), i32::try_from(core).unwrap_or(-1))) };
             if status != sys::TRT_DONE {
                 return Err(RunError::Unavailable { version, what: format!("DLA core {core} here") });
             }
         }
-        Ok(Arc::new(runtime))
-    }
-
-    /// Opens a plan, which the caller trusts: a plan is code. `host_code` lets a version-compatible plan run what it
-    /// carries for the host.
-    pub fn engine(self: &Arc<Self>, plan: &[u8], host_code: bool) -> Result<Arc<Engine>, RunError> {
-        let version = self.library.version();
-        if host_code {
+        if options.host_code {
             // SAFETY: the runtime is open.
-            let status = unsafe { call!(self.library.api, runtime_host_code(self.raw.as_ptr())) };
+            let status = unsafe { call!(library.api, runtime_host_code(raw.as_ptr())) };
             if status != sys::TRT_DONE {
                 return Err(RunError::Unavailable { version, what: "plans with code for the host".to_owned() });
             }
         }
+        Ok(Arc::new(runtime))
+    }
+
+    /// Opens a plan, which the caller trusts: a plan is code.
+    pub fn engine(self: &Arc<Self>, plan: &[u8]) -> Result<Arc<Engine>, RunError> {
+        let version = self.library.version();
         self.host.take_messages();
         // SAFETY: the runtime is open, and the plan is `len` readable bytes, which TensorRT copies.
         let raw = unsafe { call!(self.library.api, engine_open(self.raw.as_ptr(), plan.as_ptr().cast(), plan.len())) };

@@ -230,6 +230,36 @@ const PACKAGES: &[Package] = &[
             },
         ],
     },
+    Package {
+        name: "tensorrt-lean-cu12-libs",
+        version: "10.16.1.11",
+        platform: Some("manylinux_2_28_x86_64"),
+        machine: Some("x86_64"),
+        purpose: For::Tests,
+        sha256: "b472f89c55752ea35406b951da629f033e598a522bcb4e472e741c0f1f91eb58",
+        assets: &[Asset {
+            inside: "tensorrt_lean_libs/libnvinfer_lean.so.10",
+            target: "lib/lean/libnvinfer_lean.so.10",
+            sha256: "d766594b4da2dd74e3c29cd14d8b3f62149e286d61bde514af58d88683ff4e05",
+            licence: "NVIDIA TensorRT Software License Agreement (proprietary; used, not passed on)",
+            purpose: "the lean runtime of TensorRT 10",
+        }],
+    },
+    Package {
+        name: "tensorrt-lean-cu12-libs",
+        version: "11.4.0.106",
+        platform: Some("manylinux_2_28_x86_64"),
+        machine: Some("x86_64"),
+        purpose: For::Tests,
+        sha256: "091458056315f2ff7d8aa1b324ce8f9a0b227016fe223dfb60fc783eb8659478",
+        assets: &[Asset {
+            inside: "tensorrt_lean_libs/libnvinfer_lean.so.11",
+            target: "lib/lean/libnvinfer_lean.so.11",
+            sha256: "faec4c803783e63451aef212adb2ce0ab186921c19290beb17e2cbe6ced2086d",
+            licence: "NVIDIA TensorRT Software License Agreement (proprietary; used, not passed on)",
+            purpose: "the lean runtime of TensorRT 11",
+        }],
+    },
 ];
 
 /// The packages for this machine's architecture.

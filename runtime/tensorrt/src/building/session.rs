@@ -40,6 +40,9 @@ impl Taken {
 
 impl<'a> Session<'a> {
     pub(super) fn open(library: &'a Library, host: &'a Host<'a>) -> Result<Self, BuildError> {
+        let Some(create_builder) = library.create_builder else {
+            return Err(BuildError::NoBuilder { path: library.path().to_owned() });
+        };
         let parser = library
             .parser
             .as_ref()
@@ -50,7 +53,7 @@ impl<'a> Session<'a> {
             call!(
                 library.api,
                 build_open(
-                    Some(library.create_builder),
+                    Some(create_builder),
                     Some(parser.create),
                     library.version().number(),
                     parser.version,

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use revoada_tensorrt::{
     BuildError, BuildRequest, Cancel, ContextMemory, DataType, Hardware, Library, LibraryPaths, Model, PlanFault,
-    Profile, Range, RunError, Runtime,
+    Profile, Range, RunError, Runtime, RuntimeOptions,
 };
 
 use crate::{compiler, file};
@@ -122,11 +122,22 @@ fn errors_of_the_recorder_and_the_parser_come_back() {
 }
 
 #[test]
+fn an_exception_stops_at_the_shim_and_becomes_an_error() {
+    for minor in [2, 5, 6] {
+        let emulator = emulator(minor);
+        let error = emulator.library.build(&request("throw"), &(), &Cancel::default()).unwrap_err();
+        let expected = "cannot read the model: the parser has lost its way";
+        assert_eq!(error.to_string(), format!("TensorRT 8.{minor}.1 {expected}"));
+    }
+}
+
+#[test]
 fn an_engine_tells_its_tensors_and_its_ranges() {
     for minor in [2, 5, 6] {
         let emulator = emulator(minor);
-        let runtime = Runtime::new(&emulator.library, Some(1)).unwrap();
-        let engine = runtime.engine(b"network 1\n", false).unwrap();
+        let runtime =
+            Runtime::new(&emulator.library, RuntimeOptions { dla_core: Some(1), host_code: minor == 6 }).unwrap();
+        let engine = runtime.engine(b"network 1\n").unwrap();
         let told: Vec<_> = engine.tensors().iter().map(|tensor| (tensor.name.as_str(), tensor.is_input)).collect();
         assert_eq!(told, [("x", true), ("y", false)]);
         assert_eq!(engine.tensors()[1].dims, [None, Some(3)]);
@@ -144,7 +155,8 @@ fn an_engine_tells_its_tensors_and_its_ranges() {
 fn a_context_runs_in_the_profile_that_it_has_taken() {
     for minor in [2, 5, 6] {
         let emulator = emulator(minor);
-        let engine = Runtime::new(&emulator.library, None).unwrap().engine(b"network 1\n", false).unwrap();
+        let engine =
+            Runtime::new(&emulator.library, RuntimeOptions::default()).unwrap().engine(b"network 1\n").unwrap();
         let mut context = engine.context(ContextMemory::Own).unwrap();
         drop(engine);
         for (profile, rows) in [(0, 2), (1, 5)] {
@@ -173,10 +185,24 @@ fn a_context_runs_in_the_profile_that_it_has_taken() {
 }
 
 #[test]
+fn a_runtime_that_lacks_what_is_asked_for_says_so() {
+    for minor in [2, 5, 6] {
+        let emulator = emulator(minor);
+        let refused = |options| Runtime::new(&emulator.library, options).map(drop).unwrap_err().to_string();
+        let no_core = RuntimeOptions { dla_core: Some(2), host_code: false };
+        assert_eq!(refused(no_core), format!("TensorRT 8.{minor}.1 has no DLA core 2 here"));
+        if minor < 6 {
+            let code = RuntimeOptions { dla_core: None, host_code: true };
+            assert_eq!(refused(code), format!("TensorRT 8.{minor}.1 has no plans with code for the host"));
+        }
+    }
+}
+
+#[test]
 fn words_are_no_plan() {
     for minor in [2, 5, 6] {
         let emulator = emulator(minor);
-        let Err(error) = Runtime::new(&emulator.library, None).unwrap().engine(b"words", false) else {
+        let Err(error) = Runtime::new(&emulator.library, RuntimeOptions::default()).unwrap().engine(b"words") else {
             panic!("8.{minor} took words for a plan");
         };
         assert!(matches!(&error, RunError::Plan { fault: PlanFault::Damaged { .. }, .. }), "{error:?}");

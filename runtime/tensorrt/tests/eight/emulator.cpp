@@ -5,6 +5,7 @@
 
 #include <cstring>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <utility>
 
@@ -305,6 +306,9 @@ struct Parser final : nvonnxparser::IParser {
     bool parse(void const *bytes, std::size_t size, char const *) override {
         model.assign(static_cast<char const *>(bytes), size);
         half = model == "half";
+        if (model == "throw") {
+            throw std::runtime_error("the parser has lost its way");
+        }
         return model != "unknown";
     }
     void parseFromFile() override {}

@@ -74,6 +74,19 @@ fn a_convolution_compiles_for_sm_86() {
 }
 
 #[test]
+fn the_graph_s_types_are_the_network_s() {
+    let Some(library) = library() else { return };
+    let model = onnx::convolution_graph("1").halved().encode();
+    let built = library.build(&request(&model), &(), &Cancel::default()).unwrap();
+    assert_eq!(built.inputs[0].data_type, DataType::F16);
+    for layer in &built.layers {
+        assert_eq!((layer.inputs[0], layer.outputs[0]), (DataType::F16, DataType::F16), "{}", layer.name);
+    }
+    let float = library.build(&request(&onnx::convolution("1")), &(), &Cancel::default()).unwrap();
+    assert_ne!(built.plan.len(), float.plan.len());
+}
+
+#[test]
 fn progress_is_told_from_the_first_phase_to_its_end() {
     let Some(library) = library() else { return };
     let heard = Heard::new(|| ());
@@ -120,11 +133,12 @@ fn a_panic_of_the_caller_s_own_ends_the_build_and_comes_back_to_it() {
     let Some(library) = library() else { return };
     let model = onnx::convolution("1");
     let clumsy = Heard::new(|| panic!("the bar is full"));
-    let caught = catch_unwind(AssertUnwindSafe(|| library.build(&request(&model), &clumsy, &Cancel::default())));
+    let cancel = Cancel::default();
+    let caught = catch_unwind(AssertUnwindSafe(|| library.build(&request(&model), &clumsy, &cancel)));
     let panic = caught.expect_err("the panic goes on");
     assert_eq!(panic.downcast_ref::<&str>(), Some(&"the bar is full"));
-    // TensorRT is none the worse for it.
-    assert!(library.build(&request(&model), &(), &Cancel::default()).is_ok());
+    // Neither TensorRT nor the caller's wish is the worse for it.
+    assert!(library.build(&request(&model), &(), &cancel).is_ok());
 }
 
 fn with_two_unknown_operators() -> Vec<u8> {

@@ -2,6 +2,7 @@
 //! interface it has. One program, because the library is large.
 
 mod building;
+mod lean;
 mod onnx;
 mod opening;
 mod profiles;

@@ -1,11 +1,13 @@
 //! Small ONNX models: just the messages of the format that these tests need, with its own field numbers.
 
 use prost::Message;
+use revoada_core::f16;
 
 /// Operators of version 17, which every parser since TensorRT 8.6 knows.
 const OPSET: i64 = 17;
 const IR_VERSION: i64 = 8;
 const FLOAT: i32 = 1;
+const HALF: i32 = 10;
 const OUTSIDE: i32 = 1;
 
 #[derive(Clone, PartialEq, Message)]
@@ -137,6 +139,21 @@ impl Graph {
         self
     }
 
+    /// The same graph in half precision.
+    pub(crate) fn halved(mut self) -> Self {
+        for value in self.inputs.iter_mut().chain(&mut self.outputs) {
+            if let Some(tensor) = value.kind.as_mut().and_then(|kind| kind.tensor.as_mut()) {
+                tensor.element = HALF;
+            }
+        }
+        for weights in &mut self.weights {
+            let float = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().expect("floats have four bytes"));
+            weights.raw = weights.raw.chunks_exact(4).flat_map(|raw| f16::from_f32(float(raw)).to_le_bytes()).collect();
+            weights.kind = HALF;
+        }
+        self
+    }
+
     pub(crate) fn node(mut self, name: &str, operator: &str, inputs: &[&str], output: &str) -> Self {
         self.nodes.push(Node {
             inputs: inputs.iter().map(|input| (*input).to_owned()).collect(),
@@ -181,6 +198,10 @@ pub(crate) fn with_weights_outside(file: &str) -> (Vec<u8>, Vec<u8>) {
 
 /// A convolution and what follows it, over pictures of three channels.
 pub(crate) fn convolution(batch: &str) -> Vec<u8> {
+    convolution_graph(batch).encode()
+}
+
+pub(crate) fn convolution_graph(batch: &str) -> Graph {
     Graph::new()
         .input("pictures", &format!("{batch},3,32,32"))
         .weights("kernel", &[8, 3, 3, 3])
@@ -188,7 +209,6 @@ pub(crate) fn convolution(batch: &str) -> Vec<u8> {
         .node("sharpen", "Conv", &["pictures", "kernel", "bias"], "edges")
         .node("clip", "Relu", &["edges"], "maps")
         .output("maps", &format!("{batch},8,30,30"))
-        .encode()
 }
 
 /// Several convolutions, so that a build has many steps.

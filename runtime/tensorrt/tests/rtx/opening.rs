@@ -3,7 +3,7 @@
 use std::fs;
 
 use revoada_tensorrt::{
-    Cancel, Flavour, Library, LibraryPaths, OpenError, PlanFault, RunError, Runtime, Version, dialects,
+    Cancel, Flavour, Library, LibraryPaths, OpenError, PlanFault, RunError, Runtime, RuntimeOptions, Version, dialects,
 };
 
 use crate::{cache, library, onnx, request};
@@ -67,7 +67,7 @@ fn another_library_is_not_taken_for_tensorrt() {
 fn a_plan_that_is_not_whole_is_refused_in_one_sentence() {
     let Some(library) = library() else { return };
     let plan = library.build(&request(&onnx::convolution("1")), &(), &Cancel::default()).unwrap().plan;
-    let runtime = Runtime::new(&library, None).unwrap();
+    let runtime = Runtime::new(&library, RuntimeOptions::default()).unwrap();
     let mut noise: u32 = 1;
     let mut random = || {
         noise = noise.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -84,7 +84,7 @@ fn a_plan_that_is_not_whole_is_refused_in_one_sentence() {
         ("random bytes", (0..8192).map(|_| random()).collect()),
         ("words", b"these are words, and not few of them: ".repeat(64)),
     ] {
-        let Err(error) = runtime.engine(&bytes, false) else { panic!("{what} was taken for a plan") };
+        let Err(error) = runtime.engine(&bytes) else { panic!("{what} was taken for a plan") };
         assert!(matches!(&error, RunError::Plan { fault: PlanFault::Damaged { .. }, .. }), "{what}: {error:?}");
         let text = error.to_string();
         assert!(text.starts_with("TensorRT for RTX 1.7.1 cannot open the plan: it is damaged or no plan ("), "{text}");
@@ -96,8 +96,8 @@ fn a_plan_that_is_not_whole_is_refused_in_one_sentence() {
 fn a_whole_plan_tells_its_tensors() {
     let Some(library) = library() else { return };
     let plan = library.build(&request(&onnx::convolution("1")), &(), &Cancel::default()).unwrap().plan;
-    let runtime = Runtime::new(&library, None).unwrap();
-    match runtime.engine(&plan, false) {
+    let runtime = Runtime::new(&library, RuntimeOptions::default()).unwrap();
+    match runtime.engine(&plan) {
         Ok(engine) => {
             let names: Vec<_> = engine.tensors().iter().map(|tensor| (tensor.name.as_str(), tensor.is_input)).collect();
             assert_eq!(names, [("pictures", true), ("maps", false)]);
@@ -116,7 +116,7 @@ fn a_whole_plan_tells_its_tensors() {
 fn without_a_gpu_a_whole_plan_is_not_called_damaged() {
     let Some(library) = library() else { return };
     let plan = library.build(&request(&onnx::convolution("1")), &(), &Cancel::default()).unwrap().plan;
-    match Runtime::new(&library, None).unwrap().engine(&plan, false) {
+    match Runtime::new(&library, RuntimeOptions::default()).unwrap().engine(&plan) {
         Ok(_) => println!("skipped: a plan without a GPU: this machine has one"),
         Err(error) => {
             let text = error.to_string();
