@@ -193,3 +193,35 @@ fn owned(text: *const c_char, missing: &str) -> String {
     // SAFETY: not null, and the driver's strings end with a zero and live as long as it does.
     unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// cudarc panics where a function that is called does not exist.
+    #[test]
+    fn every_function_that_is_called_is_looked_for_first() {
+        let sources = [
+            include_str!("context.rs"),
+            include_str!("device.rs"),
+            include_str!("driver.rs"),
+            include_str!("memory.rs"),
+            include_str!("module.rs"),
+            include_str!("shared.rs"),
+            include_str!("stream.rs"),
+        ];
+        let mut called: Vec<&str> = sources
+            .iter()
+            .flat_map(|source| source.split("sys::cu").skip(1))
+            .filter_map(|rest| rest.split_once('('))
+            .map(|(name, _)| name)
+            .filter(|name| name.chars().all(|character| character.is_ascii_alphanumeric() || character == '_'))
+            .filter(|name| name.starts_with(char::is_uppercase))
+            .collect();
+        called.sort_unstable();
+        called.dedup();
+        let mut looked_for: Vec<&str> = REQUIRED.iter().chain(GRAPHS).map(|name| &name[2..]).collect();
+        looked_for.sort_unstable();
+        assert_eq!(called, looked_for);
+    }
+}
