@@ -505,3 +505,14 @@ EXPORT int cuLaunchKernel(const Bind* function, unsigned grid_x, unsigned grid_y
     });
     return SUCCESS;
 }
+
+// With it other emulated libraries put work of their own on a stream: while it runs, it reaches all memory.
+EXPORT int cuLaunchHostFunc(Stream* stream, void (*function)(void*), void* data) {
+    ENTER_CONTEXT("cuLaunchHostFunc");
+    if (!alive(Handle::Stream, stream)) return INVALID_HANDLE;
+    enqueue(*stream, [=, code = call.breaks] {
+        if (!code) function(data);
+        return code;
+    });
+    return SUCCESS;
+}

@@ -41,15 +41,16 @@ class Registration {
     }
 };
 
+// Last to first: a device promises no order, and who counts on the natural one shall notice.
 inline void run_grid(const Thread& thread, Dimensions grid, Dimensions block) {
     gridDim = grid;
     blockDim = block;
-    for (blockIdx.z = 0; blockIdx.z < grid.z; blockIdx.z++)
-        for (blockIdx.y = 0; blockIdx.y < grid.y; blockIdx.y++)
-            for (blockIdx.x = 0; blockIdx.x < grid.x; blockIdx.x++)
-                for (threadIdx.z = 0; threadIdx.z < block.z; threadIdx.z++)
-                    for (threadIdx.y = 0; threadIdx.y < block.y; threadIdx.y++)
-                        for (threadIdx.x = 0; threadIdx.x < block.x; threadIdx.x++) thread();
+    for (blockIdx.z = grid.z; blockIdx.z-- > 0;)
+        for (blockIdx.y = grid.y; blockIdx.y-- > 0;)
+            for (blockIdx.x = grid.x; blockIdx.x-- > 0;)
+                for (threadIdx.z = block.z; threadIdx.z-- > 0;)
+                    for (threadIdx.y = block.y; threadIdx.y-- > 0;)
+                        for (threadIdx.x = block.x; threadIdx.x-- > 0;) thread();
 }
 
 }  // namespace emulator

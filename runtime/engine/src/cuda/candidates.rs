@@ -129,7 +129,7 @@ impl CandidateFilter {
             self.rows = rows;
             return Ok(());
         }
-        let pointers = (output.pointer(), self.results.device().pointer());
+        let pointers = (output.pointer(), self.results.address());
         let parameters = spec.parameters(output.bytes(), rows, pointers, self.rows_max, self.candidates_max)?;
         let grid =
             Grid { blocks: [spec.cells.div_ceil(THREADS) as u32, rows as u32, 1], threads: [THREADS as u32, 1, 1] };

@@ -145,14 +145,23 @@ impl SharedBuffer {
         Ok(unsafe { std::slice::from_raw_parts_mut(self.host_pointer(), self.bytes) })
     }
 
-    /// The bytes as the device sees them. They are the device's to touch between `upload` and `download`.
+    /// The bytes as the device sees them, for work on the stream that they were uploaded on and will be downloaded on,
+    /// or one that waits for the first and that the second waits for.
+    ///
+    /// # Panics
+    /// Where the device does not have them.
     pub fn device(&self) -> DeviceSlice<'_> {
-        let pointer = match &self.memory {
+        assert_eq!(self.owner, Owner::Device, "the device does not have the buffer");
+        device_slice(self.address(), self.bytes)
+    }
+
+    /// Where the bytes lie for the device, whoever has them; it never changes.
+    pub fn address(&self) -> u64 {
+        match &self.memory {
             Memory::Copied { device, .. } => device.device().pointer(),
             Memory::Mapped(memory) => memory.pointer,
             Memory::Managed(memory) => memory.pointer,
-        };
-        device_slice(pointer, self.bytes)
+        }
     }
 
     fn host_pointer(&self) -> *mut u8 {

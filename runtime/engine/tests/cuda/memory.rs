@@ -19,6 +19,11 @@ pub(crate) fn bytes_come_back_as_they_went(machine: &Machine) {
         buffer.download(&stream, 0..1000).unwrap();
         assert_eq!(buffer.host().unwrap(), [round; 1000]);
     }
+    if let Some(log) = machine.log() {
+        // Where the sides may not touch managed memory at the same time, it is handed over each time.
+        let handed_over = if context.policy() == MemoryPolicy::Managed { 2 * 3 } else { 0 };
+        assert_eq!(log.calls("cuStreamAttachMemAsync"), handed_over);
+    }
     // An empty one is allowed: a network may have an input without elements.
     let mut empty = SharedBuffer::new(&context, 0).unwrap();
     empty.upload(&stream, 0..0).unwrap();
@@ -33,7 +38,9 @@ pub(crate) fn a_buffer_is_used_by_one_side_at_a_time(machine: &Machine) {
     let mut buffer = SharedBuffer::new(&context, 8).unwrap();
     let panics = |what: &mut dyn FnMut()| catch_unwind(AssertUnwindSafe(what)).is_err();
     assert!(panics(&mut || buffer.download(&stream, 0..8).unwrap()), "the CPU has it");
+    assert!(panics(&mut || assert_ne!(buffer.device().pointer(), 0)), "the CPU has it");
     buffer.upload(&stream, 0..8).unwrap();
+    assert_eq!(buffer.device().pointer(), buffer.address());
     assert!(panics(&mut || drop(buffer.host_mut())), "the device has it");
     assert!(panics(&mut || buffer.upload(&stream, 0..8).unwrap()), "the device has it");
     buffer.download(&stream, 0..8).unwrap();
