@@ -131,6 +131,13 @@ EXPORT int cuInit(unsigned flags) {
     return profile() ? SUCCESS : NO_DEVICE;
 }
 
+// NVIDIA's own libraries ask for private functions by identifier, NVRTC among them. There are none.
+EXPORT int cuGetExportTable(const void** table, const void*) {
+    ENTER("cuGetExportTable");
+    *table = nullptr;
+    return NOT_FOUND;
+}
+
 EXPORT int cuDriverGetVersion(int* version) {
     ENTER("cuDriverGetVersion");
     *version = 12020;

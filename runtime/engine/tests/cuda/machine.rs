@@ -38,10 +38,14 @@ impl Machine {
     }
 }
 
-/// NVIDIA's own compiler: the machine's, or what `cargo xtask setup` puts into the cache.
+/// NVIDIA's own compiler: the machine's, or the cached one.
 pub(crate) fn real_compilers() -> Vec<PathBuf> {
-    let cached = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.cache/lib/libnvrtc.so.12");
-    compiler_candidates().into_iter().chain([cached]).collect()
+    compiler_candidates().into_iter().chain([cached_compiler()]).collect()
+}
+
+/// What `cargo xtask setup` puts into the cache.
+pub(crate) fn cached_compiler() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.cache/lib/libnvrtc.so.12")
 }
 
 /// Runs `body` in a process that finds the emulator where the driver would be, and sees that all was given back.
