@@ -29,6 +29,9 @@ const MAGIC: &[u8; 8] = b"RVKERN01";
 
 const SUFFIX: &str = "kernel";
 
+/// How the suffix of a file that is being written begins.
+const BESIDE: &str = "tmp";
+
 impl KernelCache {
     /// Makes the folder when the first image is written.
     pub fn new(folder: &Path) -> Self {
@@ -66,7 +69,7 @@ impl KernelCache {
     fn keep(&self, path: &Path, image: &Image) -> io::Result<()> {
         static COUNTER: AtomicU64 = AtomicU64::new(0);
         fs::create_dir_all(&self.folder)?;
-        let unique = format!("tmp{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
+        let unique = format!("{BESIDE}{}-{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
         let beside = path.with_extension(unique);
         let written = write(&beside, image).and_then(|()| fs::rename(&beside, path));
         if written.is_err() {
@@ -78,13 +81,15 @@ impl KernelCache {
         self.shrink(path)
     }
 
-    /// Removes the oldest images until the bound holds; never `newest`.
+    /// Removes the oldest images until the bound holds; never `newest`. What a process that was killed has left
+    /// beside counts as an image.
     fn shrink(&self, newest: &Path) -> io::Result<()> {
         let mut images = Vec::new();
         for entry in fs::read_dir(&self.folder)? {
             let entry = entry?;
             let path = entry.path();
-            if path.extension().is_some_and(|extension| extension == SUFFIX) && path != newest {
+            let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+            if (extension == SUFFIX || extension.starts_with(BESIDE)) && path != newest {
                 images.push((entry.metadata()?.modified()?, path));
             }
         }
@@ -141,4 +146,28 @@ fn write(path: &Path, image: &Image) -> io::Result<()> {
     file.write_all(&Sha256::digest(bytes))?;
     file.write_all(bytes)?;
     file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_named_by_all_that_it_depends_on() {
+        let source = KernelSource { name: "a.cu", text: "a", entry: "a" };
+        let orin = Architecture { number: 87, binary: true };
+        let names = [
+            key((12, 9), &source, orin),
+            key((12, 8), &source, orin),
+            key((12, 9), &KernelSource { text: "b", ..source }, orin),
+            key((12, 9), &source, Architecture { number: 90, ..orin }),
+            key((12, 9), &source, Architecture { binary: false, ..orin }),
+        ];
+        for (index, name) in names.iter().enumerate() {
+            assert!(!names[..index].contains(name), "{index}");
+            assert_eq!(name.len(), 64);
+        }
+        // The name of the file says nothing about what is in it.
+        assert_eq!(key((12, 9), &KernelSource { name: "b.cu", ..source }, orin), names[0]);
+    }
 }

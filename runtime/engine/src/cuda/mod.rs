@@ -8,6 +8,49 @@
 //! The driver and NVRTC are opened at run time: a program starts without them, and [`Device::all`] says in one
 //! sentence what is missing. Written for CUDA 10.2 (Jetson Nano) and later; 10.2 itself has not been tried.
 //!
+//! How a session stages a picture into the third row of its input:
+//!
+//! ```no_run
+//! use std::path::Path;
+//!
+//! use revoada_core::{DType, Frame, ImageTransform, Placement, Rect, Size};
+//! use revoada_engine::cuda::{
+//!     Compiler, CudaContext, CudaError, KernelCache, Kernels, SharedBuffer, StageRow, Stream, SurfacePool,
+//!     compiler_candidates,
+//! };
+//!
+//! # fn run(frame: &Frame) -> Result<(), CudaError> {
+//! let context = CudaContext::open(0)?;
+//! let compiler = Compiler::open(&compiler_candidates())?;
+//! let kernels = Kernels::load(&context, &compiler, &KernelCache::new(Path::new("/var/cache/revoada/kernels")))?;
+//! let pool = SurfacePool::new(&context, 4)?;
+//!
+//! // Each session has these.
+//! let stream = Stream::new(&context)?;
+//! let mut stager = kernels.stager(8)?;
+//! let transform = ImageTransform::stretch(Size::new(640, 640));
+//! let row_bytes = 3 * 640 * 640 * DType::F16.size();
+//! let mut input = SharedBuffer::new(&context, 8 * row_bytes)?;
+//!
+//! // Once for each frame, however many models read it.
+//! let surface = pool.import(frame)?;
+//!
+//! // Once for each batch.
+//! input.upload(&stream, 0..8 * row_bytes)?;
+//! let row = StageRow {
+//!     surface: &surface,
+//!     placement: Placement::new(Rect::of(frame.size()), &transform),
+//!     transform: &transform,
+//!     dtype: DType::F16,
+//!     target: input.device().slice(2 * row_bytes..3 * row_bytes)?,
+//! };
+//! stager.launch(&stream, &[row])?;
+//! // Inference goes onto `stream.handle()` and reads from `input.address()`.
+//! input.download(&stream, 0..0)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! It is *not* a general layer over CUDA: what no session needs is not here.
 //!
 //! Three levels: the driver's functions, called through [`CudaContext`] alone (`driver`, `context`), owners with
