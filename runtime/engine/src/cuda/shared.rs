@@ -42,6 +42,8 @@ enum Owner {
     Device,
     /// The CPU's, once `returned` is reached.
     Returning,
+    /// Giving it back failed half way.
+    Stranded,
 }
 
 impl SharedBuffer {
@@ -82,25 +84,31 @@ impl SharedBuffer {
                     sys::cuMemcpyHtoDAsync_v2(target, host.host.add(range.start).cast(), range.len(), stream.raw())
                 })?;
             }
-            Memory::Copied { .. } | Memory::Mapped(_) => {}
-            Memory::Managed(memory) => {
-                if !self.context.device().memory.concurrent_managed {
-                    memory.attach(stream, Side::Device)?;
-                }
+            Memory::Managed(memory) if !self.context.device().memory.concurrent_managed => {
+                memory.attach(stream, Side::Device)?;
             }
+            _ => {}
         }
         self.owner = Owner::Device;
         Ok(())
     }
 
     /// Gives the bytes back to the CPU, after everything that the stream holds now; those in `range` are what the
-    /// device wrote.
+    /// device wrote. Where that fails, [`Self::host`] waits for everything, and what the device wrote may be lost.
     ///
     /// # Panics
     /// Where the device does not have them.
     pub fn download(&mut self, stream: &Stream, range: Range<usize>) -> Result<(), CudaError> {
         check_range(&range, self.bytes)?;
         assert_eq!(self.owner, Owner::Device, "the device does not have the buffer");
+        self.owner = Owner::Stranded;
+        self.give_back(stream, range)?;
+        self.returned.record(stream)?;
+        self.owner = Owner::Returning;
+        Ok(())
+    }
+
+    fn give_back(&self, stream: &Stream, range: Range<usize>) -> Result<(), CudaError> {
         match &self.memory {
             Memory::Copied { host, device } if !range.is_empty() => {
                 let source = device.device().slice(range.clone())?.pointer();
@@ -108,18 +116,13 @@ impl SharedBuffer {
                 // and dropping `self` waits for it.
                 self.context.call("cuMemcpyDtoHAsync_v2", || unsafe {
                     sys::cuMemcpyDtoHAsync_v2(host.host.add(range.start).cast(), source, range.len(), stream.raw())
-                })?;
+                })
             }
-            Memory::Copied { .. } | Memory::Mapped(_) => {}
-            Memory::Managed(memory) => {
-                if !self.context.device().memory.concurrent_managed {
-                    memory.attach(stream, Side::Host)?;
-                }
+            Memory::Managed(memory) if !self.context.device().memory.concurrent_managed => {
+                memory.attach(stream, Side::Host)
             }
+            _ => Ok(()),
         }
-        self.returned.record(stream)?;
-        self.owner = Owner::Returning;
-        Ok(())
     }
 
     /// The bytes as the CPU sees them; waits until they are back.
@@ -136,10 +139,12 @@ impl SharedBuffer {
     /// Where the device has them.
     pub fn host_mut(&mut self) -> Result<&mut [u8], CudaError> {
         assert_ne!(self.owner, Owner::Device, "the device has the buffer");
-        if self.owner == Owner::Returning {
-            self.returned.synchronize()?;
-            self.owner = Owner::Host;
+        match self.owner {
+            Owner::Returning => self.returned.synchronize()?,
+            Owner::Stranded => self.rescue()?,
+            Owner::Host | Owner::Device => {}
         }
+        self.owner = Owner::Host;
         // SAFETY: the memory is alive, initialised and `bytes` long; the device has given it back, and `&mut self`
         // keeps everybody else away until the slice is gone.
         Ok(unsafe { std::slice::from_raw_parts_mut(self.host_pointer(), self.bytes) })
@@ -164,6 +169,14 @@ impl SharedBuffer {
         }
     }
 
+    /// Takes the bytes back by waiting for everything.
+    fn rescue(&self) -> Result<(), CudaError> {
+        let stream = Stream::new(&self.context)?;
+        self.context.synchronize()?;
+        self.give_back(&stream, 0..0)?;
+        stream.synchronize()
+    }
+
     fn host_pointer(&self) -> *mut u8 {
         match &self.memory {
             Memory::Copied { host, .. } => host.host,
@@ -179,7 +192,7 @@ impl Drop for SharedBuffer {
         let waited = match self.owner {
             Owner::Host => return,
             Owner::Returning => self.returned.synchronize(),
-            Owner::Device => self.context.synchronize(),
+            Owner::Device | Owner::Stranded => self.context.synchronize(),
         };
         if let Err(error) = waited {
             tracing::debug!(%error, "a buffer is given back though its last work failed");

@@ -191,6 +191,43 @@ fn a_refused_launch_can_be_tried_again_on_a_card() {
     a_refused_launch_can_be_tried_again("failures::a_refused_launch_can_be_tried_again_on_a_card", Profile::Discrete);
 }
 
+/// The parameters of a launch cannot be given back: the next launch waits for everything instead.
+fn a_buffer_that_is_stranded_is_rescued(name: &str, profile: Profile, failure: (&'static str, u32, u32)) {
+    on_emulator(name, &emulated(profile, &[failure]), |machine| {
+        let mut scene = Scene::new(machine);
+        assert!(matches!(scene.launch().unwrap_err(), CudaError::Driver { .. }));
+        scene.launch().unwrap();
+        scene.stager.settle().unwrap();
+    });
+}
+
+#[test]
+fn a_buffer_that_is_stranded_is_rescued_on_a_nano() {
+    let name = "failures::a_buffer_that_is_stranded_is_rescued_on_a_nano";
+    // The first hands over the surface, the second the parameters.
+    a_buffer_that_is_stranded_is_rescued(name, Profile::Nano, ("cuStreamAttachMemAsync", 3, 1));
+}
+
+#[test]
+fn a_buffer_that_is_stranded_is_rescued_on_an_orin() {
+    let name = "failures::a_buffer_that_is_stranded_is_rescued_on_an_orin";
+    // The first says that the surface is there.
+    a_buffer_that_is_stranded_is_rescued(name, Profile::Orin, ("cuEventRecord", 2, 1));
+}
+
+#[test]
+fn a_context_lost_during_a_launch_is_an_error_ever_after() {
+    let name = "failures::a_context_lost_during_a_launch_is_an_error_ever_after";
+    let failures = [("cuEventRecord", 2, LAUNCH_FAILED)];
+    on_breaking_emulator(name, &emulated(Profile::Orin, &failures), |machine| {
+        let mut scene = Scene::new(machine);
+        for _ in 0..3 {
+            let error = scene.launch().unwrap_err();
+            assert!(matches!(&error, CudaError::ContextLost { fault } if fault.call == "cuEventRecord"), "{error}");
+        }
+    });
+}
+
 /// The kernel waits for pixels that were never sent, and the failure of the copy comes out where somebody waits.
 #[test]
 fn a_copy_that_breaks_the_context_loses_it_too() {
