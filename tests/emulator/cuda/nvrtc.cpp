@@ -1,6 +1,5 @@
 // An NVRTC whose images are the source itself: only the emulated driver can load them.
 
-#include <cstdio>
 #include <cstring>
 #include <string>
 
@@ -30,7 +29,9 @@ int copy_out(const std::string& text, char* to) {
 }  // namespace
 
 EXPORT int nvrtcVersion(int* major, int* minor) {
-    return std::sscanf(setting("REVOADA_EMULATOR_NVRTC", "12.9").c_str(), "%d.%d", major, minor) == 2 ? FINE : 1;
+    *major = 12;
+    *minor = 9;
+    return FINE;
 }
 
 EXPORT const char* nvrtcGetErrorString(int answer) {

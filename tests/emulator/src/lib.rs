@@ -47,13 +47,11 @@ pub struct Emulated {
     pub failures: Vec<(&'static str, u32, u32)>,
     /// All memory that there is to allocate.
     pub memory_bytes: usize,
-    /// Version of the emulated compiler.
-    pub nvrtc: (u32, u32),
 }
 
 impl Emulated {
     pub fn new(profile: Profile) -> Self {
-        Self { profile, failures: Vec::new(), memory_bytes: 1 << 30, nvrtc: (12, 9) }
+        Self { profile, failures: Vec::new(), memory_bytes: 1 << 30 }
     }
 
     /// Makes `command` see it, with the log in `log`.
@@ -71,7 +69,6 @@ impl Emulated {
             .env("REVOADA_EMULATOR_DEVICE", profile)
             .env("REVOADA_EMULATOR_FAIL", failures.join(","))
             .env("REVOADA_EMULATOR_MEMORY", self.memory_bytes.to_string())
-            .env("REVOADA_EMULATOR_NVRTC", format!("{}.{}", self.nvrtc.0, self.nvrtc.1))
             .env("REVOADA_EMULATOR_LOG", log);
     }
 }
