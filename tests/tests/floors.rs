@@ -13,11 +13,18 @@ use serde_json::Value;
 /// built of crates that import lower floors only.
 const FLOORS: &[(u8, &str, &str, &[&str])] = &[
     (0, "revoada-core", "runtime/core", &[]),
+    // For tests alone, see `the_emulator_is_for_tests`.
+    (0, "revoada-emulator", "tests/emulator", &[]),
     (1, "revoada-bundle", "builder/bundle", &["revoada-core"]),
     (1, "revoada-tensorrt", "runtime/tensorrt", &["revoada-core"]),
     (1, "revoada-proto", "fleet/proto", &["revoada-core"]),
     (1, "revoada-federated", "fleet/federated", &["revoada-core"]),
-    (2, "revoada-engine", "runtime/engine", &["revoada-core", "revoada-bundle", "revoada-tensorrt"]),
+    (
+        2,
+        "revoada-engine",
+        "runtime/engine",
+        &["revoada-core", "revoada-bundle", "revoada-tensorrt", "revoada-emulator"],
+    ),
     (3, "revoada-builder", "builder", &["revoada-core", "revoada-bundle", "revoada-engine", "revoada-tensorrt"]),
     (3, "revoada-pipeline", "runtime/pipeline", &["revoada-core", "revoada-bundle", "revoada-engine"]),
     (3, "revoada-learn", "fleet/learn", &["revoada-core", "revoada-bundle", "revoada-engine", "revoada-federated"]),
@@ -49,7 +56,7 @@ const OUTSIDE: &[(&str, &str)] = &[("revoada-tests", "tests"), ("xtask", "tests/
 const UNSAFE: &[&str] = &["runtime/tensorrt/src", "runtime/tensorrt/tests", "runtime/engine/src/cuda"];
 
 /// The only crates that may not forbid it.
-const UNSAFE_CRATES: &[&str] = &["revoada-tensorrt"];
+const UNSAFE_CRATES: &[&str] = &["revoada-tensorrt", "revoada-engine"];
 
 /// Crates that may depend on GStreamer, and the places that its types do not leave: the media module, and
 /// those of its tests that make clips and play the RTSP server it talks to.
@@ -129,6 +136,16 @@ fn every_crate_forbids_unsafe_code() {
         }
     }
     assert!(checked >= 7, "only {checked} crate roots were found");
+}
+
+#[test]
+fn the_emulator_is_for_tests() {
+    for package in packages() {
+        for dependency in package["dependencies"].as_array().expect("cargo names the dependencies") {
+            let (name, kind) = (text(&dependency["name"]), &dependency["kind"]);
+            assert!(name != "revoada-emulator" || kind == "dev", "{} is not built of tests alone", package["name"]);
+        }
+    }
 }
 
 #[test]

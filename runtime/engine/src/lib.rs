@@ -29,10 +29,12 @@
 //!
 //! It is *not* the place for decoding outputs into detections (the pipeline's), nor for building
 //! TensorRT plans (the builder's).
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 
 mod api;
 mod backend;
+#[allow(unsafe_code, reason = "the driver of a GPU is a C library")]
+pub mod cuda;
 mod picture;
 mod stage;
 

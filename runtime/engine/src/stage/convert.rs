@@ -1,17 +1,17 @@
 //! From interpolated components to normalised channels: one affine map and a clamp.
 
 use pulp::{Simd, WithSimd};
-use revoada_core::{ChannelOrder, ColorMatrix, ColorRange, ImageTransform, ImageView, PixelFormat};
+use revoada_core::{ChannelOrder, ColorMatrix, ColorRange, ColorSpec, ImageTransform, PixelFormat};
 
 /// Every conversion that staging knows, from up to three components to up to three channels, mean
 /// and scale included: `clamp(matrix · components + offset, lowest, highest)`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Mix {
-    matrix: [[f32; 3]; 3],
-    offset: [f32; 3],
+pub(crate) struct Mix {
+    pub(crate) matrix: [[f32; 3]; 3],
+    pub(crate) offset: [f32; 3],
     /// What 0 and 255 become, in rising order.
-    lowest: [f32; 3],
-    highest: [f32; 3],
+    pub(crate) lowest: [f32; 3],
+    pub(crate) highest: [f32; 3],
 }
 
 /// Two resampled rows of one component and the share of the lower.
@@ -23,10 +23,11 @@ pub(super) struct Blend<'a> {
 }
 
 impl Mix {
-    pub(super) fn new(image: &ImageView<'_>, transform: &ImageTransform) -> Self {
+    /// For pictures of this format; colour matters to YUV alone.
+    pub(crate) fn new(format: PixelFormat, color: ColorSpec, transform: &ImageTransform) -> Self {
         let channels = transform.channels;
-        let rows = match image.format() {
-            PixelFormat::Nv12 | PixelFormat::I420 => from_yuv(image, channels),
+        let rows = match format {
+            PixelFormat::Nv12 | PixelFormat::I420 => from_yuv(color, channels),
             PixelFormat::Rgb => from_rgb(channels),
             PixelFormat::Bgr => from_rgb(channels).map(|([r, g, b], offset)| ([b, g, r], offset)),
             PixelFormat::Gray => [([1.0, 0.0, 0.0], 0.0); 3],
@@ -54,12 +55,12 @@ pub(super) fn luma_weights(matrix: ColorMatrix) -> (f64, f64) {
     }
 }
 
-fn from_yuv(image: &ImageView<'_>, channels: ChannelOrder) -> [Row; 3] {
-    let (black, luma, chroma) = match image.color().range {
+fn from_yuv(color: ColorSpec, channels: ChannelOrder) -> [Row; 3] {
+    let (black, luma, chroma) = match color.range {
         ColorRange::Limited => (16.0, 255.0 / 219.0, 255.0 / 224.0),
         ColorRange::Full => (0.0, 1.0, 1.0),
     };
-    let (kr, kb) = luma_weights(image.color().matrix);
+    let (kr, kb) = luma_weights(color.matrix);
     let (red_by_v, blue_by_u) = (2.0 * (1.0 - kr) * chroma, 2.0 * (1.0 - kb) * chroma);
     let kg = 1.0 - kr - kb;
     let row = |u: f64, v: f64| ([luma, u, v], -black * luma - 128.0 * (u + v));

@@ -31,10 +31,12 @@ use half::f16;
 use revoada_core::{ChannelOrder, ImageTransform, ImageView, PixelFormat, Placement, Size};
 
 use axis::{Axis, Source, Span};
-use convert::{Blend, Mix, MixRow};
-use output::{Sample, Scratch, Window};
+use convert::{Blend, MixRow};
+use output::{Sample, Scratch};
 use rows::{RowCache, Words};
 
+pub(crate) use convert::Mix;
+pub(crate) use output::Window;
 pub use reference::stage_reference;
 
 /// The inner loops work on blocks of this many pixels; row buffers are whole blocks long, so that
@@ -136,7 +138,7 @@ impl Stager {
             return;
         }
         self.axes.prepare(image, placement, &window);
-        let mix = Mix::new(image, transform);
+        let mix = Mix::new(image.format(), image.color(), transform);
         match (image.format(), transform.channels) {
             (PixelFormat::Gray, ChannelOrder::Gray) => {
                 self.stage_rows::<1, 1, T>(image, &mix, transform, &window, target)

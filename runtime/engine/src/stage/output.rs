@@ -9,14 +9,14 @@ use revoada_core::{Fit, ImageTransform, Layout, Placement, Size};
 
 /// The part of the network's input that shows the picture, in whole pixels.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Window {
+pub(crate) struct Window {
     x: usize,
     y: usize,
     pub(super) size: Size,
 }
 
 impl Window {
-    pub(super) fn new(placement: &Placement, network: Size) -> Self {
+    pub(crate) fn new(placement: &Placement, network: Size) -> Self {
         let target = placement.target;
         // The cast saturates, so that not even a placement without a number in it can reach outside.
         let edge = |position: f32, limit: usize| (position.ceil() as usize).min(limit);
@@ -29,11 +29,11 @@ impl Window {
         self.size.width == 0 || self.size.height == 0
     }
 
-    pub(super) fn columns(&self) -> Range<usize> {
+    pub(crate) fn columns(&self) -> Range<usize> {
         self.x..self.x + self.size.width
     }
 
-    pub(super) fn rows(&self) -> Range<usize> {
+    pub(crate) fn rows(&self) -> Range<usize> {
         self.y..self.y + self.size.height
     }
 }
