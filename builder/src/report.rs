@@ -23,7 +23,11 @@ pub fn html(name: &str, accuracy: &Accuracy) -> String {
 
 fn write_page(page: &mut String, name: &str, accuracy: &Accuracy) -> std::fmt::Result {
     let (title, comparison) = (format!("{name}, {}", accuracy.precision.name()), &accuracy.comparison);
-    write!(page, "<!doctype html><meta charset=utf-8><title>{0}</title><style>{STYLE}</style><h1>{0}</h1>", text(&title))?;
+    write!(
+        page,
+        "<!doctype html><meta charset=utf-8><title>{0}</title><style>{STYLE}</style><h1>{0}</h1>",
+        text(&title)
+    )?;
     if accuracy.failures.is_empty() {
         write!(page, "<p class=pass>Accurate enough, on {} samples.</p>", comparison.samples)?;
     } else {
@@ -34,8 +38,10 @@ fn write_page(page: &mut String, name: &str, accuracy: &Accuracy) -> std::fmt::R
         page.push_str("</ul>");
     }
 
-    page.push_str("<h2>Outputs against the original</h2><table><tr><th>output<th class=n>least cosine<th class=n>mean cosine\
-        <th class=n>largest difference<th class=n>largest number<th class=n>infinities<th>relative difference");
+    page.push_str(
+        "<h2>Outputs against the original</h2><table><tr><th>output<th class=n>least cosine<th class=n>mean cosine\
+        <th class=n>largest difference<th class=n>largest number<th class=n>infinities<th>relative difference",
+    );
     let largest = comparison.outputs.iter().map(|output| output.relative).fold(0.0, f64::max);
     for output in &comparison.outputs {
         write!(
@@ -54,7 +60,11 @@ fn write_page(page: &mut String, name: &str, accuracy: &Accuracy) -> std::fmt::R
     page.push_str("</table>");
     if let Some(top) = &comparison.top {
         let (top1, top5) = (top.top1 * 100.0, top.top5 * 100.0);
-        write!(page, "<p>The best class is the same in {top1:.1} % of {} rows, among the five best in {top5:.1} %.</p>", top.rows)?;
+        write!(
+            page,
+            "<p>The best class is the same in {top1:.1} % of {} rows, among the five best in {top5:.1} %.</p>",
+            top.rows
+        )?;
     }
     if let Some(boxes) = &comparison.boxes {
         write!(

@@ -168,14 +168,20 @@ impl Plan {
         self.signer
     }
 
+    /// Whether its signer is trusted.
+    pub fn check_signer(&self, trust: Trust<'_>) -> Result<(), PlanError> {
+        match trust {
+            Trust::OneOf(keys) if !keys.contains(&self.signer) => {
+                Err(PlanError { path: None, kind: PlanErrorKind::Stranger { key: self.signer } })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Whether it may and can be run here.
     pub fn check(&self, trust: Trust<'_>, device: &DeviceClass) -> Result<(), PlanError> {
+        self.check_signer(trust)?;
         let fail = |kind| Err(PlanError { path: None, kind });
-        if let Trust::OneOf(keys) = trust
-            && !keys.contains(&self.signer)
-        {
-            return fail(PlanErrorKind::Stranger { key: self.signer });
-        }
         match self.header.key.device.check(self.header.key.compatibility, device) {
             Ok(()) => Ok(()),
             Err(mismatch) => fail(PlanErrorKind::Device(mismatch)),

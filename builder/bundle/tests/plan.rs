@@ -10,14 +10,14 @@ use revoada_bundle::hash;
 use revoada_bundle::plan::{Plan, PlanKey, ShapeProfile, ShapeRange};
 use revoada_bundle::plan_cache::PlanCache;
 use revoada_bundle::sign::SecretKey;
-use revoada_core::{Architecture, Compatibility, DeviceClass, TensorRtFlavor, TensorRtVersion};
+use revoada_core::{Architecture, Compatibility, DeviceClass, TensorRtFlavour, TensorRtVersion};
 
 fn device() -> DeviceClass {
     DeviceClass {
         module: None,
         architecture: Architecture::new(8, 7),
         multiprocessors: Some(8),
-        tensorrt: TensorRtVersion { flavor: TensorRtFlavor::Full, number: [10, 3, 0] },
+        tensorrt: TensorRtVersion { flavour: TensorRtFlavour::Full, major: 10, minor: 3, patch: 0 },
         cuda: Some([12, 6]),
     }
 }
@@ -46,7 +46,7 @@ fn a_plan_is_read_back_as_it_was_sealed() {
 fn a_plan_is_run_only_where_it_fits_and_from_whom_is_trusted() {
     let plan = Plan::seal(key("a"), b"engine", &SecretKey::generate().unwrap());
     let mut nano = device();
-    nano.tensorrt.number = [8, 2, 1];
+    (nano.tensorrt.major, nano.tensorrt.minor, nano.tensorrt.patch) = (8, 2, 1);
     let error = plan.check(Trust::Anybody, &nano).unwrap_err().to_string();
     assert_eq!(error, "the plan was built for TensorRT 10.3.0, this device has TensorRT 8.2.1");
     let error = plan.check(Trust::OneOf(&[]), &device()).unwrap_err().to_string();

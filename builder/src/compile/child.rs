@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Instant;
 
-use revoada_core::{Architecture, HardwareCompatibility, TensorRtFlavor, TensorRtVersion};
+use revoada_core::{Architecture, HardwareCompatibility};
 use revoada_tensorrt::{
     BuildRequest, Built, Cancel, Hardware, Library, LibraryPaths, Model, Profile, Progress, Range, Target,
 };
@@ -49,7 +49,7 @@ fn run(request: &CompileRequest, teller: &Teller) -> Result<Event, String> {
         tracing::warn!(path = %path.display(), %error, "cannot keep the timings of this build");
     }
     Ok(Event::Done {
-        tensorrt: version(library.version()),
+        tensorrt: library.version(),
         layers: planned(built),
         peak_bytes: memory::peak_bytes(),
         compile_ms,
@@ -83,14 +83,6 @@ fn build_request<'a>(model: Model<'a>, options: &CompileOptions) -> Result<Build
         dla_core: options.dla_core,
         ..BuildRequest::new(model)
     })
-}
-
-fn version(version: revoada_tensorrt::Version) -> TensorRtVersion {
-    let flavor = match version.flavour {
-        revoada_tensorrt::Flavour::Full => TensorRtFlavor::Full,
-        revoada_tensorrt::Flavour::Rtx => TensorRtFlavor::Rtx,
-    };
-    TensorRtVersion { flavor, number: [version.major, version.minor, version.patch] }
 }
 
 fn planned(built: Built) -> Vec<PlannedLayer> {

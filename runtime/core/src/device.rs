@@ -61,7 +61,7 @@ impl TryFrom<String> for Architecture {
 /// Which product of NVIDIA's compiled a plan: their plans are not each other's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum TensorRtFlavor {
+pub enum TensorRtFlavour {
     /// TensorRT, as it comes with JetPack.
     Full,
     /// TensorRT for RTX.
@@ -71,19 +71,19 @@ pub enum TensorRtFlavor {
 /// A TensorRT version: `TensorRT 10.3.0`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct TensorRtVersion {
-    pub flavor: TensorRtFlavor,
-    /// Major, minor, patch.
-    pub number: [u32; 3],
+    pub flavour: TensorRtFlavour,
+    pub major: u32,
+    pub minor: u32,
+    pub patch: u32,
 }
 
 impl fmt::Display for TensorRtVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let name = match self.flavor {
-            TensorRtFlavor::Full => "TensorRT",
-            TensorRtFlavor::Rtx => "TensorRT for RTX",
+        let name = match self.flavour {
+            TensorRtFlavour::Full => "TensorRT",
+            TensorRtFlavour::Rtx => "TensorRT for RTX",
         };
-        let [major, minor, patch] = self.number;
-        write!(f, "{name} {major}.{minor}.{patch}")
+        write!(f, "{name} {}.{}.{}", self.major, self.minor, self.patch)
     }
 }
 
@@ -171,13 +171,13 @@ impl DeviceClass {
     fn runs_with(&self, version_compatible: bool, here: TensorRtVersion) -> bool {
         let (built, next_major) = (
             self.tensorrt,
-            match self.tensorrt.number[0] {
+            match self.tensorrt.major {
                 // There was no TensorRT 9 to run plans.
                 8 => 10,
                 major => major + 1,
             },
         );
-        let later = built.flavor == here.flavor && built.number <= here.number && here.number[0] <= next_major;
+        let later = built.flavour == here.flavour && built <= here && here.major <= next_major;
         built == here || (version_compatible && later)
     }
 }
@@ -201,12 +201,16 @@ impl fmt::Display for DeviceClass {
 mod tests {
     use super::*;
 
+    fn full(major: u32, minor: u32, patch: u32) -> TensorRtVersion {
+        TensorRtVersion { flavour: TensorRtFlavour::Full, major, minor, patch }
+    }
+
     fn orin() -> DeviceClass {
         DeviceClass {
             module: Some("Orin NX".to_owned()),
             architecture: Architecture::new(8, 7),
             multiprocessors: Some(8),
-            tensorrt: TensorRtVersion { flavor: TensorRtFlavor::Full, number: [10, 3, 0] },
+            tensorrt: TensorRtVersion { flavour: TensorRtFlavour::Full, major: 10, minor: 3, patch: 0 },
             cuda: Some([12, 6]),
         }
     }
@@ -234,7 +238,7 @@ mod tests {
         let strict = Compatibility::default();
         assert_eq!(orin().check(strict, &orin()), Ok(()));
         for (device, expected) in [
-            (with(|d| d.tensorrt.number = [8, 6, 2]), "built for TensorRT 10.3.0, this device has TensorRT 8.6.2"),
+            (with(|d| d.tensorrt = full(8, 6, 2)), "built for TensorRT 10.3.0, this device has TensorRT 8.6.2"),
             (with(|d| d.architecture = Architecture::new(7, 2)), "built for sm_87, this device has sm_72"),
             (with(|d| d.multiprocessors = Some(16)), "built for 8 multiprocessors, this device has 16 multiprocessors"),
             (with(|d| d.module = Some("AGX".to_owned())), "built for module `Orin NX`, this device has module `AGX`"),
@@ -255,7 +259,9 @@ mod tests {
     fn compatible_plans_run_elsewhere_as_far_as_tensorrt_promises() {
         let version = Compatibility { version: true, ..Compatibility::default() };
         let runs = |from: [u32; 3], to: [u32; 3]| {
-            with(|d| d.tensorrt.number = from).check(version, &with(|d| d.tensorrt.number = to)).is_ok()
+            with(|d| d.tensorrt = full(from[0], from[1], from[2]))
+                .check(version, &with(|d| d.tensorrt = full(to[0], to[1], to[2])))
+                .is_ok()
         };
         assert!(runs([8, 6, 0], [10, 0, 0]) && runs([10, 3, 0], [11, 1, 0]) && runs([10, 3, 0], [10, 9, 0]));
         assert!(!runs([8, 6, 0], [11, 0, 0]) && !runs([10, 3, 0], [10, 2, 0]));

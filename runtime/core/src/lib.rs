@@ -27,7 +27,7 @@ mod tensor;
 pub use clock::{Clock, Timestamp};
 pub use detection::{Classification, Detection, Prediction, Segmentation};
 pub use device::{
-    Architecture, ArchitectureError, Compatibility, DeviceClass, HardwareCompatibility, Mismatch, TensorRtFlavor,
+    Architecture, ArchitectureError, Compatibility, DeviceClass, HardwareCompatibility, Mismatch, TensorRtFlavour,
     TensorRtVersion,
 };
 pub use digest::{Digest, DigestError, from_hex, to_hex};

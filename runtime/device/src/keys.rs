@@ -49,7 +49,11 @@ pub(crate) fn owner(path: Option<&Path>) -> anyhow::Result<SecretKey> {
         loaded => return Ok(loaded?),
     }
     let mut builder = DirBuilder::new();
-    builder.recursive(true).mode(0o700).create(&folder).with_context(|| format!("cannot create `{}`", folder.display()))?;
+    builder
+        .recursive(true)
+        .mode(0o700)
+        .create(&folder)
+        .with_context(|| format!("cannot create `{}`", folder.display()))?;
     let key = SecretKey::generate()?;
     match key.save(&path) {
         Ok(()) => info!(path = %path.display(), public = %key.public(), "made a key to sign with; keep a copy of it"),

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod bench;
+mod build;
 mod classify;
 mod completions;
 mod ctl;
@@ -9,13 +10,16 @@ mod detect;
 mod doctor;
 mod failure;
 mod inspect;
+mod keys;
 mod models;
 mod pictures;
 mod run;
 mod shapes;
 mod stop;
 mod summary;
+mod tensorrt;
 mod terminal;
+mod verify;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -51,6 +55,9 @@ struct Global {
     /// system's library folders when not given.
     #[arg(long, global = true, env = "REVOADA_ONNXRUNTIME", value_name = "LIBRARY")]
     onnxruntime: Option<PathBuf>,
+    /// A folder with TensorRT's libraries; the system's when not given.
+    #[arg(long, global = true, env = "REVOADA_TENSORRT", value_name = "FOLDER")]
+    tensorrt: Option<PathBuf>,
     /// What is logged to standard error: off, error, warn, info, debug, trace, or a tracing filter
     /// such as `warn,revoada_pipeline=debug`.
     #[arg(long, global = true, env = "REVOADA_LOG", default_value = "info", value_name = "FILTER")]
@@ -63,6 +70,15 @@ enum Verb {
     Run(Box<run::Args>),
     /// Show what a model wants and gives, what it costs, and what each backend says to it.
     Inspect(inspect::Args),
+    /// Convert a model to FP16 or INT8, check its answers, and make a signed bundle and a TensorRT plan of it.
+    Build(Box<build::Args>),
+    /// The step of `build` that runs in a process of its own.
+    #[command(name = build::CHILD_VERB, hide = true)]
+    CompilePlan,
+    /// Say whether a bundle or a plan is whole, and who signed it.
+    Verify(verify::Args),
+    /// Show or make the key that signs.
+    Key(keys::Args),
     /// Measure a model's throughput and latency on a backend.
     Bench(bench::Args),
     /// Say what pictures show.
@@ -85,6 +101,12 @@ fn data_folder() -> Option<PathBuf> {
     folder("XDG_DATA_HOME", "revoada").or_else(|| folder("HOME", ".local/share/revoada"))
 }
 
+/// What can be had again: plans and timings.
+fn cache_folder() -> Option<PathBuf> {
+    let folder = |variable, below: &str| std::env::var_os(variable).map(|path| PathBuf::from(path).join(below));
+    folder("XDG_CACHE_HOME", "revoada").or_else(|| folder("HOME", ".cache/revoada"))
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     if let Err(reason) = terminal::start_logging(&cli.global.log) {
@@ -94,6 +116,10 @@ fn main() -> ExitCode {
     let outcome = match cli.verb {
         Verb::Run(args) => run::run(*args, &cli.global),
         Verb::Inspect(args) => inspect::run(&args, &cli.global),
+        Verb::Build(args) => build::run(&args, &cli.global),
+        Verb::CompilePlan => build::run_child(),
+        Verb::Verify(args) => verify::run(&args),
+        Verb::Key(args) => keys::run(&args),
         Verb::Bench(args) => bench::run(&args, &cli.global),
         Verb::Classify(args) => classify::run(&args, &cli.global),
         Verb::Detect(args) => detect::run(&args, &cli.global),

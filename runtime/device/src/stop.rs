@@ -8,6 +8,22 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing::warn;
 
+/// Calls `act` at the first signal; the second ends the process as if nobody listened.
+pub(crate) fn on_first_signal(act: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot listen for signals")?;
+    let listen = move || {
+        let mut act = Some(act);
+        for signal in signals.forever() {
+            match act.take() {
+                Some(act) => act(),
+                None => drop(signal_hook::low_level::emulate_default_handler(signal)),
+            }
+        }
+    };
+    thread::Builder::new().name("signals".into()).spawn(listen).context("cannot listen for signals")?;
+    Ok(())
+}
+
 /// A flag that the process's signals raise for as long as it lives.
 pub(crate) fn on_signals() -> anyhow::Result<StopFlag> {
     let stop = StopFlag::new();

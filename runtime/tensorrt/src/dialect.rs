@@ -3,18 +3,18 @@
 use std::cmp::Reverse;
 
 use crate::sys::{DIALECTS, TrtApi};
-use crate::version::{Flavour, Version};
+use revoada_core::{TensorRtFlavour, TensorRtVersion};
 
 /// The versions that this program was built for, oldest first: those of TensorRT 8 that Jetsons have, and those whose
 /// headers were there. A library is served by a dialect of its major version.
-pub fn dialects() -> Vec<Version> {
-    let mut versions: Vec<Version> = tables().map(version_of).collect();
+pub fn dialects() -> Vec<TensorRtVersion> {
+    let mut versions: Vec<TensorRtVersion> = tables().map(version_of).collect();
     versions.sort_unstable();
     versions
 }
 
 /// The table for a library of this version.
-pub(crate) fn choose(library: Version) -> Option<&'static TrtApi> {
+pub(crate) fn choose(library: TensorRtVersion) -> Option<&'static TrtApi> {
     tables()
         .filter_map(|table| Some((rank(version_of(table), library)?, table)))
         .min_by_key(|(rank, _)| *rank)
@@ -24,7 +24,7 @@ pub(crate) fn choose(library: Version) -> Option<&'static TrtApi> {
 /// How well a dialect fits a library; the least fits best. Within a major version later functions are appended to
 /// tables that stay, so the latest dialect that is not newer than the library is right; failing that, the oldest newer
 /// one, if the library is not too old for it.
-fn rank(dialect: Version, library: Version) -> Option<(bool, Reverse<u32>, u32)> {
+fn rank(dialect: TensorRtVersion, library: TensorRtVersion) -> Option<(bool, Reverse<u32>, u32)> {
     let same = (dialect.flavour, dialect.major) == (library.flavour, library.major);
     if !same || library.minor < oldest_minor(library) {
         return None;
@@ -35,11 +35,11 @@ fn rank(dialect: Version, library: Version) -> Option<(bool, Reverse<u32>, u32)>
 
 /// The first minor version of a major one whose tables have all that the shim calls, in the places that later ones
 /// have it.
-fn oldest_minor(library: Version) -> u32 {
+fn oldest_minor(library: TensorRtVersion) -> u32 {
     match (library.flavour, library.major) {
-        (Flavour::Full, 8) => 2,
-        (Flavour::Full, 10) => 1,
-        (Flavour::Rtx, 1) => 5,
+        (TensorRtFlavour::Full, 8) => 2,
+        (TensorRtFlavour::Full, 10) => 1,
+        (TensorRtFlavour::Rtx, 1) => 5,
         _ => 0,
     }
 }
@@ -51,10 +51,10 @@ fn tables() -> impl Iterator<Item = &'static TrtApi> {
     })
 }
 
-fn version_of(table: &TrtApi) -> Version {
+fn version_of(table: &TrtApi) -> TensorRtVersion {
     let number = |value: i32| u32::try_from(value).expect("headers count from zero");
-    Version {
-        flavour: if table.rtx != 0 { Flavour::Rtx } else { Flavour::Full },
+    TensorRtVersion {
+        flavour: if table.rtx != 0 { TensorRtFlavour::Rtx } else { TensorRtFlavour::Full },
         major: number(table.major),
         minor: number(table.minor),
         patch: number(table.patch),
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     fn chosen(library: (u32, u32), dialects: &[(u32, u32)]) -> Option<(u32, u32)> {
-        let full = |(major, minor)| Version { flavour: Flavour::Full, major, minor, patch: 0 };
+        let full = |(major, minor)| TensorRtVersion { flavour: TensorRtFlavour::Full, major, minor, patch: 0 };
         let ranked = dialects.iter().filter_map(|dialect| Some((rank(full(*dialect), full(library))?, *dialect)));
         ranked.min_by_key(|(rank, _)| *rank).map(|(_, dialect)| dialect)
     }

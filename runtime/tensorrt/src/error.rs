@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-use crate::version::Version;
+use revoada_core::TensorRtVersion;
 
 /// Why no library could be opened.
 #[derive(Debug, Error)]
@@ -19,7 +19,7 @@ pub enum OpenError {
     #[error("`{}` is no TensorRT: it has no `{symbol}`", path.display())]
     NotTensorRt { path: PathBuf, symbol: &'static str },
     #[error("`{}` is {version}, and this program speaks {}", path.display(), Spoken(.spoken))]
-    NotSpoken { path: PathBuf, version: Version, spoken: Vec<Version> },
+    NotSpoken { path: PathBuf, version: TensorRtVersion, spoken: Vec<TensorRtVersion> },
 }
 
 /// Why there is no plan.
@@ -36,32 +36,32 @@ pub enum BuildError {
     #[error("cannot build plans without TensorRT's ONNX parser, looked for `{}`: {reason}", path.display())]
     NoParser { path: PathBuf, reason: String },
     #[error("{version} cannot start a builder: {}", Said(.messages))]
-    Start { version: Version, messages: Vec<Message> },
+    Start { version: TensorRtVersion, messages: Vec<Message> },
     #[error("{version} cannot read the model: {}", Parsed(.errors))]
-    Parse { version: Version, errors: Vec<ParserError> },
+    Parse { version: TensorRtVersion, errors: Vec<ParserError> },
     #[error("input `{input}` has dimensions that are not known ({dims}), and no profile gives their range")]
     NoProfile { input: String, dims: String },
     #[error("the profile's range of input `{input}` {reason}")]
     Profile { input: String, reason: String },
     #[error("{version} has no {what}")]
-    Unavailable { version: Version, what: String },
+    Unavailable { version: TensorRtVersion, what: String },
     #[error("{version} refuses the timing cache: {}", Said(.messages))]
-    TimingCache { version: Version, messages: Vec<Message> },
+    TimingCache { version: TensorRtVersion, messages: Vec<Message> },
     #[error("the build was cancelled")]
     Cancelled,
     #[error("{version} cannot compile the network{}: {}", AtLayer(.layer), Said(.messages))]
-    Compile { version: Version, layer: Option<String>, messages: Vec<Message> },
+    Compile { version: TensorRtVersion, layer: Option<String>, messages: Vec<Message> },
 }
 
 /// Why a plan does not open, or does not run.
 #[derive(Debug, Error)]
 pub enum RunError {
     #[error("{version} cannot start: {}", Said(.messages))]
-    Start { version: Version, messages: Vec<Message> },
+    Start { version: TensorRtVersion, messages: Vec<Message> },
     #[error("{version} cannot open the plan: {fault}")]
-    Plan { version: Version, fault: PlanFault },
+    Plan { version: TensorRtVersion, fault: PlanFault },
     #[error("{version} has no {what}")]
-    Unavailable { version: Version, what: String },
+    Unavailable { version: TensorRtVersion, what: String },
     #[error("cannot {doing}: {}", Said(.messages))]
     Refused { doing: String, messages: Vec<Message> },
 }
@@ -277,7 +277,7 @@ impl fmt::Display for Tried<'_> {
     }
 }
 
-struct Spoken<'a>(&'a [Version]);
+struct Spoken<'a>(&'a [TensorRtVersion]);
 
 impl fmt::Display for Spoken<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -38,4 +38,3 @@ pub use host::{Cancel, Progress};
 pub use library::{Library, LibraryPaths};
 pub use running::{Context, ContextMemory, Engine, Runtime, RuntimeOptions};
 pub use tensor::{DataType, IoTensor, NetworkInput};
-pub use version::{Flavour, Version};

@@ -6,10 +6,12 @@ use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use revoada_core::TensorRtVersion;
+
 use crate::dialect::{choose, dialects};
 use crate::error::OpenError;
 use crate::sys::TrtApi;
-use crate::version::Version;
+use crate::version;
 
 /// Where the two libraries of one TensorRT are: absolute paths, or names that the system's linker searches for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,7 +50,7 @@ pub struct Library {
     pub(crate) create_builder: Option<Create>,
     pub(crate) create_runtime: Create,
     pub(crate) parser: Result<Parser, NoParser>,
-    version: Version,
+    version: TensorRtVersion,
     path: PathBuf,
 }
 
@@ -88,7 +90,7 @@ impl Library {
             let number: unsafe extern "C" fn() -> i32 = symbol(library, "getInferLibVersion").map_err(missing)?;
             create_builder = symbol(library, "createInferBuilder_INTERNAL").ok();
             create_runtime = symbol(library, "createInferRuntime_INTERNAL").map_err(missing)?;
-            version = Version::from_number(u32::try_from(number()).unwrap_or(0));
+            version = version::from_number(u32::try_from(number()).unwrap_or(0));
         }
         let Some(api) = choose(version) else {
             return Err(OpenError::NotSpoken { path, version, spoken: dialects() });
@@ -99,7 +101,7 @@ impl Library {
     }
 
     /// The library's own version.
-    pub fn version(&self) -> Version {
+    pub fn version(&self) -> TensorRtVersion {
         self.version
     }
 
@@ -132,7 +134,7 @@ fn load(path: &Path) -> Result<ManuallyDrop<libloading::Library>, String> {
     })
 }
 
-fn load_parser(path: &Path, version: Version) -> Result<Parser, String> {
+fn load_parser(path: &Path, version: TensorRtVersion) -> Result<Parser, String> {
     let library = load(path)?;
     let missing = |symbol| format!("it has no `{symbol}`");
     // SAFETY: these are the types that every version of the parser declares for them.

@@ -41,8 +41,9 @@ impl Runtime {
         let version = library.version();
         // SAFETY: the function is that of the library whose version this is, and the table is of its dialect. The
         // host is on the heap and outlives the runtime: `drop` closes that first.
-        let raw =
-            unsafe { call!(library.api, runtime_open(Some(library.create_runtime), version.number(), &host.raw())) };
+        let raw = unsafe {
+            call!(library.api, runtime_open(Some(library.create_runtime), crate::version::number(version), &host.raw()))
+        };
         let Some(raw) = NonNull::new(raw) else {
             return Err(RunError::Start { version, messages: host.take_messages() });
         };

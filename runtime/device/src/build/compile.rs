@@ -151,7 +151,8 @@ pub(super) fn plan(
             (plan, Some(compiled))
         }
     };
-    revoada_bundle::partial::replace(path, plan.bytes()).with_context(|| format!("cannot write `{}`", path.display()))?;
+    revoada_bundle::partial::replace(path, plan.bytes())
+        .with_context(|| format!("cannot write `{}`", path.display()))?;
     let built = BuiltPlan {
         path: path.to_owned(),
         built_for: plan.key().device.to_string(),

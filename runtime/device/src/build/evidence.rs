@@ -50,7 +50,9 @@ impl Evidence {
         let evaluation = match evaluated {
             Some(frames) => Evaluation::Pictures { samples: pictures(&frames)?, frames },
             None => {
-                warn!("without pictures the model is compared on noise, which says little; give some with `--evaluation`");
+                warn!(
+                    "without pictures the model is compared on noise, which says little; give some with `--evaluation`"
+                );
                 Evaluation::Noise(Noise::new(&inputs, &manifest.input, NOISE_SAMPLES))
             }
         };

@@ -28,8 +28,8 @@ use crate::failure::{Misuse, Refused};
 use crate::terminal::say;
 use crate::{keys, models};
 
-pub(crate) use compile::run_child;
 use compile::Target;
+pub(crate) use compile::{CHILD_VERB, run_child};
 use evidence::Evidence;
 use steps::Timed;
 
@@ -162,7 +162,11 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         precision,
         producer: PRODUCER.to_owned(),
         licence: manifest.licence.clone(),
-        lineage: Lineage { source: Some(hash(&source)), parent: None, steps: vec!["clean".into(), precision.name().into()] },
+        lineage: Lineage {
+            source: Some(hash(&source)),
+            parent: None,
+            steps: vec!["clean".into(), precision.name().into()],
+        },
         files: Default::default(),
     };
     let bundle = write_bundle(&output, index, &manifest, &converted, &keys)?;
@@ -179,7 +183,11 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         "bundle": output, "digest": bundle.digest(), "precision": precision, "signer": keys.public(),
         "accuracy": converted.accuracy, "plan": built,
     });
-    if args.json { say(&serde_json::to_string_pretty(&summary)?)? } else { say(&output.display().to_string())? }
+    if args.json {
+        say(&serde_json::to_string_pretty(&summary)?)?
+    } else {
+        say(&output.display().to_string())?
+    }
     Ok(())
 }
 
@@ -239,7 +247,9 @@ fn convert_best(
                 last = Some(error);
             }
             Err(ConvertError::NoCalibration) => {
-                return Err(Misuse("INT8 needs pictures to calibrate with: give a folder with `--calibration`".into()).into());
+                return Err(
+                    Misuse("INT8 needs pictures to calibrate with: give a folder with `--calibration`".into()).into()
+                );
             }
             Err(error) => return Err(error.into()),
         }
@@ -256,7 +266,8 @@ fn refused(refusal: &Refusal, folder: &Path) -> anyhow::Error {
         None => format!("keeping layers does not suffice; the worst are {}", blamed.join(", ")),
     };
     let error = ConvertError::Refused(Box::new(refusal.clone()));
-    anyhow::Error::new(Refused { hint: format!("{hint}; the report is in `{}`", folder.display()) }).context(error.to_string())
+    anyhow::Error::new(Refused { hint: format!("{hint}; the report is in `{}`", folder.display()) })
+        .context(error.to_string())
 }
 
 fn manifest(args: &Args) -> anyhow::Result<Manifest> {

@@ -85,8 +85,7 @@ impl Model {
             input: input.transform.size,
         };
         let built = decoders.build(&context);
-        let Built { decoder, guessed } =
-            built.map_err(|source| ModelError::Decode { model: name.clone(), source })?;
+        let Built { decoder, guessed } = built.map_err(|source| ModelError::Decode { model: name.clone(), source })?;
         if let Some(guessed) = guessed {
             info!("{guessed}");
         }
@@ -196,7 +195,7 @@ impl ModelSession {
         let answers = self.placements.iter().enumerate().map(|(row, placement)| {
             let prediction = self.model.decoder.decode(&outputs.tensors, row, placement);
             let prediction =
-                prediction.map_err(|source| ModelError::Decode { path: self.model.name.clone().into(), source })?;
+                prediction.map_err(|source| ModelError::Decode { model: self.model.name.clone(), source })?;
             let now = clock.now();
             let decoding = now.since(started);
             started = now;

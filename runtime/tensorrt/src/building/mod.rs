@@ -12,7 +12,7 @@ use crate::error::{BuildError, ParserError, layer_in};
 use crate::host::{Cancel, Host, Progress};
 use crate::library::Library;
 use crate::tensor::NetworkInput;
-use crate::version::{Flavour, Version};
+use revoada_core::{TensorRtFlavour, TensorRtVersion};
 
 pub use request::{BuildRequest, Built, Hardware, Layer, Model, Profile, Range, Target};
 
@@ -140,7 +140,7 @@ impl Library {
     fn aim(&self, session: &Session<'_>, target: &Target) -> Result<(), BuildError> {
         let (numbers, what) = match target {
             // TensorRT builds for this device, and the one for RTX for any, if they are told nothing.
-            Target::ThisDevice if self.version().flavour == Flavour::Full => return Ok(()),
+            Target::ThisDevice if self.version().flavour == TensorRtFlavour::Full => return Ok(()),
             Target::ThisDevice => (vec![CURRENT_DEVICE], "GPU to build for".to_owned()),
             Target::ComputeCapabilities(capabilities) => {
                 let names: Vec<String> = capabilities.iter().map(|number| format!("`sm_{number}`")).collect();
@@ -164,7 +164,7 @@ impl<'a> Model<'a> {
     }
 }
 
-fn available(version: Version, taken: Taken, what: impl FnOnce() -> String) -> Result<(), BuildError> {
+fn available(version: TensorRtVersion, taken: Taken, what: impl FnOnce() -> String) -> Result<(), BuildError> {
     match taken {
         Taken::Done => Ok(()),
         Taken::Refused | Taken::Absent => Err(BuildError::Unavailable { version, what: what() }),

@@ -55,7 +55,7 @@ impl<'a> Session<'a> {
                 build_open(
                     Some(create_builder),
                     Some(parser.create),
-                    library.version().number(),
+                    crate::version::number(library.version()),
                     parser.version,
                     &host.raw(),
                 )

@@ -4,9 +4,8 @@ use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, MutexGuard};
 
-use revoada_tensorrt::{
-    BuildError, BuildRequest, Cancel, DataType, Flavour, Library, LibraryPaths, Model, Progress, Target,
-};
+use revoada_core::TensorRtFlavour;
+use revoada_tensorrt::{BuildError, BuildRequest, Cancel, DataType, Library, LibraryPaths, Model, Progress, Target};
 
 use crate::onnx::{self, Graph};
 use crate::{folder, library, request};
@@ -57,7 +56,7 @@ impl<F: Fn() + Sync> Progress for Heard<F> {
 #[test]
 fn a_convolution_compiles_for_sm_86() {
     let Some(library) = library() else { return };
-    assert_eq!(library.version().flavour, Flavour::Rtx);
+    assert_eq!(library.version().flavour, TensorRtFlavour::Rtx);
     let built = library.build(&request(&onnx::convolution("1")), &(), &Cancel::default()).unwrap();
     assert!(!built.plan.is_empty());
     assert_eq!(built.timing_cache, None, "none was asked for");

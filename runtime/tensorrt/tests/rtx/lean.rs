@@ -3,7 +3,8 @@
 
 use std::sync::Arc;
 
-use revoada_tensorrt::{Cancel, Flavour, Library, LibraryPaths, PlanFault, RunError, Runtime, RuntimeOptions};
+use revoada_core::TensorRtFlavour;
+use revoada_tensorrt::{Cancel, Library, LibraryPaths, PlanFault, RunError, Runtime, RuntimeOptions};
 
 use crate::{folder, onnx, request};
 
@@ -25,7 +26,7 @@ fn lean(major: u32) -> Option<Arc<Library>> {
 fn a_lean_runtime_is_known_by_its_version_and_builds_nothing() {
     for major in MAJORS {
         let Some(library) = lean(major) else { return };
-        assert_eq!((library.version().flavour, library.version().major), (Flavour::Full, major));
+        assert_eq!((library.version().flavour, library.version().major), (TensorRtFlavour::Full, major));
         assert!(!library.can_build());
         let error = library.build(&request(&onnx::convolution("1")), &(), &Cancel::default()).unwrap_err();
         let path = library.path().display();

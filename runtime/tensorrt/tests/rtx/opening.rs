@@ -2,8 +2,9 @@
 
 use std::fs;
 
+use revoada_core::{TensorRtFlavour, TensorRtVersion};
 use revoada_tensorrt::{
-    Cancel, Flavour, Library, LibraryPaths, OpenError, PlanFault, RunError, Runtime, RuntimeOptions, Version, dialects,
+    Cancel, Library, LibraryPaths, OpenError, PlanFault, RunError, Runtime, RuntimeOptions, dialects,
 };
 
 use crate::{cache, library, onnx, request};
@@ -20,10 +21,10 @@ fn every_set_of_headers_has_a_dialect_that_answers_its_version() {
         let Some((flavour, version)) = name.strip_prefix("TRT-").and_then(|name| name.split_once('-')) else {
             continue;
         };
-        let flavour = if flavour == "RTX" { Flavour::Rtx } else { Flavour::Full };
+        let flavour = if flavour == "RTX" { TensorRtFlavour::Rtx } else { TensorRtFlavour::Full };
         let (major, minor) = version.split_once('.').unwrap();
         let expected = (flavour, major.parse().unwrap(), minor.parse().unwrap());
-        let answers = |version: &Version| (version.flavour, version.major, version.minor) == expected;
+        let answers = |version: &TensorRtVersion| (version.flavour, version.major, version.minor) == expected;
         assert!(dialects().iter().any(answers), "{name} is not among {:?}", dialects());
         checked += 1;
     }
@@ -33,7 +34,9 @@ fn every_set_of_headers_has_a_dialect_that_answers_its_version() {
 #[test]
 fn the_versions_of_tensorrt_8_that_jetsons_have_are_spoken_without_headers() {
     for minor in [2, 5, 6] {
-        let answers = |version: &Version| (version.flavour, version.major, version.minor) == (Flavour::Full, 8, minor);
+        let answers = |version: &TensorRtVersion| {
+            (version.flavour, version.major, version.minor) == (TensorRtFlavour::Full, 8, minor)
+        };
         assert!(dialects().iter().any(answers), "8.{minor} is not among {:?}", dialects());
     }
 }
