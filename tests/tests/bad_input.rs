@@ -109,25 +109,57 @@ fn a_folder_that_does_not_exist_is_named_before_any_frame() {
     refused(&mut command, folder.path(), 1, &["no/such/folder"]);
 }
 
+/// Runs on a file system of 64 KiB until it is full; what is left on it. `None` where none can be mounted.
+fn on_a_full_disk(command: impl FnOnce(&Path) -> Command) -> Option<(Finished, Vec<String>)> {
+    let folder = tempfile::tempdir().unwrap();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"]).arg(folder.path()).status();
+    if !mounted.is_ok_and(|status| status.success()) {
+        eprintln!("skipped: a full disk: mounting a small file system needs root");
+        return None;
+    }
+    let finished = finish(&mut command(folder.path()));
+    let mut left = names_in(folder.path());
+    left.extend(
+        folder
+            .path()
+            .join("pictures")
+            .exists()
+            .then(|| names_in(&folder.path().join("pictures")))
+            .into_iter()
+            .flatten(),
+    );
+    let _ = Command::new("umount").arg(folder.path()).status();
+    Some((finished.expect_code(1), left))
+}
+
 #[test]
 fn a_full_disk_ends_the_run_and_leaves_nothing_half_written() {
-    let folder = tempfile::tempdir().unwrap();
-    let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"])
-        .arg(folder.path())
-        .status()
-        .is_ok_and(|status| status.success());
-    if !mounted {
-        eprintln!("skipped: a full disk: mounting a small file system needs root");
-        return;
-    }
-    let finished = finish(&mut run_on(&clip(), folder.path()));
-    let left = names_in(folder.path());
-    let _ = Command::new("umount").arg(folder.path()).status();
-    let finished = finished.expect_code(1);
+    let Some((finished, left)) = on_a_full_disk(|folder| run_on(&clip(), folder)) else { return };
     assert!(finished.error().contains("no storage space"), "{}", finished.stderr);
     assert!(!left.iter().any(|name| name.contains("partial")), "{left:?}");
     assert!(!left.contains(&"out.mp4".to_owned()), "{left:?}");
+}
+
+#[test]
+fn a_disk_full_of_pictures_ends_the_run_and_keeps_those_that_are_whole() {
+    let elsewhere = tempfile::tempdir().unwrap();
+    let config = elsewhere.path().join("pipeline.toml");
+    let run = |folder: &Path| {
+        let text = format!(
+            "[model]\npath = \"{}\"\n[[stream]]\nuri = \"{}\"\n[[sink]]\ntype = \"images\"\nfolder = \"{}\"\n",
+            asset("models/centerface.onnx").display(),
+            clip(),
+            folder.join("pictures").display()
+        );
+        std::fs::write(&config, text).unwrap();
+        let mut command = revoada();
+        command.arg("run").arg(&config);
+        command
+    };
+    let Some((finished, left)) = on_a_full_disk(run) else { return };
+    assert!(finished.error().contains("No space left on device"), "{}", finished.stderr);
+    assert!(!left.iter().any(|name| name.contains("partial")), "{left:?}");
+    assert!(left.iter().any(|name| name.ends_with("-000000.jpg")), "{left:?}");
 }
 
 #[test]

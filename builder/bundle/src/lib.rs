@@ -1,6 +1,6 @@
 //! What a model is before it runs: its ONNX graph ([`onnx`]), and the manifest that says how pictures
 //! enter it and how its answers are read ([`manifest`]). [`strict`] reads manifests, and every other
-//! TOML file of Revoada.
+//! TOML file of Revoada; [`partial`] writes files that appear whole or not at all.
 //!
 //! It is *not* a runtime: nothing here runs a model or touches a GPU, and the shapes and costs that it
 //! tells are arithmetic over the graph.
@@ -28,6 +28,14 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod bundle;
+mod hash;
 pub mod manifest;
 pub mod onnx;
+pub mod partial;
+pub mod plan;
+pub mod plan_cache;
+pub mod sign;
 pub mod strict;
+
+pub use hash::{hash, hash_file};

@@ -17,6 +17,8 @@
 
 mod clock;
 mod detection;
+mod device;
+mod digest;
 mod frame;
 mod geometry;
 mod staging;
@@ -24,6 +26,11 @@ mod tensor;
 
 pub use clock::{Clock, Timestamp};
 pub use detection::{Classification, Detection, Prediction, Segmentation};
+pub use device::{
+    Architecture, ArchitectureError, Compatibility, DeviceClass, HardwareCompatibility, Mismatch, TensorRtFlavor,
+    TensorRtVersion,
+};
+pub use digest::{Digest, DigestError, from_hex, to_hex};
 pub use frame::{
     ColorMatrix, ColorRange, ColorSpec, Frame, FrameError, FrameMemory, ImageLayout, ImageView, MemoryKind,
     PixelFormat, PlaneLayout, PlaneView, StreamId,

@@ -63,7 +63,8 @@ pub trait Session: Send {
     ) -> Result<Placement, EngineError>;
 
     /// Copies a tensor into an input, in place of whatever was set or recorded there. It stays until
-    /// it is replaced. Where the input has a batch, the tensor may have fewer rows than the session.
+    /// it is replaced, but for the rows of a fixed batch that a `submit` leaves out: those are zeros from
+    /// then on. Where the input has a batch, the tensor may have fewer rows than the session.
     fn set_input(&mut self, input: usize, tensor: TensorRef<'_>) -> Result<(), EngineError>;
 
     /// One staging pass over the recorded pictures, then inference over the first `rows` rows, each

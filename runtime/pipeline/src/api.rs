@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use revoada_core::{Frame, Prediction};
+use revoada_core::{Frame, Prediction, StreamId};
 use thiserror::Error;
 
 /// What a source has for its reader.
@@ -78,6 +78,12 @@ pub struct FrameTimings {
 /// Where results go. One sink sees the results of all streams, each stream's in order.
 pub trait Sink: Send {
     fn write(&mut self, result: &FrameResult) -> Result<(), SinkError>;
+
+    /// The last frame of `stream` was written while others go on: what is its own can be completed. The
+    /// stream may come again.
+    fn end_stream(&mut self, _stream: &StreamId) -> Result<(), SinkError> {
+        Ok(())
+    }
 
     /// Completes every output; on success the files are whole and in place. A sink that is dropped
     /// without `finish` leaves nothing half written under its final name.

@@ -312,6 +312,51 @@ fn what_we_serve_is_watched_by_several_and_by_who_comes_late() {
 }
 
 #[test]
+fn the_end_of_a_stream_is_told_to_who_watches_it_and_to_no_one_else() {
+    if skipped("the_end_of_a_stream_is_told_to_who_watches_it_and_to_no_one_else", &NEEDED) {
+        return;
+    }
+    let server = Arc::new(RtspServer::start((Ipv4Addr::LOCALHOST, 0).into(), None).unwrap());
+    server.push(&plain("ending", 0, Size::new(64, 48))).unwrap();
+    server.push(&plain("one", 0, Size::new(320, 180))).unwrap();
+    let pushing = Pushing::into(&server);
+    let at = |name: &str| stream(source(server.address(), name, RtspTransport::Tcp));
+    let mut ending = media::open(&at("ending"), clock()).unwrap();
+    let mut one = media::open(&at("one"), clock()).unwrap();
+    next(&mut *ending).unwrap().unwrap();
+    next(&mut *one).unwrap().unwrap();
+    server.end_stream(&StreamId::new("ending"));
+    let error = until_lost(&mut *ending);
+    assert!(matches!(error, SourceError::Lost { .. }), "{error:?}");
+    let error = media::open(&at("ending"), clock()).err().expect("it is not served any more");
+    assert!(matches!(error, SourceError::Lost { .. }), "{error:?}");
+    for _ in 0..10 {
+        next(&mut *one).unwrap().expect("the other stream goes on");
+    }
+    drop(pushing);
+}
+
+#[test]
+fn nobody_who_watches_costs_no_encoding_and_drops_nothing() {
+    if skipped("nobody_who_watches_costs_no_encoding_and_drops_nothing", &NEEDED) {
+        return;
+    }
+    let server = RtspServer::start((Ipv4Addr::LOCALHOST, 0).into(), None).unwrap();
+    for index in 0..1000 {
+        server.push(&plain("one", index, Size::new(320, 180))).unwrap();
+    }
+    let id = StreamId::new("one");
+    assert_eq!(server.dropped(&id), 0);
+    let mut viewer = media::open(&stream(source(server.address(), "one", RtspTransport::Tcp)), clock()).unwrap();
+    next(&mut *viewer).unwrap().expect("who comes is shown where the stream stands");
+    // Far faster than any encoder.
+    for index in 1000..3000 {
+        server.push(&plain("one", index, Size::new(320, 180))).unwrap();
+    }
+    assert!(server.dropped(&id) > 1000, "{}", server.dropped(&id));
+}
+
+#[test]
 fn a_port_in_use_is_refused() {
     if skipped("a_port_in_use_is_refused", &NEEDED) {
         return;

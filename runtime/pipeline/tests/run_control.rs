@@ -116,6 +116,8 @@ fn reload_starts_ends_and_changes_streams_and_refuses_the_rest() {
     let seen = run.collected[0].of("b").len();
     run.collected[0].wait_for("b", seen + 20);
     run.collected[0].wait_for("c", seen + 20);
+    let ends = run.collected[0].wait_for_ends("a", 1);
+    assert_eq!(ends, [run.collected[0].of("a").len()], "its end comes after its last frame");
 
     // `a` comes back.
     *run.file.lock().unwrap() = Ok(run.config.clone());
@@ -131,6 +133,7 @@ fn reload_starts_ends_and_changes_streams_and_refuses_the_rest() {
     let refused = run.client.request(Command::Reload);
     assert!(matches!(&refused, Err(ClientError::Refused(reason)) if reason == "pipeline.toml:3: unknown key"));
 
+    assert_eq!(run.collected[0].wait_for_ends("b", 0), [0; 0], "a stream that is only changed goes on");
     run.stop.request();
     let summary = run.thread.join().unwrap().unwrap();
     assert_eq!(summary.failures().count(), 0);

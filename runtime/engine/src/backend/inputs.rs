@@ -1,14 +1,13 @@
-//! The input side of a session on the CPU: buffers in host memory, what was recorded for staging,
-//! and which rows are filled. Every backend that reads host memory has one per session.
+//! The input side of a session: what was recorded for staging, which rows are filled, and a buffer for
+//! each input. Where the buffers lie and how pictures get into them is the backend's own ([`Store`]).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use revoada_core::{
-    DType, Dim, ImageTransform, Layout, Placement, Rect, TensorData, TensorError, TensorRef, TensorSpec,
-};
+use revoada_core::{DType, Dim, ImageTransform, Layout, Placement, Rect, TensorRef, TensorSlice, TensorSpec};
 
-use crate::{EngineError, Shapes, StageTarget, Stager, Surface};
+use crate::{EngineError, Shapes, Surface};
 
 /// More than any batch of pictures that a machine of this kind would hold: a larger input is a
 /// mistake in the model or in the shapes, and would end the process rather than fail.
@@ -37,14 +36,24 @@ enum RowState {
     Recorded,
 }
 
-struct Recorded {
-    row: usize,
-    surface: Surface,
-    placement: Placement,
-    transform: ImageTransform,
+/// The numbers of one input.
+pub(super) trait Store: Send {
+    /// Writes a tensor at the beginning.
+    fn write(&mut self, data: TensorSlice<'_>) -> Result<(), EngineError>;
+
+    /// Makes these elements zeros.
+    fn zero(&mut self, elements: Range<usize>) -> Result<(), EngineError>;
 }
 
-struct Input {
+/// A picture that goes into a row at the coming `submit`.
+pub(super) struct Recorded {
+    pub(super) row: usize,
+    pub(super) surface: Surface,
+    pub(super) placement: Placement,
+    pub(super) transform: ImageTransform,
+}
+
+struct Input<S> {
     spec: TensorSpec,
     rows: Rows,
     /// Of the buffer; what runs has fewer rows where the batch is open.
@@ -52,22 +61,26 @@ struct Input {
     /// Of the latest `submit`.
     shape_run: Vec<usize>,
     row_elements: usize,
-    data: TensorData,
+    data: S,
     /// One per row; a whole input and a scalar have one.
     states: Vec<RowState>,
     recorded: Vec<Recorded>,
 }
 
 /// The inputs of one session.
-pub(super) struct Inputs {
-    inputs: Vec<Input>,
-    stager: Stager,
+pub(super) struct Inputs<S> {
+    inputs: Vec<Input<S>>,
     rows_max: usize,
 }
 
-impl Inputs {
-    /// Allocates buffers of zeros, after `shapes` was checked against what the model declares.
-    pub(super) fn new(specs: &[TensorSpec], shapes: &Shapes) -> Result<Self, EngineError> {
+impl<S: Store> Inputs<S> {
+    /// Takes a buffer of zeros for each input from `allocate`, after `shapes` was checked against what the
+    /// model declares.
+    pub(super) fn new(
+        specs: &[TensorSpec],
+        shapes: &Shapes,
+        mut allocate: impl FnMut(DType, usize) -> Result<S, EngineError>,
+    ) -> Result<Self, EngineError> {
         if shapes.rows_max == 0 {
             return Err(EngineError::Batch { rows: 0, rows_max: usize::MAX });
         }
@@ -81,9 +94,9 @@ impl Inputs {
         let inputs = specs
             .iter()
             .zip(resolved)
-            .map(|(spec, shape)| Input::new(spec, shape, shapes.rows_max, open))
+            .map(|(spec, shape)| Input::new(spec, shape, shapes.rows_max, open, &mut allocate))
             .collect::<Result<_, _>>()?;
-        Ok(Self { inputs, stager: Stager::new(), rows_max: shapes.rows_max })
+        Ok(Self { inputs, rows_max: shapes.rows_max })
     }
 
     /// See [`crate::Session::stage`].
@@ -130,7 +143,7 @@ impl Inputs {
         if !input.fits(tensor.shape()) {
             return Err(EngineError::Shape { spec: input.spec.to_string(), shape: tensor.shape().to_vec() });
         }
-        input.data.write(0, tensor.data());
+        input.data.write(tensor.data())?;
         input.recorded.clear();
         match input.rows {
             Rows::Whole => input.states.fill(RowState::Set),
@@ -147,30 +160,31 @@ impl Inputs {
         Ok(())
     }
 
-    /// Checks that `rows` rows are filled, moves the recorded pixels and says how long that took.
-    /// The records are forgotten even where this fails, so that no frame is held any longer.
-    pub(super) fn prepare(&mut self, rows: usize) -> Result<Duration, EngineError> {
+    /// Checks that `rows` rows are filled, lets `stage` move what was recorded for each input, whose rows are
+    /// so many elements apart, and says how long that took. The records are forgotten even where this fails,
+    /// so that no frame is held any longer.
+    pub(super) fn prepare(
+        &mut self,
+        rows: usize,
+        mut stage: impl FnMut(&mut S, usize, &[Recorded]) -> Result<(), EngineError>,
+    ) -> Result<Duration, EngineError> {
         let started = Instant::now();
-        let result = self.check_filled(rows);
+        let mut result = self.check_filled(rows);
         for input in &mut self.inputs {
             if result.is_ok() {
-                input.stage_recorded(&mut self.stager, rows);
+                result = input.prepare(rows, &mut stage);
             }
             input.forget_recorded();
         }
         result.map(|()| started.elapsed())
     }
 
-    /// The tensors of the latest `prepare`, in the order of the model's inputs.
-    pub(super) fn tensors(&self) -> impl Iterator<Item = Result<(&TensorSpec, TensorRef<'_>), TensorError>> {
-        self.inputs.iter().map(|input| {
-            let elements = input.shape_run.iter().product();
-            let data = input.data.as_slice().range(0..elements);
-            Ok((&input.spec, TensorRef::new(&input.shape_run, data)?))
-        })
+    /// Every input with its shape in the latest `prepare` and its buffer, in the model's order.
+    pub(super) fn filled(&self) -> impl Iterator<Item = (&TensorSpec, &[usize], &S)> {
+        self.inputs.iter().map(|input| (&input.spec, input.shape_run.as_slice(), &input.data))
     }
 
-    fn input_mut(&mut self, index: usize) -> Result<&mut Input, EngineError> {
+    fn input_mut(&mut self, index: usize) -> Result<&mut Input<S>, EngineError> {
         let count = self.inputs.len();
         self.inputs.get_mut(index).ok_or_else(|| EngineError::NoSuchInput { input: index.to_string(), count })
     }
@@ -193,8 +207,14 @@ impl Inputs {
     }
 }
 
-impl Input {
-    fn new(spec: &TensorSpec, shape: Vec<usize>, rows_max: usize, open: bool) -> Result<Self, EngineError> {
+impl<S: Store> Input<S> {
+    fn new(
+        spec: &TensorSpec,
+        shape: Vec<usize>,
+        rows_max: usize,
+        open: bool,
+        allocate: &mut impl FnMut(DType, usize) -> Result<S, EngineError>,
+    ) -> Result<Self, EngineError> {
         let rows = match (open_batch(spec), open, spec.dims.len()) {
             (true, _, _) if shape[0] == rows_max => Rows::Open,
             (true, _, 4) => return Err(EngineError::Shape { spec: spec.to_string(), shape }),
@@ -215,7 +235,7 @@ impl Input {
         Ok(Self {
             spec: spec.clone(),
             rows,
-            data: TensorData::zeros(spec.dtype, shape.iter().product()),
+            data: allocate(spec.dtype, shape.iter().product())?,
             shape_run: shape.clone(),
             shape,
             row_elements,
@@ -257,20 +277,17 @@ impl Input {
         Ok(())
     }
 
-    fn mark(&mut self, rows: std::ops::Range<usize>, state: RowState) {
+    fn mark(&mut self, rows: Range<usize>, state: RowState) {
         self.states[rows].fill(state);
     }
 
-    fn stage_recorded(&mut self, stager: &mut Stager, rows: usize) {
-        for Recorded { row, surface, placement, transform } in &self.recorded {
-            let elements = row * self.row_elements..(row + 1) * self.row_elements;
-            let target = match &mut self.data {
-                TensorData::F32(data) => StageTarget::F32(&mut data[elements]),
-                TensorData::F16(data) => StageTarget::F16(&mut data[elements]),
-                TensorData::U8(data) => StageTarget::U8(&mut data[elements]),
-                other => unreachable!("`stage` refuses {} inputs", other.as_slice().dtype()),
-            };
-            stager.stage(&surface.frame().view(), placement, transform, target);
+    fn prepare(
+        &mut self,
+        rows: usize,
+        stage: &mut impl FnMut(&mut S, usize, &[Recorded]) -> Result<(), EngineError>,
+    ) -> Result<(), EngineError> {
+        if !self.recorded.is_empty() {
+            stage(&mut self.data, self.row_elements, &self.recorded)?;
         }
         match self.rows {
             Rows::Open => self.shape_run[0] = rows,
@@ -278,12 +295,13 @@ impl Input {
             Rows::Fixed => {
                 for row in rows..self.states.len() {
                     if self.states[row] != RowState::Zero {
-                        self.data.zero(row * self.row_elements..(row + 1) * self.row_elements);
+                        self.data.zero(row * self.row_elements..(row + 1) * self.row_elements)?;
                         self.states[row] = RowState::Zero;
                     }
                 }
             }
         }
+        Ok(())
     }
 
     fn forget_recorded(&mut self) {

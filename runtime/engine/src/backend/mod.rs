@@ -9,6 +9,7 @@ use revoada_core::{Frame, MemoryKind};
 
 use crate::{Backend, EngineError, LoadOptions, ModelSource, Surface};
 
+mod host;
 mod inputs;
 mod lending;
 mod onnxruntime;

@@ -8,17 +8,17 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use ort::session::{Session as Network, SessionInputValue};
 use ort::value::{DynValue, Outlet, TensorElementType, TensorRef as OrtTensorRef, ValueType};
-use revoada_core::{DType, Dim, Frame, ImageTransform, Placement, Rect, TensorRef, TensorSlice, TensorSpec};
+use revoada_core::{DType, Dim, Frame, TensorRef, TensorSlice, TensorSpec};
 
 use self::library::Library;
-use super::inputs::Inputs;
+use super::host::{HostInputs, HostSession, Inference};
 use super::lending::Lending;
 use super::threads_each;
-use crate::{Backend, Engine, EngineError, LoadOptions, ModelSource, Outputs, Session, Shapes, Surface, Timings};
+use crate::{Backend, Engine, EngineError, LoadOptions, ModelSource, Session, Shapes, Surface};
 
 mod library;
 mod load_error;
@@ -143,50 +143,24 @@ impl Engine for OrtEngine {
     }
 
     fn session(&self, shapes: &Shapes) -> Result<Box<dyn Session>, EngineError> {
-        Ok(Box::new(OrtSession {
-            inputs: Inputs::new(&self.inputs, shapes)?,
-            networks: Arc::clone(&self.networks),
-            answer: None,
-            shapes: vec![Vec::new(); self.outputs.len()],
-        }))
+        let inference =
+            OrtInference { networks: Arc::clone(&self.networks), shapes: vec![Vec::new(); self.outputs.len()] };
+        Ok(Box::new(HostSession::new(&self.inputs, shapes, inference)?))
     }
 }
 
-struct OrtSession {
-    inputs: Inputs,
+struct OrtInference {
     networks: Arc<Lending<Network>>,
-    answer: Option<Answer>,
     /// Of the answer's tensors; kept apart so that their memory is used again.
     shapes: Vec<Vec<usize>>,
 }
 
-struct Answer {
-    values: Vec<DynValue>,
-    timings: Timings,
-}
+impl Inference for OrtInference {
+    type Answer = Vec<DynValue>;
 
-impl Session for OrtSession {
-    fn stage(
-        &mut self,
-        input: usize,
-        row: usize,
-        surface: &Surface,
-        region: Rect,
-        transform: &ImageTransform,
-    ) -> Result<Placement, EngineError> {
-        self.inputs.stage(input, row, surface, region, transform)
-    }
-
-    fn set_input(&mut self, input: usize, tensor: TensorRef<'_>) -> Result<(), EngineError> {
-        self.inputs.set(input, tensor)
-    }
-
-    fn submit(&mut self, rows: usize) -> Result<(), EngineError> {
-        // Given back first, so that the arena has the memory for the coming answer.
-        self.answer = None;
-        let staging = self.inputs.prepare(rows)?;
+    fn infer(&mut self, inputs: &HostInputs) -> Result<(Self::Answer, Duration), EngineError> {
         let mut feed = Vec::new();
-        for input in self.inputs.tensors() {
+        for input in inputs.tensors() {
             let (spec, tensor) = input?;
             feed.push((spec.name.as_str(), input_value(tensor).map_err(run_error)?));
         }
@@ -194,25 +168,19 @@ impl Session for OrtSession {
         let started = Instant::now();
         let outputs = network.run(feed).map_err(run_error)?;
         let values: Vec<DynValue> = outputs.into_iter().map(|(_, value)| value).collect();
-        let inference = started.elapsed();
+        let took = started.elapsed();
         drop(network);
         for (shape, value) in self.shapes.iter_mut().zip(&values) {
             shape.clear();
             // Sizes of a tensor in memory are never negative.
             shape.extend(value.shape().iter().map(|size| usize::try_from(*size).unwrap_or(0)));
         }
-        self.answer = Some(Answer { values, timings: Timings { staging, inference } });
-        Ok(())
+        Ok((values, took))
     }
 
-    fn wait(&mut self) -> Result<Outputs<'_>, EngineError> {
-        let Answer { values, timings } = self.answer.as_ref().ok_or(EngineError::NothingSubmitted)?;
-        let tensors = values
-            .iter()
-            .zip(&self.shapes)
-            .map(|(value, shape)| Ok(TensorRef::new(shape, output_slice(value).map_err(run_error)?)?))
-            .collect::<Result<_, EngineError>>()?;
-        Ok(Outputs { tensors, timings: *timings })
+    fn tensors<'a>(&'a self, answer: &'a Self::Answer) -> Result<Vec<TensorRef<'a>>, EngineError> {
+        let tensor = |(value, shape)| Ok(TensorRef::new(shape, output_slice(value).map_err(run_error)?)?);
+        answer.iter().zip(self.shapes.iter().map(Vec::as_slice)).map(tensor).collect()
     }
 }
 

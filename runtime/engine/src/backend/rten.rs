@@ -10,19 +10,19 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use revoada_bundle::onnx::{OnnxError, OnnxErrorKind};
-use revoada_core::{DType, Frame, ImageTransform, Placement, Rect, Tensor, TensorRef, TensorSlice, TensorSpec};
+use revoada_core::{DType, Frame, Tensor, TensorRef, TensorSlice, TensorSpec};
 use rten::{Model, ModelOptions, NodeId, RunOptions, ThreadPool, Value, ValueView};
 use rten_tensor::{Layout as _, TensorView};
 
-use super::inputs::Inputs;
+use super::host::{HostInputs, HostSession, Inference};
 use super::lending::Lending;
 use super::{model_name, read_onnx, threads_each};
-use crate::{Backend, Engine, EngineError, LoadOptions, ModelSource, Outputs, Session, Shapes, Surface, Timings};
+use crate::{Backend, Engine, EngineError, LoadOptions, ModelSource, Session, Shapes, Surface};
 
 const NAME: &str = "rten";
 
@@ -161,61 +161,40 @@ impl Engine for RtenEngine {
     }
 
     fn session(&self, shapes: &Shapes) -> Result<Box<dyn Session>, EngineError> {
-        Ok(Box::new(RtenSession {
-            inputs: Inputs::new(&self.inputs, shapes)?,
+        let inference = RtenInference {
             widened: self.inputs.iter().map(|spec| Widened::of(spec.dtype)).collect(),
             loaded: Arc::clone(&self.loaded),
-            answer: None,
-        }))
+        };
+        Ok(Box::new(HostSession::new(&self.inputs, shapes, inference)?))
     }
 }
 
-struct RtenSession {
-    inputs: Inputs,
+struct RtenInference {
     /// One per input.
     widened: Vec<Widened>,
     loaded: Arc<Loaded>,
-    answer: Option<(Vec<Tensor>, Timings)>,
 }
 
-impl Session for RtenSession {
-    fn stage(
-        &mut self,
-        input: usize,
-        row: usize,
-        surface: &Surface,
-        region: Rect,
-        transform: &ImageTransform,
-    ) -> Result<Placement, EngineError> {
-        self.inputs.stage(input, row, surface, region, transform)
-    }
+impl Inference for RtenInference {
+    type Answer = Vec<Tensor>;
 
-    fn set_input(&mut self, input: usize, tensor: TensorRef<'_>) -> Result<(), EngineError> {
-        self.inputs.set(input, tensor)
-    }
-
-    fn submit(&mut self, rows: usize) -> Result<(), EngineError> {
-        self.answer = None;
-        let staging = self.inputs.prepare(rows)?;
+    fn infer(&mut self, inputs: &HostInputs) -> Result<(Self::Answer, Duration), EngineError> {
         let Loaded { model, input_ids, outputs, pools } = &*self.loaded;
         let pool = pools.lend();
         let started = Instant::now();
         let mut feed = Vec::with_capacity(input_ids.len());
-        for ((input, widened), id) in self.inputs.tensors().zip(&mut self.widened).zip(input_ids) {
+        for ((input, widened), id) in inputs.tensors().zip(&mut self.widened).zip(input_ids) {
             feed.push((*id, widened.view(input?.1)?.into()));
         }
         let ids: Vec<NodeId> = outputs.iter().map(|port| port.id).collect();
         let options = RunOptions::default().with_thread_pool(Some(Arc::clone(&pool)));
         let values = model.run(feed, &ids, Some(options)).map_err(|error| run_error(error.to_string()))?;
         let tensors = values.into_iter().zip(outputs).map(|(value, port)| narrow(value, &port.spec));
-        let tensors = tensors.collect::<Result<_, _>>()?;
-        self.answer = Some((tensors, Timings { staging, inference: started.elapsed() }));
-        Ok(())
+        Ok((tensors.collect::<Result<_, _>>()?, started.elapsed()))
     }
 
-    fn wait(&mut self) -> Result<Outputs<'_>, EngineError> {
-        let (tensors, timings) = self.answer.as_ref().ok_or(EngineError::NothingSubmitted)?;
-        Ok(Outputs { tensors: tensors.iter().map(Tensor::as_ref).collect(), timings: *timings })
+    fn tensors<'a>(&'a self, answer: &'a Self::Answer) -> Result<Vec<TensorRef<'a>>, EngineError> {
+        Ok(answer.iter().map(Tensor::as_ref).collect())
     }
 }
 

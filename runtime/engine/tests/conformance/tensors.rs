@@ -79,7 +79,11 @@ pub(crate) fn a_fixed_batch_runs_whole_with_zeros_where_nothing_was_filled(backe
     let mut session = engine.session(&Shapes::rows(2)).unwrap();
     set(&mut *session, 0, &[3, 3, 2, 2], &[7f32; 36]);
     let outputs = run(&mut *session, 1);
-    assert_eq!(numbers(&outputs[0]), (&[3, 3][..], &[7f32, 7.0, 7.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0][..]));
+    let first_of_three = [7f32, 7.0, 7.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0];
+    assert_eq!(numbers(&outputs[0]), (&[3, 3][..], &first_of_three[..]));
+    // What was left out is gone, what was run stays.
+    assert!(matches!(session.submit(2), Err(EngineError::Unfilled { row: 1, .. })));
+    assert_eq!(numbers(&run(&mut *session, 1)[0]).1, &first_of_three[..]);
 }
 
 pub(crate) fn several_inputs_and_outputs_keep_their_order(backend: &dyn Backend) {

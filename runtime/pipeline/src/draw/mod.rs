@@ -47,7 +47,6 @@ pub struct Painter {
     hidden: Hidden,
     pool: BufferPool,
     scratch: Scratch,
-    copies: u64,
 }
 
 /// Which classes are anonymised.
@@ -93,14 +92,7 @@ impl Painter {
             hidden,
             pool: BufferPool::default(),
             scratch: Scratch::default(),
-            copies: 0,
         })
-    }
-
-    /// Whether anything could ever be drawn; where not, no frame need be copied.
-    pub fn draws(&self) -> bool {
-        let DrawConfig { boxes, labels, scores, landmarks, masks, clock, anonymize } = &self.config;
-        *boxes || *labels || *scores || *landmarks || *masks || *clock || anonymize.is_some()
     }
 
     /// Whether this prediction leaves a mark; where not, the frame can be shown as it is.
@@ -119,11 +111,6 @@ impl Painter {
             || (!prediction.classifications.is_empty() && (config.labels || config.scores))
     }
 
-    /// How many pictures were copied to be drawn on.
-    pub fn copies(&self) -> u64 {
-        self.copies
-    }
-
     /// A copy of the frame, in the same format without gaps between rows, with everything drawn:
     /// first what is to be hidden is hidden, then masks, boxes, landmarks and text come on top.
     /// What is hidden keeps its box and label but shows no landmarks.
@@ -132,7 +119,6 @@ impl Painter {
         let layout = ImageLayout::packed(source.format, source.color, source.size);
         let mut buffer = self.pool.take(layout.bytes().expect("the frame's own size was checked when it was made"));
         copy_packed(&frame.view(), &mut buffer);
-        self.copies += 1;
         self.draw(frame, prediction, &mut Canvas::new(layout, &mut buffer));
         let memory = self.pool.memory(buffer);
         Frame::new(frame.stream.clone(), frame.sequence, frame.pts, frame.captured, layout, MemoryKind::Host, memory)

@@ -6,8 +6,8 @@ use std::time::Duration;
 use gstreamer as gst;
 use gstreamer_video as gst_video;
 use revoada_core::{
-    Clock, ColorMatrix, ColorRange, ColorSpec, Frame, ImageLayout, MemoryKind, PixelFormat, PlaneLayout, Size,
-    StreamId, Timestamp,
+    Clock, ColorMatrix, ColorRange, ColorSpec, Frame, FrameMemory, ImageLayout, MemoryKind, PixelFormat, PlaneLayout,
+    Size, StreamId, Timestamp,
 };
 
 /// What `appsink` accepts. YV12 is I420 with its chroma planes exchanged. Staging reads RGB too, but if
@@ -61,7 +61,8 @@ impl FrameMaker {
         self.sequence
     }
 
-    /// Whole pictures that were copied because their buffer lay in several pieces.
+    /// Whole pictures that were copied because their buffer lay in several pieces, or their grey levels had
+    /// a limited range.
     pub(super) fn copies(&self) -> u64 {
         self.copies
     }
@@ -82,15 +83,21 @@ impl FrameMaker {
         let shape = self.shape.as_ref().expect("it was set above");
         let buffer = sample.buffer_owned().ok_or("a sample came without a picture")?;
         let layout = shape.layout(&buffer)?;
-        let (frame, running) = (shape.frame, running_time(sample, &buffer));
+        let (frame, running, expanded) = (shape.frame, running_time(sample, &buffer), shape.is_limited_gray());
         if buffer.n_memory() > 1 {
             self.copies += 1;
         }
         let pts = self.pts(running, frame);
         let memory =
             buffer.into_mapped_buffer_readable().map_err(|_| "a picture's memory cannot be read by the CPU")?;
+        let memory: FrameMemory = if expanded {
+            self.copies += 1;
+            Box::new(full_range(&memory))
+        } else {
+            Box::new(memory)
+        };
         let (stream, sequence) = (self.stream.clone(), self.sequence);
-        let frame = Frame::new(stream, sequence, pts, captured, layout, MemoryKind::Host, Box::new(memory))
+        let frame = Frame::new(stream, sequence, pts, captured, layout, MemoryKind::Host, memory)
             .map_err(|error| error.to_string())?;
         self.sequence += 1;
         self.last = Some(pts);
@@ -116,7 +123,19 @@ fn running_time(sample: &gst::SampleRef, buffer: &gst::BufferRef) -> Option<Dura
     segment.to_running_time(pts).map(|time| Duration::from_nanos(time.nseconds()))
 }
 
+/// Grey levels 16..=235 as 0..=255.
+fn full_range(levels: &[u8]) -> Vec<u8> {
+    let level = |limited: u8| (f32::from(limited.clamp(16, 235) - 16) * 255.0 / 219.0).round() as u8;
+    let table: [u8; 256] = std::array::from_fn(|limited| level(limited as u8));
+    levels.iter().map(|&limited| table[usize::from(limited)]).collect()
+}
+
 impl Shape {
+    /// A frame's grey levels have the full range; monochrome video seldom comes with another.
+    fn is_limited_gray(&self) -> bool {
+        self.format == PixelFormat::Gray && self.info.colorimetry().range() == gst_video::VideoColorRange::Range16_235
+    }
+
     fn of(caps: &gst::CapsRef) -> Result<Self, String> {
         let caps = caps.to_owned();
         let info = gst_video::VideoInfo::from_caps(&caps).map_err(|_| format!("cannot read pictures of `{caps}`"))?;
@@ -176,4 +195,38 @@ fn color(caps: &gst::CapsRef, info: &gst_video::VideoInfo) -> ColorSpec {
         _ => ColorRange::Limited,
     };
     ColorSpec { matrix, range }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Stopped;
+
+    impl Clock for Stopped {
+        fn now(&self) -> Timestamp {
+            Timestamp::ZERO
+        }
+    }
+
+    #[test]
+    fn grey_of_limited_range_is_expanded_and_of_full_range_left_alone() {
+        super::super::init().unwrap();
+        let mut maker = FrameMaker::new(StreamId::new("thermal"), Arc::new(Stopped), Origin::Media);
+        for (colorimetry, expected, copies) in
+            [("2:0:0:0", [0, 0, 128, 255], 1), ("1:0:0:0", [7, 16, 126, 235], 1), ("", [7, 16, 126, 235], 1)]
+        {
+            let caps = gst::Caps::builder("video/x-raw")
+                .field("format", "GRAY8")
+                .field("width", 4)
+                .field("height", 1)
+                .field("framerate", gst::Fraction::new(25, 1))
+                .field_if("colorimetry", colorimetry, !colorimetry.is_empty());
+            let buffer = gst::Buffer::from_slice([7u8, 16, 126, 235]);
+            let sample = gst::Sample::builder().buffer(&buffer).caps(&caps.build()).build();
+            let frame = maker.make(&sample).unwrap();
+            assert_eq!(frame.view().plane(0).row(0), expected, "{colorimetry:?}");
+            assert_eq!(maker.copies(), copies);
+        }
+    }
 }

@@ -129,6 +129,17 @@ impl RtspServer {
         lock(&self.streams).get(stream).map_or(0, |stream| stream.dropped.load(Ordering::Relaxed))
     }
 
+    /// Tells the viewers of a stream that it has ended, and forgets it; its next frame makes it known again.
+    pub fn end_stream(&self, stream: &StreamId) {
+        let Some(outgoing) = lock(&self.streams).remove(stream) else { return };
+        self.mount_points.remove_factory(&format!("/{stream}"));
+        if let Some(source) = lock(&outgoing.feed).source.take() {
+            // It refuses only while the last viewer leaves.
+            let _ = source.end_of_stream();
+        }
+        tracing::info!(%stream, "no longer served by RTSP");
+    }
+
     fn stream(&self, frame: &Arc<Frame>) -> Result<Arc<Outgoing>, SinkError> {
         let mut streams = lock(&self.streams);
         if let Some(stream) = streams.get(&frame.stream) {

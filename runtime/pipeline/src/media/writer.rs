@@ -1,6 +1,5 @@
 //! H.264 in MP4 or Matroska.
 
-use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,6 +7,7 @@ use std::time::Duration;
 
 use gstreamer as gst;
 use gstreamer_app as gst_app;
+use revoada_bundle::partial::Partial;
 use revoada_core::{Frame, ImageLayout, Timestamp};
 
 use gst::prelude::*;
@@ -36,7 +36,7 @@ pub struct VideoWriter {
     path: PathBuf,
     // Dropped before the files that it writes are removed.
     state: State,
-    partial: Partial,
+    files: Files,
     container: Container,
     bitrate_kbps: Option<u32>,
 }
@@ -53,23 +53,12 @@ enum Container {
     Matroska,
 }
 
-/// The files that exist while a video is being written; removed when dropped.
-struct Partial {
-    video: PathBuf,
-    /// Where the MP4 muxer keeps pictures until it knows the index that goes before them.
-    media: PathBuf,
-}
-
-impl Drop for Partial {
-    fn drop(&mut self) {
-        for path in [&self.video, &self.media] {
-            if let Err(error) = std::fs::remove_file(path)
-                && error.kind() != io::ErrorKind::NotFound
-            {
-                tracing::warn!(path = %path.display(), %error, "cannot remove an unfinished file");
-            }
-        }
-    }
+/// The files that exist while a video is being written.
+struct Files {
+    video: Partial,
+    /// Where the MP4 muxer keeps pictures until it knows the index that goes before them; never
+    /// committed.
+    media: Partial,
 }
 
 impl VideoWriter {
@@ -87,16 +76,13 @@ impl VideoWriter {
         for element in [container.muxer(), "h264parse", "videoscale"] {
             elements::require(element).map_err(|error| encode(error.to_string()))?;
         }
-        let name = path.file_name().ok_or_else(|| encode("it is no file name".to_owned()))?.to_string_lossy();
-        let partial = Partial {
-            video: path.with_file_name(format!(".{name}.partial")),
-            media: path.with_file_name(format!(".{name}.media.partial")),
+        let mut media = path.as_os_str().to_owned();
+        media.push(".media");
+        let files = Files {
+            video: Partial::create(path).map_err(write)?,
+            media: Partial::create(Path::new(&media)).map_err(write)?,
         };
-        if path.is_dir() {
-            return Err(write(io::ErrorKind::IsADirectory.into()));
-        }
-        File::create(&partial.video).map_err(write)?;
-        Ok(Self { path: path.to_owned(), partial, container, bitrate_kbps, state: State::Waiting(None) })
+        Ok(Self { path: path.to_owned(), files, container, bitrate_kbps, state: State::Waiting(None) })
     }
 
     /// Takes a frame; blocks while the encoder is behind.
@@ -118,7 +104,7 @@ impl VideoWriter {
     fn start(&mut self, first: &Arc<Frame>, rate: FrameRate) -> Result<(), SinkError> {
         let target =
             Target { purpose: Purpose::File, size: raw::even(first.size()), rate, bitrate_kbps: self.bitrate_kbps };
-        let encoding = Encoding::start(&self.partial, self.container, &target, first)
+        let encoding = Encoding::start(&self.files, self.container, &target, first)
             .and_then(|mut encoding| encoding.push(first).map(|()| encoding))
             .map_err(|failure| describe(&self.path, failure))?;
         self.state = State::Encoding(encoding);
@@ -135,17 +121,11 @@ impl VideoWriter {
             self.start(&first, FrameRate::DEFAULT)?;
         }
         if let State::Encoding(encoding) = &mut self.state {
-            encoding.finish(&self.partial).map_err(|failure| describe(&self.path, failure))?;
+            encoding.finish(self.files.video.path()).map_err(|failure| describe(&self.path, failure))?;
         }
-        self.put_in_place().map_err(|source| SinkError::Write { path: self.path.clone(), source })?;
-        Ok(self.path.clone())
-    }
-
-    fn put_in_place(&self) -> io::Result<()> {
-        File::open(&self.partial.video)?.sync_all()?;
-        std::fs::rename(&self.partial.video, &self.path)?;
-        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(folder)?.sync_all()
+        let Self { path, state, files, .. } = self;
+        drop(state);
+        files.video.commit().map_err(|source| SinkError::Write { path, source })
     }
 }
 
@@ -178,7 +158,7 @@ struct Encoding {
 }
 
 impl Encoding {
-    fn start(partial: &Partial, container: Container, target: &Target, first: &Frame) -> Result<Self, Failure> {
+    fn start(files: &Files, container: Container, target: &Target, first: &Frame) -> Result<Self, Failure> {
         let pipeline = gst::Pipeline::new();
         let watch = Watch::on(&pipeline);
         let bytes = first.layout().bytes().unwrap_or(usize::MAX) as u64;
@@ -197,9 +177,9 @@ impl Encoding {
         let (parse, muxer, sink) = (make("h264parse")?, make(container.muxer())?, make("filesink")?);
         if container == Container::Mp4 {
             muxer.set_property("faststart", true);
-            muxer.set_property("faststart-file", &partial.media);
+            muxer.set_property("faststart-file", files.media.path());
         }
-        sink.set_property("location", &partial.video);
+        sink.set_property("location", files.video.path());
         keep_colors_in_stream(&parse);
         // Nobody waits for the first frame to be shown.
         sink.set_property("async", false);
@@ -246,13 +226,13 @@ impl Encoding {
         }
     }
 
-    fn finish(&mut self, partial: &Partial) -> Result<(), Failure> {
+    fn finish(&mut self, video: &Path) -> Result<(), Failure> {
         let ended = self.source.end_of_stream();
         ended.map_err(|flow| {
             self.watch.failure().unwrap_or_else(|| other(format!("the encoder does not end: {flow}")))
         })?;
         // Moving a long film behind its index takes as long as it takes; standing still is an error.
-        let written = || std::fs::metadata(&partial.video).map_or(0, |metadata| metadata.len());
+        let written = || std::fs::metadata(video).map_or(0, |metadata| metadata.len());
         let mut before = written();
         while !self.watch.wait_end(STUCK)? {
             let now = written();

@@ -1,12 +1,11 @@
 //! What the control socket's commands do to a run.
 
-use std::fs;
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
+use revoada_bundle::partial::replace;
 use revoada_core::StreamId;
 use serde_json::{Value, json};
 
@@ -74,21 +73,4 @@ impl Commands {
             "sequence": frame.sequence, "pts_s": frame.pts.as_secs_f64(),
         }))
     }
-}
-
-/// Whoever looks at `path` sees the old file or the whole new one.
-fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".partial");
-    let beside = PathBuf::from(beside);
-    let written = fs::File::create(&beside).and_then(|mut file| {
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&beside, path)
-    });
-    if written.is_err() {
-        // The first error says more than a second would.
-        drop(fs::remove_file(&beside));
-    }
-    written
 }

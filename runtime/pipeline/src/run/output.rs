@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -11,11 +11,14 @@ use thiserror::Error;
 
 use super::infer::Batch;
 use super::model::{Answer, ModelError, ModelSession};
-use super::stats::Dropped;
+use super::stats::{Dropped, StreamStats};
 use super::stop::lock;
 use super::stream::Ticket;
 use crate::draw::Painter;
 use crate::{FrameResult, FrameTimings, Sink, SinkError, SinkReport};
+
+/// A stream's end is noticed with the next batch or, where none comes, after so long.
+const ENDS_NOTICED: Duration = Duration::from_millis(500);
 
 /// Why the output thread ended early.
 #[derive(Debug, Error)]
@@ -42,6 +45,8 @@ pub(crate) struct OutputControls {
     /// Whether a sink shows pictures; drawing for nobody is left out.
     shows_pictures: bool,
     snapshots: Snapshots,
+    /// Streams of which no frame will come any more, but for those under way.
+    ended: Mutex<Vec<Arc<StreamStats>>>,
     /// Leave outputs as they are.
     abandoned: AtomicBool,
     /// Something failed: outputs into which nothing was written are not wanted.
@@ -54,6 +59,7 @@ impl OutputControls {
             painter: Mutex::new(painter),
             shows_pictures,
             snapshots: Snapshots::default(),
+            ended: Mutex::default(),
             abandoned: AtomicBool::new(false),
             failed: AtomicBool::new(false),
         }
@@ -66,6 +72,16 @@ impl OutputControls {
 
     pub(crate) fn snapshots(&self) -> &Snapshots {
         &self.snapshots
+    }
+
+    /// Completes what is the stream's own once its last frame is written.
+    pub(crate) fn stream_ended(&self, stream: Arc<StreamStats>) {
+        lock(&self.ended).push(stream);
+    }
+
+    /// A stream that comes again goes on where it was, unless its end was noticed meanwhile.
+    pub(crate) fn stream_begins(&self, id: &StreamId) {
+        lock(&self.ended).retain(|ended| ended.id != *id);
     }
 
     pub(crate) fn abandon(&self) {
@@ -97,7 +113,8 @@ impl Output {
                 Err(failed) => {
                     // The first error is what everything else followed from.
                     if let Some(first) = &error {
-                        tracing::error!(error = %failed, after = %first, "another output failed");
+                        let failed = &failed as &dyn std::error::Error;
+                        tracing::error!(error = failed, after = %first, "another output failed");
                     }
                     error.get_or_insert(failed.into());
                 }
@@ -107,7 +124,13 @@ impl Output {
     }
 
     fn write_all(&mut self, frames: &mut u64) -> Result<(), OutputError> {
-        while let Ok(Batch { mut session, tickets, taken }) = self.batches.recv() {
+        loop {
+            self.end_streams()?;
+            let Batch { mut session, tickets, taken } = match self.batches.recv_timeout(ENDS_NOTICED) {
+                Ok(batch) => batch,
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            };
             let answers = session.answers(&*self.clock);
             // Where inference has ended, nobody takes the session back and it is dropped.
             drop(self.idle.try_send(session));
@@ -127,6 +150,22 @@ impl Output {
             let written = answers.map_err(OutputError::from).and_then(&mut write);
             tickets.for_each(|ticket| ticket.lost());
             written?;
+        }
+    }
+
+    fn end_streams(&mut self) -> Result<(), OutputError> {
+        let ended: Vec<_> =
+            lock(&self.controls.ended).extract_if(.., |stream| stream.frames_under_way() == 0).collect();
+        ended.iter().try_for_each(|stream| self.each_sink(|sink| sink.end_stream(&stream.id)))
+    }
+
+    /// A sink that fails is dropped, and leaves nothing behind.
+    fn each_sink(&mut self, mut act: impl FnMut(&mut dyn Sink) -> Result<(), SinkError>) -> Result<(), OutputError> {
+        for index in 0..self.sinks.len() {
+            if let Err(error) = act(&mut *self.sinks[index]) {
+                drop(self.sinks.remove(index));
+                return Err(error.into());
+            }
         }
         Ok(())
     }
@@ -154,13 +193,7 @@ impl Output {
         if shown {
             self.controls.snapshots.offer(result.picture());
         }
-        for index in 0..self.sinks.len() {
-            if let Err(error) = self.sinks[index].write(&result) {
-                drop(self.sinks.remove(index));
-                stream.frame_dropped(Dropped::Shutdown);
-                return Err(error.into());
-            }
-        }
+        self.each_sink(|sink| sink.write(&result)).inspect_err(|_| stream.frame_dropped(Dropped::Shutdown))?;
         let finished = self.clock.now();
         stream.frame_written(&timings, finished.since(now), found, finished);
         Ok(())

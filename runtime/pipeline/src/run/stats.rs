@@ -269,6 +269,11 @@ impl StreamStats {
         self.frames_out.load(Relaxed)
     }
 
+    /// Frames that were decoded and are neither written nor dropped yet.
+    pub(crate) fn frames_under_way(&self) -> u64 {
+        self.frames_in().saturating_sub(self.frames_out() + self.frames_dropped().total())
+    }
+
     pub(crate) fn frames_dropped(&self) -> FramesDropped {
         let [interval, queue, shutdown] = [0, 1, 2].map(|at: usize| self.dropped[at].load(Relaxed));
         FramesDropped { interval, queue, shutdown }

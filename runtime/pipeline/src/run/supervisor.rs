@@ -238,6 +238,7 @@ impl Supervisor {
     /// Starts a stream, its frames behind those that the lane `after` still holds.
     fn spawn_stream(&mut self, config: StreamConfig, after: Option<u64>) -> Result<(), RunError> {
         let id = config.id.clone();
+        self.controls.stream_begins(&id);
         let when_full = if config.source.is_live() { WhenFull::DropOldest } else { WhenFull::Wait };
         let lane = self.lanes.open(config.queue_frames_max, when_full, after);
         let (close, lane_key) = (Box::new(lane.closer()), lane.key());
@@ -322,7 +323,7 @@ impl Supervisor {
     fn worker_ended(&mut self, result: Result<(), RunError>) {
         if let Err(error) = result {
             if self.error.is_some() {
-                error!(%error, "failed as well");
+                error!(error = &error as &dyn std::error::Error, "failed as well");
             }
             self.controls.fail();
             self.error.get_or_insert(error);
@@ -344,15 +345,23 @@ impl Supervisor {
                 stats.ended();
             }
             Err(error) => {
-                error!(stream = %id, %error, "stream failed");
                 stats.failed(error.to_string());
+                let frames_out = self.stats.streams().iter().map(|stream| stream.frames_out()).sum::<u64>();
+                let first = self.failed.is_none();
+                // The only one that nothing came of is what the run ends with, and told by whoever started it.
+                if !(first && self.streams.is_empty() && frames_out == 0) {
+                    error!(stream = %id, %error, "stream failed");
+                }
                 self.failed.get_or_insert((id, error));
             }
         }
-        if let Some(successor) = ended.successor.filter(|_| self.phase == Phase::Running)
-            && let Err(error) = self.spawn_stream(successor, Some(ended.lane))
-        {
-            self.error.get_or_insert(error);
+        match ended.successor.filter(|_| self.phase == Phase::Running) {
+            None => self.controls.stream_ended(stats),
+            Some(successor) => {
+                if let Err(error) = self.spawn_stream(successor, Some(ended.lane)) {
+                    self.error.get_or_insert(error);
+                }
+            }
         }
         if self.streams.is_empty() {
             if self.failed.is_some() {

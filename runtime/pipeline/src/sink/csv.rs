@@ -7,6 +7,8 @@
 use std::fmt::{self, Write as _};
 use std::path::Path;
 
+use revoada_core::StreamId;
+
 use super::SinkContext;
 use super::jsonl::Files;
 use super::record::FrameRecord;
@@ -34,6 +36,10 @@ impl Sink for CsvSink {
             return Ok(());
         }
         self.files.write_line(&result.frame.stream, self.rows.as_bytes())
+    }
+
+    fn end_stream(&mut self, stream: &StreamId) -> Result<(), SinkError> {
+        self.files.end_stream(stream)
     }
 
     fn finish(&mut self) -> Result<SinkReport, SinkError> {

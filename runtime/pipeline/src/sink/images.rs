@@ -9,10 +9,11 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use revoada_bundle::partial::Partial;
 use revoada_core::StreamId;
 
 use super::SinkContext;
-use super::output::{file_name, is_per_stream, path_for, write_whole};
+use super::output::{file_name, is_per_stream, path_for};
 use super::picture::{jpeg, png};
 use crate::config::ImageFormat;
 use crate::{FrameResult, Sink, SinkError, SinkReport};
@@ -27,6 +28,8 @@ pub(super) struct ImagesSink {
     /// Frames seen, per stream.
     seen: HashMap<StreamId, u64>,
     folders: Vec<PathBuf>,
+    /// Those that were not there before.
+    created: Vec<PathBuf>,
 }
 
 impl ImagesSink {
@@ -40,8 +43,40 @@ impl ImagesSink {
         if is_per_stream(folder) {
             folders = context.streams.iter().map(|stream| path_for(folder, stream)).collect();
         }
-        folders.iter().try_for_each(|folder| create_folder(folder))?;
-        Ok(Self { folder: folder.to_path_buf(), format, every: u64::from(every.max(1)), seen: HashMap::new(), folders })
+        let mut sink = Self {
+            folder: folder.to_path_buf(),
+            format,
+            every: u64::from(every.max(1)),
+            seen: HashMap::new(),
+            folders: Vec::new(),
+            created: Vec::new(),
+        };
+        folders.into_iter().try_for_each(|folder| sink.begin(folder))?;
+        Ok(sink)
+    }
+
+    fn begin(&mut self, folder: PathBuf) -> Result<(), SinkError> {
+        let created = match fs::create_dir(&folder) {
+            Ok(()) => {
+                self.created.push(folder.clone());
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => check_writable(&folder),
+            Err(error) => Err(error),
+        };
+        created.map_err(|source| SinkError::Write { path: folder.clone(), source })?;
+        self.folders.push(folder);
+        Ok(())
+    }
+}
+
+impl Drop for ImagesSink {
+    /// A run that failed before its first picture leaves no folder.
+    fn drop(&mut self) {
+        for folder in &self.created {
+            // One with pictures in it refuses, and stays.
+            drop(fs::remove_dir(folder));
+        }
     }
 }
 
@@ -51,8 +86,7 @@ impl Sink for ImagesSink {
         let folder = path_for(&self.folder, &frame.stream);
         if !self.folders.contains(&folder) {
             // A stream that joined while the pipeline runs.
-            create_folder(&folder)?;
-            self.folders.push(folder.clone());
+            self.begin(folder.clone())?;
         }
         let seen = self.seen.entry(frame.stream.clone()).or_default();
         let wanted = seen.is_multiple_of(self.every);
@@ -66,22 +100,20 @@ impl Sink for ImagesSink {
         };
         let name = format!("{}-{:06}.{extension}", file_name(&frame.stream), frame.sequence);
         let path = folder.join(name);
-        let bytes = encoded.map_err(|source| SinkError::Write { path: path.clone(), source })?;
-        write_whole(&path, &bytes)
+        // Not synced one by one: a folder of pictures is a stream, and what a power cut takes is its end.
+        let written = encoded.and_then(|bytes| {
+            let partial = Partial::create(&path)?;
+            fs::write(partial.path(), bytes)?;
+            partial.commit_unsynced()
+        });
+        written.map(drop).map_err(|source| SinkError::Write { path, source })
     }
 
     /// Names the folders: there may be very many pictures.
     fn finish(&mut self) -> Result<SinkReport, SinkError> {
+        self.created.clear();
         Ok(SinkReport { files: std::mem::take(&mut self.folders) })
     }
-}
-
-fn create_folder(folder: &Path) -> Result<(), SinkError> {
-    let created = match fs::create_dir(folder) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => check_writable(folder),
-        created => created,
-    };
-    created.map_err(|source| SinkError::Write { path: folder.to_path_buf(), source })
 }
 
 /// By writing: permissions alone do not tell of a read-only file system.

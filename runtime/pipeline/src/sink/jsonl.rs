@@ -8,7 +8,7 @@ use revoada_core::StreamId;
 use serde::Serialize;
 
 use super::SinkContext;
-use super::output::{Output, check_distinct, is_per_stream, path_for};
+use super::output::{Claims, Output, is_per_stream};
 use super::record::{FrameRecord, HeaderRecord, Record, VERSION};
 use crate::{FrameResult, Sink, SinkError, SinkReport};
 
@@ -17,45 +17,73 @@ pub(super) type FirstLine = Box<dyn Fn(&[StreamId]) -> Vec<u8> + Send>;
 
 /// Text files of results: one for all streams, or one for each where the path says `{stream}`.
 pub(super) struct Files {
-    template: PathBuf,
     first_line: FirstLine,
-    files: BTreeMap<PathBuf, Output>,
+    open: Open,
+    finished: Vec<PathBuf>,
+}
+
+enum Open {
+    Shared(Option<Output>),
+    PerStream { claims: Claims, outputs: BTreeMap<StreamId, Output> },
 }
 
 impl Files {
     /// Opens the files of all streams at once, so that one that cannot be written fails early.
     pub(super) fn open(template: &Path, streams: &[StreamId], first_line: FirstLine) -> Result<Self, SinkError> {
-        let mut files = Self { template: template.to_path_buf(), first_line, files: BTreeMap::new() };
-        if is_per_stream(template) {
-            check_distinct(template, streams)?;
-            streams.iter().try_for_each(|stream| files.add(path_for(template, stream), slice::from_ref(stream)))?;
+        let open = if is_per_stream(template) {
+            let mut claims = Claims::new(template);
+            let begin = |stream: &StreamId| Ok((stream.clone(), begin(&mut claims, stream, &first_line)?));
+            let outputs = streams.iter().map(begin).collect::<Result<_, SinkError>>()?;
+            Open::PerStream { claims, outputs }
         } else {
-            files.add(template.to_path_buf(), streams)?;
-        }
-        Ok(files)
-    }
-
-    fn add(&mut self, path: PathBuf, streams: &[StreamId]) -> Result<(), SinkError> {
-        let mut output = Output::create(&path)?;
-        output.write_line(&(self.first_line)(streams))?;
-        self.files.insert(path, output);
-        Ok(())
+            let mut output = Output::create(template)?;
+            output.write_line(&first_line(streams))?;
+            Open::Shared(Some(output))
+        };
+        Ok(Self { first_line, open, finished: Vec::new() })
     }
 
     /// Streams may join while the pipeline runs; the file of such a one is opened by its first line.
     pub(super) fn write_line(&mut self, stream: &StreamId, line: &[u8]) -> Result<(), SinkError> {
-        let path = path_for(&self.template, stream);
-        if !self.files.contains_key(&path) {
-            self.add(path.clone(), slice::from_ref(stream))?;
+        match &mut self.open {
+            Open::Shared(output) => output.as_mut().expect("nothing is written after the end").write_line(line),
+            Open::PerStream { claims, outputs } => {
+                if !outputs.contains_key(stream) {
+                    outputs.insert(stream.clone(), begin(claims, stream, &self.first_line)?);
+                }
+                outputs.get_mut(stream).expect("it was just added where it was missing").write_line(line)
+            }
         }
-        self.files.get_mut(&path).expect("the file was just added where it was missing").write_line(line)
+    }
+
+    pub(super) fn end_stream(&mut self, stream: &StreamId) -> Result<(), SinkError> {
+        if let Open::PerStream { outputs, .. } = &mut self.open
+            && let Some(output) = outputs.remove(stream)
+        {
+            self.finished.push(output.finish()?);
+        }
+        Ok(())
     }
 
     pub(super) fn finish(&mut self) -> Result<SinkReport, SinkError> {
+        let outputs = match &mut self.open {
+            Open::Shared(output) => output.take().into_iter().collect(),
+            Open::PerStream { outputs, .. } => std::mem::take(outputs).into_values().collect::<Vec<_>>(),
+        };
         // All are completed before the first error is told.
-        let finished: Vec<_> = std::mem::take(&mut self.files).into_values().map(Output::finish).collect();
-        Ok(SinkReport { files: finished.into_iter().collect::<Result<_, _>>()? })
+        let completed: Vec<_> = outputs.into_iter().map(Output::finish).collect();
+        let mut files = std::mem::take(&mut self.finished);
+        for path in completed {
+            files.push(path?);
+        }
+        Ok(SinkReport { files })
     }
+}
+
+fn begin(claims: &mut Claims, stream: &StreamId, first_line: &FirstLine) -> Result<Output, SinkError> {
+    let mut output = Output::create(&claims.claim(stream)?)?;
+    output.write_line(&first_line(slice::from_ref(stream)))?;
+    Ok(output)
 }
 
 pub(super) struct JsonLinesSink {
@@ -86,6 +114,10 @@ impl Sink for JsonLinesSink {
     fn write(&mut self, result: &FrameResult) -> Result<(), SinkError> {
         to_line(&Record::Frame(FrameRecord::from(result)), &mut self.line);
         self.files.write_line(&result.frame.stream, &self.line)
+    }
+
+    fn end_stream(&mut self, stream: &StreamId) -> Result<(), SinkError> {
+        self.files.end_stream(stream)
     }
 
     fn finish(&mut self) -> Result<SinkReport, SinkError> {

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use revoada_core::StreamId;
+
 use crate::media::RtspServer;
 use crate::{FrameResult, Sink, SinkError, SinkReport};
 
@@ -21,6 +23,11 @@ impl RtspSink {
 impl Sink for RtspSink {
     fn write(&mut self, result: &FrameResult) -> Result<(), SinkError> {
         self.server.push(result.picture())
+    }
+
+    fn end_stream(&mut self, stream: &StreamId) -> Result<(), SinkError> {
+        self.server.end_stream(stream);
+        Ok(())
     }
 
     fn finish(&mut self) -> Result<SinkReport, SinkError> {

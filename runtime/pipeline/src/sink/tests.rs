@@ -338,6 +338,21 @@ fn every_nth_picture_of_each_stream_becomes_a_file() {
     assert_eq!(names(&pictures).len(), 6);
 }
 
+#[test]
+fn a_folder_for_pictures_stays_only_if_it_was_there_or_got_one() {
+    let folder = TempDir::new().unwrap();
+    let images =
+        |name: &str| SinkConfig::Images { folder: folder.path().join(name), format: ImageFormat::Jpeg, every: 1 };
+    fs::create_dir(folder.path().join("there")).unwrap();
+    drop(open(&images("there"), &context(&["a"])).unwrap());
+    drop(open(&images("empty"), &context(&["a"])).unwrap());
+    let mut sink = open(&images("one"), &context(&["a"])).unwrap();
+    sink.write(&result("a", 0)).unwrap();
+    drop(sink);
+    open(&images("finished"), &context(&["a"])).unwrap().finish().unwrap();
+    assert_eq!(names(folder.path()), ["finished", "one", "there"]);
+}
+
 fn video(path: PathBuf) -> SinkConfig {
     SinkConfig::Video { path, bitrate_kbps: None }
 }
@@ -407,6 +422,48 @@ fn a_stream_that_changes_its_size_goes_on_in_a_new_file() {
     let parts: Vec<_> = expected.iter().map(|path| played(path)).collect();
     let one = |width, height, frames| (BTreeSet::from([(width, height)]), frames);
     assert_eq!(parts, [one(64, 48, 12), one(128, 96, 8), one(96, 80, 5)]);
+}
+
+#[test]
+fn the_files_of_a_stream_are_whole_when_it_ends_and_go_on_in_others_when_it_comes_again() {
+    let folder = TempDir::new().unwrap();
+    let configs = [
+        video(folder.path().join("{stream}.mkv")),
+        json_lines(folder.path().join("{stream}.jsonl")),
+        SinkConfig::Csv { path: folder.path().join("{stream}.csv") },
+    ];
+    for config in configs {
+        let mut sink = open(&config, &context(&["a", "b", "silent"])).unwrap();
+        film(&mut sink, "a", 0..5, Size::new(64, 48));
+        film(&mut sink, "b", 0..5, Size::new(64, 48));
+        sink.end_stream(&StreamId::new("a")).unwrap();
+        sink.end_stream(&StreamId::new("unknown")).unwrap();
+        film(&mut sink, "a", 5..8, Size::new(64, 48));
+        drop(sink);
+    }
+    assert_eq!(names(folder.path()), ["a.csv", "a.jsonl", "a.mkv"], "only what had ended is there");
+    assert_eq!(played(&folder.path().join("a.mkv")).1, 5);
+    assert_eq!(fs::read_to_string(folder.path().join("a.jsonl")).unwrap().lines().count(), 1 + 5);
+
+    let mut sink = open(&json_lines(folder.path().join("{stream}.jsonl")), &context(&["a"])).unwrap();
+    for sequence in [0, 1] {
+        sink.write(&result("a", sequence)).unwrap();
+        sink.end_stream(&StreamId::new("a")).unwrap();
+    }
+    let expected: Vec<_> = ["a.jsonl", "a-2.jsonl"].iter().map(|name| folder.path().join(name)).collect();
+    assert_eq!(sink.finish().unwrap().files, expected);
+}
+
+#[test]
+fn a_file_shared_by_streams_goes_on_when_one_ends() {
+    let folder = TempDir::new().unwrap();
+    let mut sink = open(&json_lines(folder.path().join("all.jsonl")), &context(&["a", "b"])).unwrap();
+    sink.write(&result("a", 0)).unwrap();
+    sink.end_stream(&StreamId::new("a")).unwrap();
+    sink.write(&result("b", 0)).unwrap();
+    let files = sink.finish().unwrap().files;
+    assert_eq!(files, [folder.path().join("all.jsonl")]);
+    assert_eq!(fs::read_to_string(&files[0]).unwrap().lines().count(), 3);
 }
 
 #[test]

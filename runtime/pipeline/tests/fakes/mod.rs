@@ -223,6 +223,8 @@ pub struct Collected(Arc<(Mutex<State>, Condvar)>);
 #[derive(Default)]
 struct State {
     frames: BTreeMap<String, Vec<u64>>,
+    /// With how many frames each had then.
+    ended: Vec<(String, usize)>,
     finished: bool,
     dropped: bool,
 }
@@ -239,6 +241,17 @@ impl Collected {
 
     pub fn is_dropped(&self) -> bool {
         self.0.0.lock().unwrap().dropped
+    }
+
+    /// Waits until a stream has ended so many times; how many frames it had each time.
+    pub fn wait_for_ends(&self, stream: &str, ends: usize) -> Vec<usize> {
+        let of = |state: &State| -> Vec<usize> {
+            state.ended.iter().filter(|(id, _)| id == stream).map(|(_, frames)| *frames).collect()
+        };
+        let short = |state: &mut State| of(state).len() < ends;
+        let (state, timeout) = self.0.1.wait_timeout_while(self.0.0.lock().unwrap(), DEADLINE, short).unwrap();
+        assert!(!timeout.timed_out(), "{stream} did not end {ends} times");
+        of(&state)
     }
 
     /// Waits until a stream has so many frames.
@@ -272,6 +285,14 @@ impl Sink for CollectingSink {
             return Err(SinkError::Write { path: "full.jsonl".into(), source });
         }
         state.frames.entry(result.frame.stream.to_string()).or_default().push(result.frame.sequence);
+        self.collected.0.1.notify_all();
+        Ok(())
+    }
+
+    fn end_stream(&mut self, stream: &StreamId) -> Result<(), SinkError> {
+        let mut state = self.collected.0.0.lock().unwrap();
+        let frames = state.frames.get(stream.as_str()).map_or(0, Vec::len);
+        state.ended.push((stream.to_string(), frames));
         self.collected.0.1.notify_all();
         Ok(())
     }
@@ -417,6 +438,20 @@ pub struct Usage {
 }
 
 impl Usage {
+    /// The usage once no more threads and files are there than `before`, or after a while. A joined thread and
+    /// those that GStreamer keeps for the next task are still listed for a moment.
+    pub fn settled(before: &Self) -> Self {
+        let begun = std::time::Instant::now();
+        loop {
+            let now = Self::now();
+            let settled = now.threads <= before.threads && now.descriptors <= before.descriptors;
+            if settled || begun.elapsed() > DEADLINE {
+                return now;
+            }
+            std::thread::yield_now();
+        }
+    }
+
     pub fn now() -> Self {
         let status = std::fs::read_to_string("/proc/self/status").unwrap();
         let rss = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();

@@ -1,0 +1,258 @@
+//! Plans: serialised engines in an envelope that says what they are, so that TensorRT is only ever given
+//! whole plans that were built for this very device.
+//!
+//! ```text
+//! "REVOADA PLAN\n" · u32 header bytes · u32 signature bytes · header (JSON) · signature (JSON) · payload
+//! ```
+//!
+//! Numbers are little-endian. The header holds the payload's digest; the signature, by the device that
+//! built the plan, is over the header's.
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use prost::bytes::Bytes;
+use revoada_core::{Compatibility, DeviceClass, Digest, Mismatch};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::bundle::{Precision, Trust};
+use crate::hash::hash;
+use crate::sign::{PublicKey, Purpose, SecretKey, Signature};
+
+/// The version of the format that this program writes, and the latest that it reads.
+pub const VERSION: u32 = 1;
+
+const MAGIC: &[u8; 13] = b"REVOADA PLAN\n";
+/// Before the header: the magic bytes and two lengths.
+const PREFIX_BYTES: usize = MAGIC.len() + 8;
+/// A header is a few kilobytes, the layers of a large network's report included.
+const HEADER_BYTES_MAX: usize = 1 << 20;
+/// More than the memory that a GPU of this kind has for one engine.
+const PLAN_BYTES_MAX: u64 = 8 << 30;
+
+/// Shapes of one input that a plan runs: the smallest, the one it is tuned for, and the largest.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShapeRange {
+    pub min: Vec<usize>,
+    pub opt: Vec<usize>,
+    pub max: Vec<usize>,
+}
+
+impl ShapeRange {
+    /// One shape and no other.
+    pub fn fixed(shape: &[usize]) -> Self {
+        Self { min: shape.to_vec(), opt: shape.to_vec(), max: shape.to_vec() }
+    }
+}
+
+/// By input.
+pub type ShapeProfile = BTreeMap<String, ShapeRange>;
+
+/// All that decides what a plan is: the same key is the same plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlanKey {
+    pub bundle: Digest,
+    pub device: DeviceClass,
+    pub compatibility: Compatibility,
+    pub precision: Precision,
+    pub profile: ShapeProfile,
+    /// The program that built it: `revoada 0.1.0`.
+    pub builder: String,
+}
+
+impl PlanKey {
+    /// What the plan is called by in a cache.
+    pub fn digest(&self) -> Digest {
+        hash(&serde_json::to_vec(self).expect("a key is plain data with string keys"))
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Header {
+    version: u32,
+    key: PlanKey,
+    payload_bytes: u64,
+    payload_sha256: Digest,
+}
+
+/// A plan whose payload is what its header says, signed by whom it says.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    header: Header,
+    signer: PublicKey,
+    file: Bytes,
+    payload_start: usize,
+}
+
+impl Plan {
+    /// Puts what TensorRT serialised into an envelope.
+    pub fn seal(key: PlanKey, payload: &[u8], signer: &SecretKey) -> Self {
+        let header =
+            Header { version: VERSION, key, payload_bytes: payload.len() as u64, payload_sha256: hash(payload) };
+        let header_text = serde_json::to_vec(&header).expect("a header is plain data with string keys");
+        let signature = signer.sign(Purpose::Plan, hash(&header_text));
+        let signature_text = serde_json::to_vec(&signature).expect("a signature is two strings");
+        let length = |text: &[u8]| u32::try_from(text.len()).expect("headers are short").to_le_bytes();
+        let file =
+            [&MAGIC[..], &length(&header_text), &length(&signature_text), &header_text, &signature_text, payload]
+                .concat();
+        let payload_start = file.len() - payload.len();
+        Self { header, signer: signer.public(), file: file.into(), payload_start }
+    }
+
+    pub fn read(path: &Path) -> Result<Self, PlanError> {
+        let fail = |kind| PlanError { path: Some(path.to_owned()), kind };
+        let mut bytes = Vec::new();
+        let file = File::open(path).map_err(|source| fail(PlanErrorKind::Read { source }))?;
+        let read = file.take(PLAN_BYTES_MAX + 1).read_to_end(&mut bytes);
+        read.map_err(|source| fail(PlanErrorKind::Read { source }))?;
+        Self::open(bytes.into()).map_err(fail)
+    }
+
+    pub fn parse(bytes: impl Into<Bytes>) -> Result<Self, PlanError> {
+        Self::open(bytes.into()).map_err(|kind| PlanError { path: None, kind })
+    }
+
+    fn open(file: Bytes) -> Result<Self, PlanErrorKind> {
+        if !file.starts_with(MAGIC) {
+            // A file cut inside the magic bytes is a cut plan all the same, an empty one is nothing.
+            let cut = !file.is_empty() && MAGIC.starts_with(&file);
+            return Err(if cut { PlanErrorKind::Truncated { missing: None } } else { PlanErrorKind::NotAPlan });
+        }
+        let length = |at: usize| {
+            let bytes = file.get(at..at + 4).ok_or(PlanErrorKind::Truncated { missing: None })?;
+            let length = u32::from_le_bytes(bytes.try_into().expect("four bytes are four bytes")) as usize;
+            if length > HEADER_BYTES_MAX {
+                Err(PlanErrorKind::Header { reason: "it is too long".into() })
+            } else {
+                Ok(length)
+            }
+        };
+        let (header_bytes, signature_bytes) = (length(MAGIC.len())?, length(MAGIC.len() + 4)?);
+        let signature_start = PREFIX_BYTES + header_bytes;
+        let payload_start = signature_start + signature_bytes;
+        let cut = |range: std::ops::Range<usize>| file.get(range).ok_or(PlanErrorKind::Truncated { missing: None });
+        let header_text = cut(PREFIX_BYTES..signature_start)?;
+        let signature_text = cut(signature_start..payload_start)?;
+        let header = parse_header(header_text)?;
+        let payload = &file[payload_start..];
+        let payload_bytes = payload.len() as u64;
+        if payload_bytes < header.payload_bytes {
+            return Err(PlanErrorKind::Truncated { missing: Some(header.payload_bytes - payload_bytes) });
+        }
+        if payload_bytes > header.payload_bytes || hash(payload) != header.payload_sha256 {
+            return Err(PlanErrorKind::Changed);
+        }
+        let signature: Signature = serde_json::from_slice(signature_text)
+            .map_err(|error| PlanErrorKind::Header { reason: error.to_string() })?;
+        if !signature.verify(Purpose::Plan, hash(header_text)) {
+            return Err(PlanErrorKind::Signature);
+        }
+        Ok(Self { header, signer: signature.key, file, payload_start })
+    }
+
+    pub fn key(&self) -> &PlanKey {
+        &self.header.key
+    }
+
+    /// Who built it.
+    pub fn signer(&self) -> PublicKey {
+        self.signer
+    }
+
+    /// Whether it may and can be run here.
+    pub fn check(&self, trust: Trust<'_>, device: &DeviceClass) -> Result<(), PlanError> {
+        let fail = |kind| Err(PlanError { path: None, kind });
+        if let Trust::OneOf(keys) = trust
+            && !keys.contains(&self.signer)
+        {
+            return fail(PlanErrorKind::Stranger { key: self.signer });
+        }
+        match self.header.key.device.check(self.header.key.compatibility, device) {
+            Ok(()) => Ok(()),
+            Err(mismatch) => fail(PlanErrorKind::Device(mismatch)),
+        }
+    }
+
+    /// What TensorRT reads.
+    pub fn payload(&self) -> &[u8] {
+        &self.file[self.payload_start..]
+    }
+
+    /// The whole file.
+    pub fn bytes(&self) -> &[u8] {
+        &self.file
+    }
+}
+
+fn parse_header(text: &[u8]) -> Result<Header, PlanErrorKind> {
+    #[derive(Deserialize)]
+    struct Versioned {
+        version: u32,
+    }
+    let damaged = |error: serde_json::Error| PlanErrorKind::Header { reason: error.to_string() };
+    let Versioned { version } = serde_json::from_slice(text).map_err(damaged)?;
+    if version == 0 || version > VERSION {
+        return Err(PlanErrorKind::Version { version });
+    }
+    serde_json::from_slice(text).map_err(damaged)
+}
+
+/// Why a plan could not be read or may not run.
+#[derive(Debug)]
+pub struct PlanError {
+    /// `None` for a plan in memory.
+    pub path: Option<PathBuf>,
+    pub kind: PlanErrorKind,
+}
+
+/// ``plan `a.plan` is truncated``
+impl fmt::Display for PlanError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.path {
+            Some(path) => write!(f, "plan `{}` {}", path.display(), self.kind),
+            None => write!(f, "the plan {}", self.kind),
+        }
+    }
+}
+
+impl Error for PlanError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.kind.source()
+    }
+}
+
+/// What is wrong with a plan; reads on after its name.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum PlanErrorKind {
+    #[error("cannot be read")]
+    Read {
+        #[source]
+        source: io::Error,
+    },
+    #[error("is no plan of revoada; a bare TensorRT engine does not say what it was built for, so build it here")]
+    NotAPlan,
+    #[error("was written in version {version} of the format; this program reads up to {VERSION}")]
+    Version { version: u32 },
+    #[error("is truncated{}", missing.map(|bytes| format!(": {bytes} bytes are missing")).unwrap_or_default())]
+    Truncated { missing: Option<u64> },
+    #[error("has a header that cannot be used: {reason}")]
+    Header { reason: String },
+    #[error("was changed after it was built")]
+    Changed,
+    #[error("has a signature that does not match")]
+    Signature,
+    #[error("is signed by `{key}`, which is not among the trusted keys")]
+    Stranger { key: PublicKey },
+    #[error("was {0}")]
+    Device(Mismatch),
+}
