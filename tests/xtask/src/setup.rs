@@ -6,10 +6,10 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 
 use crate::workspace::Workspace;
-use crate::{assets, fetch, models, python, system};
+use crate::{assets, fetch, headers, models, python, system};
 
 /// What the machine is to be ready for; each includes the one before.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum For {
     Demo,
     Tests,
@@ -27,7 +27,8 @@ pub(crate) fn run(workspace: &Workspace, purpose: For) -> Result<()> {
 
     system::install_packages(purpose)?;
     python::make_environment(workspace)?;
-    for package in assets::packages() {
+    headers::fetch(workspace)?;
+    for package in assets::packages().filter(|package| purpose >= package.purpose) {
         fetch::package(workspace, package)?;
     }
     python::install(workspace, &python::MODELS)?;

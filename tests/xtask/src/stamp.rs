@@ -1,5 +1,6 @@
 //! Knows whether a made thing is still what its inputs would make.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
@@ -17,10 +18,37 @@ pub(crate) fn sha256(path: &Path) -> io::Result<String> {
     loop {
         let count = file.read(&mut buffer)?;
         if count == 0 {
-            return Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect());
+            return Ok(hexadecimal(hasher));
         }
         hasher.update(&buffer[..count]);
     }
+}
+
+/// The SHA-256 of all files below a folder: that of the lines `sha256sum` would print for them, in the order of their
+/// paths' bytes.
+pub(crate) fn sha256_of_folder(folder: &Path) -> io::Result<String> {
+    let mut files = BTreeMap::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(inside) = folders.pop() {
+        for entry in fs::read_dir(inside)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let name = path.strip_prefix(folder).expect("the walk began there").to_string_lossy().into_owned();
+                files.insert(name, sha256(&path)?);
+            }
+        }
+    }
+    let mut hasher = Sha256::new();
+    for (name, hash) in files {
+        hasher.update(format!("{hash}  {name}\n"));
+    }
+    Ok(hexadecimal(hasher))
+}
+
+fn hexadecimal(hasher: Sha256) -> String {
+    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Writes beside and renames, so that a reader sees the old file or the new one.

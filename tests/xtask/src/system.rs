@@ -8,12 +8,14 @@ use crate::progress::step;
 use crate::setup::For;
 use crate::{process, python};
 
-/// What the workspace links, what GStreamer loads at run time and what starts the Python scripts. Recommended
+/// What the workspace links and compiles with (C++ and libclang for the shim of TensorRT), what GStreamer loads at run time and what starts the Python scripts. Recommended
 /// packages are left out: among them are desktops' sound and display servers.
 const PACKAGES: &[&str] = &[
     // To build.
     "gcc",
+    "g++",
     "libc6-dev",
+    "libclang-dev",
     "pkg-config",
     "libgstreamer1.0-dev",
     "libgstreamer-plugins-base1.0-dev",
@@ -31,11 +33,8 @@ const PACKAGES: &[&str] = &[
 /// Installed only where no Python of the machine can make virtual environments.
 const PYTHON_PACKAGES: &[&str] = &["python3", "python3-venv"];
 
-const TEST_PACKAGES: &[&str] = &[
-    // Writes clips that GStreamer's command line cannot, such as those that are to be shown turned.
-    "ffmpeg", // Compiles the emulator of the CUDA driver.
-    "g++",
-];
+/// Writes clips that GStreamer's command line cannot, such as those that are to be shown turned.
+const TEST_PACKAGES: &[&str] = &["ffmpeg"];
 
 /// Installs what is missing; asks the network only then.
 pub(crate) fn install_packages(purpose: For) -> Result<()> {
