@@ -33,11 +33,8 @@ const PACKAGES: &[&str] = &[
 /// Installed only where no Python of the machine can make virtual environments.
 const PYTHON_PACKAGES: &[&str] = &["python3", "python3-venv"];
 
-const TEST_PACKAGES: &[&str] = &[
-    // Writes clips that GStreamer's command line cannot, such as those that are to be shown turned.
-    "ffmpeg", // Compiles the emulator of the CUDA driver.
-    "g++",
-];
+/// Writes clips that GStreamer's command line cannot, such as those that are to be shown turned.
+const TEST_PACKAGES: &[&str] = &["ffmpeg"];
 
 /// Installs what is missing; asks the network only then.
 pub(crate) fn install_packages(purpose: For) -> Result<()> {
