@@ -9,7 +9,7 @@ use revoada_builder::{Keep, emulate, mixed_nodes};
 use revoada_bundle::onnx::{Attribute, ElementType, Graph, GraphBuilder, OnnxModel};
 use revoada_core::{DType, Tensor};
 
-use crate::support::{backends, crops, difference, noise, parse, real_model, run};
+use crate::support::{backends, crops, difference, is_full, noise, parse, real_model, run};
 
 const METHODS: [Method; 3] = [Method::MinMax, Method::Percentile(99.99), Method::Entropy];
 
@@ -281,8 +281,7 @@ fn efficientnet_in_eight_bits_names_the_same_classes() {
     let backend = backends().swap_remove(0);
     // Calibrated on two photographs, judged on two others.
     let (seen, judged) = ([astronaut, coffee].concat(), [chelsea, rocket].concat());
-    let full = std::env::var_os("REVOADA_FULL").is_some_and(|value| value == "1");
-    let methods = METHODS.into_iter().filter(|method| full || *method == Method::default());
+    let methods = METHODS.into_iter().filter(|method| is_full() || *method == Method::default());
     for method in methods {
         let options = Int8Options::default();
         let calibration = calibrate(&*backend, &model, &seen, method).unwrap();
