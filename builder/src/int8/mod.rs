@@ -95,6 +95,8 @@ pub struct Int8Report {
     pub scales: BTreeMap<String, f32>,
     /// Nodes that would be quantised and are not.
     pub kept: Vec<String>,
+    /// What was to be kept and is not in the model.
+    pub unknown: Vec<String>,
 }
 
 /// Runs the model on every sample, three times, or twice where the method is [`Method::MinMax`], and finds the

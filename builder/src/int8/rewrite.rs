@@ -32,6 +32,7 @@ pub(super) fn rewrite(
         nodes: labels(placement.reads.iter().map(|(node, _)| *node).collect()),
         kept: labels(placement.kept.iter().copied().collect()),
         scales: scales.clone(),
+        unknown: options.keep.unknown(&graph),
     };
 
     let mut pairs = Pairs { nodes: Vec::new(), made: BTreeMap::new(), uses: graph.uses(), graph: &mut graph };

@@ -65,14 +65,12 @@ const CLEAN_EXCEPTIONS: &[&str] = &["test_affine_grid_2d_align_corners_expanded"
 
 #[test]
 fn every_operator_answers_alike_when_it_is_lifted_and_cleaned() {
-    if !is_full() {
-        println!("skipped: ONNX's models on ONNX Runtime: only with REVOADA_FULL=1");
-        return;
-    }
+    // A few of them are enough for every day.
+    let step = if is_full() { 1 } else { 20 };
     let (Some(folders), Some(backend)) = (corpus(), onnxruntime()) else { return };
     let (mut lifted, mut cleaned, mut emulated) = (0, 0, 0);
     let mut wrong = Vec::new();
-    for folder in &folders {
+    for folder in folders.iter().step_by(step) {
         let name = folder.file_name().unwrap().to_string_lossy().into_owned();
         let model = read(folder);
         let Some(inputs) = inputs(folder, &model) else { continue };
@@ -102,7 +100,7 @@ fn every_operator_answers_alike_when_it_is_lifted_and_cleaned() {
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
     println!("{lifted} lifted, {cleaned} cleaned, {emulated} emulated");
-    assert!(lifted > 300 && cleaned > 700 && emulated > 500, "{lifted}, {cleaned}, {emulated}");
+    assert!(lifted > 400 / step && cleaned > 800 / step && emulated > 500 / step);
 }
 
 /// Numbers near 10000 to be told apart, a product beyond 65504, and statistics of a handful of numbers.

@@ -226,13 +226,15 @@ fn what_rounding_weights_does_to_a_mean_is_made_up_for_by_the_bias() {
 
 #[test]
 fn kept_nodes_read_what_they_read() {
-    let keep = Keep { nodes: ["Conv_0".to_owned()].into(), operators: ["Concat".to_owned()].into() };
+    let keep =
+        Keep { nodes: ["Conv_0".to_owned()].into(), operators: ["Concat".to_owned(), "Mystery".to_owned()].into() };
     let result = quantised(&Int8Options { keep, ..Int8Options::default() });
     let graph = result.model.edit().unwrap();
     assert_eq!(pair(&graph, "Conv", 0, 0), None);
     assert!(pair(&graph, "Conv", 1, 0).is_some());
     assert_eq!(pair(&graph, "Concat", 1, 0), None);
     assert!(result.report.kept.contains(&"Conv_0".to_owned()));
+    assert_eq!(result.report.unknown, ["Mystery"]);
     assert!(!result.report.nodes.contains(&"Conv_0".to_owned()));
 }
 
