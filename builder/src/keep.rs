@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use revoada_bundle::onnx::Graph;
 use revoada_bundle::onnx::proto::NodeProto;
 
 /// Nodes that a pass leaves in the precision that they have.
@@ -16,5 +17,14 @@ pub struct Keep {
 impl Keep {
     pub(crate) fn holds(&self, node: &NodeProto) -> bool {
         self.nodes.contains(&node.label()) || self.operators.contains(node.op_type())
+    }
+
+    /// What it names and the graph has not.
+    pub(crate) fn unknown(&self, graph: &Graph) -> Vec<String> {
+        let labels: BTreeSet<String> = graph.nodes().iter().map(NodeProto::label).collect();
+        let operators: BTreeSet<&str> = graph.nodes().iter().map(|node| node.op_type()).collect();
+        let nodes = self.nodes.iter().filter(|name| !labels.contains(*name));
+        let operators = self.operators.iter().filter(|name| !operators.contains(name.as_str()));
+        nodes.chain(operators).cloned().collect()
     }
 }

@@ -14,12 +14,24 @@
 mod half;
 mod quantised;
 
-use revoada_bundle::onnx::{OnnxError, OnnxModel};
+use revoada_bundle::onnx::proto::NodeProto;
+use revoada_bundle::onnx::{ElementType, OnnxError, OnnxModel};
+
+/// The first operator set with all of the arithmetic.
+const OPSET_MIN: i64 = 11;
 
 /// An f32 model whose values under the same names are those of the f16, INT8 or mixed `model`. Its inputs and
-/// outputs are f32 where the model's are f16.
+/// outputs are f32 where the model's are f16. A model with neither is returned as it is, and one of an operator
+/// set before 11 is lifted to it.
 pub fn emulate(model: &OnnxModel) -> Result<OnnxModel, OnnxError> {
     let mut graph = model.edit()?;
+    graph.sort()?;
+    let half = graph.types().values().any(|element| *element == ElementType::FLOAT16);
+    let quantised = |node: &NodeProto| node.is("QuantizeLinear") || node.is("DequantizeLinear");
+    if !half && !graph.nodes().iter().any(quantised) {
+        return graph.finish();
+    }
+    graph.lift(OPSET_MIN)?;
     graph.sort()?;
     half::widen(&mut graph)?;
     graph.sort()?;

@@ -1,7 +1,7 @@
 //! The rewriting itself: decide for each node, then walk the graph and keep track of the forms in which each
 //! value exists.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use half::f16;
 use revoada_bundle::onnx::proto::NodeProto;
@@ -23,7 +23,7 @@ pub(super) fn rewrite(model: &OnnxModel, options: &Fp16Options) -> Result<Fp16, 
         graph.lift(OPSET_HALF_SCALES)?;
     }
     let types = graph.types();
-    let mut report = Fp16Report { unknown: unknown(&graph, options), ..Fp16Report::default() };
+    let mut report = Fp16Report { unknown: options.keep.unknown(&graph), ..Fp16Report::default() };
     let plan = plan(&graph, &types, options, &mut report);
     report.half_nodes = plan.iter().flatten().count();
 
@@ -40,14 +40,6 @@ pub(super) fn rewrite(model: &OnnxModel, options: &Fp16Options) -> Result<Fp16, 
 
 fn is_quantisation(node: &NodeProto) -> bool {
     node.is("QuantizeLinear") || node.is("DequantizeLinear")
-}
-
-fn unknown(graph: &Graph, options: &Fp16Options) -> Vec<String> {
-    let labels: BTreeSet<String> = graph.nodes().iter().map(NodeProto::label).collect();
-    let operators: BTreeSet<&str> = graph.nodes().iter().map(|node| node.op_type()).collect();
-    let nodes = options.keep.nodes.iter().filter(|name| !labels.contains(*name));
-    let operators = options.keep.operators.iter().filter(|name| !operators.contains(name.as_str()));
-    nodes.chain(operators).cloned().collect()
 }
 
 /// For each node, in which form it computes in f16; `None` where it stays as it is.

@@ -1,10 +1,12 @@
 //! Ranges from samples: one look for the largest magnitudes, a second one for what lies below.
 
+use std::collections::BTreeMap;
+
 use revoada_bundle::onnx::OnnxModel;
 use revoada_engine::Backend;
 
+use super::Method;
 use super::histogram::Histogram;
-use super::{Calibration, Method};
 use crate::observe::observe;
 use crate::{BuilderError, Samples};
 
@@ -17,7 +19,7 @@ pub(super) fn ranges(
     samples: &dyn Samples,
     method: Method,
     values: &[String],
-) -> Result<Calibration, BuilderError> {
+) -> Result<BTreeMap<String, f32>, BuilderError> {
     let mut largest: Vec<Option<f32>> = vec![None; values.len()];
     observe(backend, &[model], values, samples, &mut |value, tensors| {
         let numbers = tensors.first().and_then(|tensor| tensor.as_slice::<f32>()).unwrap_or_default();
@@ -39,5 +41,5 @@ pub(super) fn ranges(
         })?;
     }
     let ranges = values.iter().zip(&histograms).map(|(value, histogram)| (value.clone(), histogram.range(method)));
-    Ok(Calibration { method, samples: samples.count(), ranges: ranges.collect() })
+    Ok(ranges.collect())
 }

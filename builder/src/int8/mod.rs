@@ -17,6 +17,7 @@ mod calibrate;
 mod histogram;
 mod place;
 mod rewrite;
+mod shift;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -56,6 +57,10 @@ pub struct Calibration {
     pub samples: usize,
     /// By value: numbers from `-range` to `range` are kept apart, what is beyond is clipped.
     pub ranges: BTreeMap<String, f32>,
+    /// By the output of each product of weights: what is added to the bias of each channel, to make up for
+    /// what rounding the weights does to the mean of its answers.
+    #[serde(default)]
+    pub shifts: BTreeMap<String, Vec<f32>>,
 }
 
 /// How weights lie in the model.
@@ -90,10 +95,12 @@ pub struct Int8Report {
     pub scales: BTreeMap<String, f32>,
     /// Nodes that would be quantised and are not.
     pub kept: Vec<String>,
+    /// What was to be kept and is not in the model.
+    pub unknown: Vec<String>,
 }
 
-/// Runs the model on every sample, twice unless the method is [`Method::MinMax`], and finds the range of each
-/// activation that [`quantize`] may ask for, whatever is kept. Memory does not grow with the number of samples.
+/// Runs the model on every sample, three times, or twice where the method is [`Method::MinMax`], and finds the
+/// range of each activation that [`quantize`] may ask for, whatever is kept, and the shift of each bias. Memory does not grow with the number of samples.
 pub fn calibrate(
     backend: &dyn Backend,
     model: &OnnxModel,
@@ -101,7 +108,9 @@ pub fn calibrate(
     method: Method,
 ) -> Result<Calibration, BuilderError> {
     let values = place::activations(&model.edit()?);
-    calibrate::ranges(backend, model, samples, method, &values)
+    let ranges = calibrate::ranges(backend, model, samples, method, &values)?;
+    let shifts = shift::shifts(backend, model, samples)?;
+    Ok(Calibration { method, samples: samples.count(), ranges, shifts })
 }
 
 /// Inserts the pairs; see the [module](self). A model of an operator set before 13, which has no scales for

@@ -4,15 +4,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use half::f16;
 use revoada_bundle::onnx::proto::NodeProto;
-use revoada_bundle::onnx::{Attribute, Graph, OnnxModel};
+use revoada_bundle::onnx::{Attribute, Graph, OnnxModel, Uses};
 use revoada_core::{Tensor, TensorRef};
 
 use super::place::{Placement, place};
+use super::shift::takes_shift;
 use super::{Calibration, Int8, Int8Options, Int8Report, Weights};
 use crate::BuilderError;
 
 /// The first operator set with a scale for each channel.
-const OPSET_AXIS: i64 = 13;
+pub(super) const OPSET_AXIS: i64 = 13;
 /// Symmetric: −128 stays unused, so that a number and its negative are as far from zero.
 const LEVEL_MAX: f32 = 127.0;
 
@@ -31,9 +32,10 @@ pub(super) fn rewrite(
         nodes: labels(placement.reads.iter().map(|(node, _)| *node).collect()),
         kept: labels(placement.kept.iter().copied().collect()),
         scales: scales.clone(),
+        unknown: options.keep.unknown(&graph),
     };
 
-    let mut pairs = Pairs { nodes: Vec::new(), made: BTreeMap::new(), graph: &mut graph };
+    let mut pairs = Pairs { nodes: Vec::new(), made: BTreeMap::new(), uses: graph.uses(), graph: &mut graph };
     for (index, mut node) in std::mem::take(pairs.graph.nodes_mut()).into_iter().enumerate() {
         for input in 0..node.input.len() {
             let name = node.input[input].clone();
@@ -41,6 +43,7 @@ pub(super) fn rewrite(
                 node.input[input] = pairs.activation(&name, scales[&name]);
             } else if let Some(axis) = placement.weights.get(&(index, input)) {
                 node.input[input] = pairs.weight(&name, *axis, options.weights);
+                pairs.shift(&mut node, calibration);
             }
         }
         pairs.nodes.push(node);
@@ -65,6 +68,8 @@ fn scales(placement: &Placement, calibration: &Calibration) -> Result<BTreeMap<S
 
 struct Pairs<'a> {
     graph: &'a mut Graph,
+    /// Of the graph as it was.
+    uses: Uses,
     nodes: Vec<NodeProto>,
     /// The dequantised name of what has a pair already, by name and, of weights, axis.
     made: BTreeMap<(String, Option<usize>), String>,
@@ -109,6 +114,30 @@ impl Pairs<'_> {
         wide
     }
 
+    /// Adds to a node's bias what rounding its weights takes from the mean of each channel, where the
+    /// calibration tells and the bias is constant.
+    fn shift(&mut self, node: &mut NodeProto, calibration: &Calibration) {
+        let Some(shifts) = calibration.shifts.get(&node.output[0]).filter(|_| takes_shift(node)) else { return };
+        let bias = match node.input_name(2) {
+            None => vec![0f32; shifts.len()],
+            Some(name) => match self.graph.tensor(name).as_ref().and_then(|bias| bias.as_ref().as_slice::<f32>()) {
+                Some(bias) if bias.len() == shifts.len() => bias.to_vec(),
+                _ => return,
+            },
+        };
+        let shifted: Vec<f32> = bias.iter().zip(shifts).map(|(bias, shift)| bias + shift).collect();
+        let shifted = Tensor::of(vec![shifts.len()], shifted).expect("each channel has one");
+        let name = match node.input_name(2) {
+            Some(name) if self.uses.consumers(name).len() == 1 && !self.graph.is_output(name) => {
+                self.graph.set_tensor(name, shifted.as_ref());
+                name.to_owned()
+            }
+            _ => self.graph.add_tensor(&format!("{}_bias", node.label()), shifted.as_ref()),
+        };
+        node.input.truncate(2);
+        node.input.push(name);
+    }
+
     fn node(&mut self, op: &str, output: &str, inputs: [&str; 3], axis: Option<usize>) -> String {
         let output = self.graph.fresh(output);
         let name = self.graph.fresh(&format!("{output}/{op}"));
@@ -131,7 +160,7 @@ fn scale(range: f32) -> f32 {
 }
 
 /// Levels of a weight, and the scale of each channel.
-fn quantise(tensor: &Tensor, axis: usize) -> (Tensor, Vec<f32>) {
+pub(super) fn quantise(tensor: &Tensor, axis: usize) -> (Tensor, Vec<f32>) {
     let shape = tensor.shape();
     let channels = shape[axis];
     let inner: usize = shape[axis + 1..].iter().product();

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, in its helpers too")]
 
 mod clean;
+mod corpus;
 mod fp16;
 mod int8;
 mod search;

@@ -7,7 +7,7 @@ use revoada_bundle::onnx::{GraphBuilder, OnnxModel};
 use revoada_core::{
     ColorSpec, Dim, Fit, ImageLayout, ImageTransform, ImageView, PixelFormat, Placement, Rect, Size, Tensor, TensorRef,
 };
-use revoada_engine::{Backend, LoadOptions, ModelSource, OnnxRuntime, Rten, Shapes, StageTarget, Stager};
+use revoada_engine::{Backend, EngineError, LoadOptions, ModelSource, OnnxRuntime, Rten, Shapes, StageTarget, Stager};
 
 /// ONNX Runtime's library is what `REVOADA_ONNXRUNTIME` names, else the one that `cargo xtask setup` puts
 /// into the cache.
@@ -32,6 +32,11 @@ pub(crate) fn cache(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache").join(path)
 }
 
+/// Whether `cargo xtask test --full` asks for the long form of a test.
+pub(crate) fn is_full() -> bool {
+    std::env::var_os("REVOADA_FULL").is_some()
+}
+
 /// A model that set-up fetched.
 pub(crate) fn real_model(name: &str) -> Option<OnnxModel> {
     let path = cache("models").join(name);
@@ -47,18 +52,22 @@ pub(crate) fn parse(graph: GraphBuilder) -> OnnxModel {
 }
 
 pub(crate) fn run(backend: &dyn Backend, model: &OnnxModel, inputs: &[Tensor]) -> Vec<Tensor> {
-    let engine = backend.load(ModelSource::Bytes(&model.encode()), &LoadOptions::default()).unwrap();
+    try_run(backend, model, inputs).unwrap()
+}
+
+pub(crate) fn try_run(backend: &dyn Backend, model: &OnnxModel, inputs: &[Tensor]) -> Result<Vec<Tensor>, EngineError> {
+    let engine = backend.load(ModelSource::Bytes(&model.encode()), &LoadOptions::default())?;
     let specs = engine.inputs().to_vec();
-    let open = matches!(specs[0].dims.first(), Some(Dim::Dynamic(_)));
+    let open = matches!(specs.first().and_then(|spec| spec.dims.first()), Some(Dim::Dynamic(_)));
     let rows = if open { inputs[0].shape()[0] } else { 1 };
     let named = specs.iter().zip(inputs);
     let shapes = named.fold(Shapes::rows(rows), |all, (spec, input)| all.with(&spec.name, input.shape()));
-    let mut session = engine.session(&shapes).unwrap();
+    let mut session = engine.session(&shapes)?;
     for (index, input) in inputs.iter().enumerate() {
-        session.set_input(index, input.as_ref()).unwrap();
+        session.set_input(index, input.as_ref())?;
     }
-    session.submit(rows).unwrap();
-    session.wait().unwrap().tensors.iter().map(TensorRef::to_owned).collect()
+    session.submit(rows)?;
+    Ok(session.wait()?.tensors.iter().map(TensorRef::to_owned).collect())
 }
 
 pub(crate) fn floats(tensor: &Tensor) -> &[f32] {

@@ -117,13 +117,12 @@ impl Graph {
                     return Err(format!("node `{}` is in training", node.label()));
                 }
             }
-            "Upsample" if crosses(10) => self.resize_from_upsample(&mut node),
-            // Version 10 had no region of interest and always computed thus.
-            "Resize" if crosses(11) => {
-                node.input.insert(1, String::new());
-                node.set_attribute("coordinate_transformation_mode", &Attribute::String("asymmetric".to_owned()));
-                node.set_attribute("nearest_mode", &Attribute::String("floor".to_owned()));
+            "Upsample" if crosses(10) => {
+                self.floats_to_input(&mut node, "scales", 1);
+                node.op_type = Some("Resize".to_owned());
+                self.resize_as_before(&mut node);
             }
+            "Resize" if crosses(11) => self.resize_as_before(&mut node),
             "Resize"
                 if crosses(13) && node.string("coordinate_transformation_mode") == Some("tf_half_pixel_for_nn") =>
             {
@@ -178,17 +177,12 @@ impl Graph {
         Ok(vec![node])
     }
 
-    /// `Upsample` with its scales in an attribute or an input.
-    fn resize_from_upsample(&mut self, node: &mut NodeProto) {
-        if let Some(scales) = node.take_attribute("scales") {
-            let base = format!("{}_scales", node.label());
-            let scales =
-                TensorRef::of(&[scales.floats.len()], &scales.floats).expect("a list has its own length").to_owned();
-            let name = self.add_tensor(&base, scales.as_ref());
-            place_input(node, 1, name);
-        }
-        node.op_type = Some("Resize".to_owned());
-        node.input.insert(1, String::new());
+    /// Version 10 had no region of interest, and always computed thus.
+    fn resize_as_before(&mut self, node: &mut NodeProto) {
+        // Versions 11 and 12 ask for a region even where it says nothing.
+        let region =
+            self.add_tensor(&format!("{}_roi", node.label()), TensorRef::of(&[0], &[0f32; 0]).expect("nothing"));
+        node.input.insert(1, region);
         node.set_attribute("coordinate_transformation_mode", &Attribute::String("asymmetric".to_owned()));
         node.set_attribute("nearest_mode", &Attribute::String("floor".to_owned()));
     }
@@ -218,6 +212,14 @@ impl Graph {
         let Some(list) = node.take_attribute(attribute) else { return };
         let base = format!("{}_{attribute}", node.label());
         let tensor = TensorRef::of(&[list.ints.len()], &list.ints).expect("a list has its own length").to_owned();
+        let name = self.add_tensor(&base, tensor.as_ref());
+        place_input(node, input, name);
+    }
+
+    fn floats_to_input(&mut self, node: &mut NodeProto, attribute: &str, input: usize) {
+        let Some(list) = node.take_attribute(attribute) else { return };
+        let base = format!("{}_{attribute}", node.label());
+        let tensor = TensorRef::of(&[list.floats.len()], &list.floats).expect("a list has its own length").to_owned();
         let name = self.add_tensor(&base, tensor.as_ref());
         place_input(node, input, name);
     }
