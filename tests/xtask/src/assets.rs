@@ -72,6 +72,7 @@ const PACKAGES: &[Package] = &[
         version: "12.9.86",
         platform: Some("manylinux2010_x86_64"),
         machine: Some("x86_64"),
+        purpose: For::Tests,
         sha256: "210cf05005a447e29214e9ce50851e83fc5f4358df8b453155d5e1918094dcb4",
         assets: &[
             Asset {
@@ -95,6 +96,7 @@ const PACKAGES: &[Package] = &[
         version: "12.9.86",
         platform: Some("manylinux2014_aarch64"),
         machine: Some("aarch64"),
+        purpose: For::Tests,
         sha256: "096d4de6bda726415dfaf3198d4f5c522b8e70139c97feef5cd2ca6d4cd9cead",
         assets: &[
             Asset {
