@@ -305,14 +305,21 @@ fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     }
 }
 
-/// A bundle in the making: a folder beside the target, that becomes it when it is finished and is
+/// A bundle in the making: a folder beside the target, that becomes it when it is published and is
 /// removed when dropped before.
 #[derive(Debug)]
 pub struct BundleWriter {
     target: PathBuf,
     partial: PathBuf,
     files: BTreeMap<String, FileRecord>,
-    finished: bool,
+    published: bool,
+}
+
+/// A bundle that is whole and signed, and not yet in its place.
+#[derive(Debug)]
+pub struct SealedBundle {
+    writer: BundleWriter,
+    digest: Digest,
 }
 
 impl BundleWriter {
@@ -329,7 +336,7 @@ impl BundleWriter {
         // A name of its own for each writer, so that two that make the same bundle do not meet.
         let prefix = format!(".{}.", name.to_string_lossy());
         let partial = tempfile::Builder::new().prefix(&prefix).suffix(".partial").tempdir_in(parent).map_err(write)?;
-        Ok(Self { target: target.to_owned(), partial: partial.keep(), files: BTreeMap::new(), finished: false })
+        Ok(Self { target: target.to_owned(), partial: partial.keep(), files: BTreeMap::new(), published: false })
     }
 
     pub fn add(&mut self, file: &str, bytes: &[u8]) -> Result<(), BundleError> {
@@ -341,23 +348,22 @@ impl BundleWriter {
         Ok(())
     }
 
-    /// Writes the index, with the digests of what was added, signs it, and gives the folder its name.
-    pub fn finish(mut self, index: Index, key: Option<&SecretKey>) -> Result<Bundle, BundleError> {
+    /// Writes the index, with the digests of what was added, and signs it.
+    pub fn seal(mut self, index: Index, key: Option<&SecretKey>) -> Result<SealedBundle, BundleError> {
         let index = Index { version: VERSION, files: std::mem::take(&mut self.files), ..index };
         let text = |value: Result<String, serde_json::Error>| value.expect("plain data with string keys") + "\n";
         let bytes = text(serde_json::to_string_pretty(&index));
         Index::parse(bytes.as_bytes()).map_err(|kind| BundleError { folder: self.target.clone(), kind })?;
-        let signature = key.map(|key| key.sign(Purpose::Bundle, hash(bytes.as_bytes())));
-        let written = write_synced(&self.partial.join(INDEX), bytes.as_bytes()).and_then(|()| {
-            if let Some(signature) = &signature {
-                let signature = text(serde_json::to_string_pretty(signature));
-                write_synced(&self.partial.join(SIGNATURE), signature.as_bytes())?;
+        let digest = hash(bytes.as_bytes());
+        let written = write_synced(&self.partial.join(INDEX), bytes.as_bytes()).and_then(|()| match key {
+            Some(key) => {
+                let signature = text(serde_json::to_string_pretty(&key.sign(Purpose::Bundle, digest)));
+                write_synced(&self.partial.join(SIGNATURE), signature.as_bytes())
             }
-            self.put_in_place()
+            None => Ok(()),
         });
         written.map_err(|source| self.cannot(source))?;
-        self.finished = true;
-        Bundle::open(&self.target)
+        Ok(SealedBundle { writer: self, digest })
     }
 
     fn put_in_place(&self) -> io::Result<()> {
@@ -373,9 +379,23 @@ impl BundleWriter {
     }
 }
 
+impl SealedBundle {
+    /// What the bundle will be called by.
+    pub fn digest(&self) -> Digest {
+        self.digest
+    }
+
+    /// Gives the folder its name.
+    pub fn publish(mut self) -> Result<Bundle, BundleError> {
+        self.writer.put_in_place().map_err(|source| self.writer.cannot(source))?;
+        self.writer.published = true;
+        Bundle::open(&self.writer.target)
+    }
+}
+
 impl Drop for BundleWriter {
     fn drop(&mut self) {
-        if !self.finished
+        if !self.published
             && let Err(error) = fs::remove_dir_all(&self.partial)
         {
             tracing::warn!(path = %self.partial.display(), %error, "cannot remove an unfinished bundle");

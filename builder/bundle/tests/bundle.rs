@@ -26,7 +26,7 @@ fn write(target: &Path, key: Option<&SecretKey>) -> Bundle {
     writer.add(MODEL, b"not really a model").unwrap();
     writer.add(MANIFEST, b"version = 1\nlabels = [\"cat\"]\n").unwrap();
     writer.add("reports/accuracy.json", b"{}").unwrap();
-    writer.finish(index(), key).unwrap()
+    writer.seal(index(), key).unwrap().publish().unwrap()
 }
 
 /// A signed bundle that `change` was done to, as its reader sees it.
@@ -168,6 +168,10 @@ fn a_bundle_is_there_whole_or_not_at_all() {
     writer.add(MODEL, b"half").unwrap();
     assert!(!target.exists());
     drop(writer);
+    let mut writer = BundleWriter::create(&target).unwrap();
+    writer.add(MODEL, b"whole").unwrap();
+    writer.add(MANIFEST, b"version = 1").unwrap();
+    drop(writer.seal(index(), None).unwrap());
     assert_eq!(names(folder.path()), Vec::<String>::new());
 
     write(&target, None);
@@ -186,7 +190,7 @@ fn two_who_write_the_same_bundle_do_not_spoil_it() {
     let fill = |mut writer: BundleWriter| {
         writer.add(MODEL, b"m").unwrap();
         writer.add(MANIFEST, b"version = 1\n").unwrap();
-        writer.finish(index(), None)
+        writer.seal(index(), None).unwrap().publish()
     };
     let (first, second) = (BundleWriter::create(&target).unwrap(), BundleWriter::create(&target).unwrap());
     let written = fill(first).unwrap();

@@ -7,13 +7,19 @@ use std::process::{Command, Output};
 fn revoada(args: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_revoada"));
     // The width of the terminal and variables that stand for options would show in the text.
-    command.args(args).env_remove("REVOADA_ONNXRUNTIME").env_remove("REVOADA_LOG").env("COLUMNS", "100");
+    command
+        .args(args)
+        .env_remove("REVOADA_ONNXRUNTIME")
+        .env_remove("REVOADA_TENSORRT")
+        .env_remove("REVOADA_LOG")
+        .env("COLUMNS", "100");
     command.output().expect("the program starts")
 }
 
 #[test]
 fn the_help_of_every_verb_is_as_it_was_reviewed() {
-    let verbs = ["", "run", "inspect", "bench", "classify", "detect", "doctor", "ctl", "completions"];
+    let verbs =
+        ["", "run", "build", "verify", "key", "inspect", "bench", "classify", "detect", "doctor", "ctl", "completions"];
     for verb in verbs {
         let args: Vec<&str> = [verb, "--help"].into_iter().filter(|arg| !arg.is_empty()).collect();
         let output = revoada(&args);
@@ -35,7 +41,7 @@ fn completions_name_every_verb_in_every_shell() {
         let output = revoada(&["completions", shell]);
         assert!(output.status.success(), "{shell}");
         let script = String::from_utf8(output.stdout).expect("completions are UTF-8");
-        for verb in ["run", "inspect", "bench", "classify", "detect", "doctor", "ctl"] {
+        for verb in ["run", "build", "verify", "key", "inspect", "bench", "classify", "detect", "doctor", "ctl"] {
             assert!(script.contains(verb), "{shell} does not complete `{verb}`");
         }
     }

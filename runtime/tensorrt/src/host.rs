@@ -1,6 +1,7 @@
 //! What TensorRT calls back while it works: its log, its errors, its progress.
 
 use std::any::Any;
+use std::collections::HashSet;
 use std::ffi::{c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -60,6 +61,8 @@ pub(crate) struct Host<'a> {
 
 #[derive(Default)]
 struct Heard {
+    /// Warnings that were logged: TensorRT says the same of every layer.
+    warned: HashSet<String>,
     /// From the error recorder.
     errors: Vec<Message>,
     /// The log's lines of an error's severity, which say what the recorder may not.
@@ -152,7 +155,16 @@ unsafe extern "C" fn log(user: *mut c_void, severity: i32, line: *const c_char) 
                     heard.logged.push(Message::logged(line));
                 }
             }
-            sys::TRT_LOG_WARNING => tracing::warn!(target: "tensorrt", "{line}"),
+            sys::TRT_LOG_WARNING => {
+                let mut heard = host.heard();
+                let first = heard.warned.len() < MESSAGES_MAX && heard.warned.insert(line.to_owned());
+                drop(heard);
+                if first {
+                    tracing::warn!(target: "tensorrt", "{line}");
+                } else {
+                    tracing::debug!(target: "tensorrt", severity = "warning", "{line}");
+                }
+            }
             sys::TRT_LOG_INFO => tracing::debug!(target: "tensorrt", "{line}"),
             _ => tracing::trace!(target: "tensorrt", "{line}"),
         }

@@ -8,12 +8,12 @@ use indicatif::ProgressBar;
 use revoada_builder::compile::{
     Cancel, CompileOptions, Event, MemoryGuard, available_bytes, check_precision, child, compile,
 };
-use revoada_bundle::bundle::Bundle;
+use revoada_bundle::bundle::Precision;
 use revoada_bundle::onnx::OnnxModel;
 use revoada_bundle::plan::{Plan, PlanKey, ShapeProfile};
 use revoada_bundle::plan_cache::PlanCache;
 use revoada_bundle::sign::SecretKey;
-use revoada_core::{Architecture, Compatibility, DeviceClass, TensorRtVersion};
+use revoada_core::{Architecture, Compatibility, DeviceClass, Digest, TensorRtVersion};
 use serde::Serialize;
 use tracing::info;
 
@@ -111,16 +111,17 @@ pub(super) fn plan(
     global: &Global,
     target: &Resolved,
     model: &OnnxModel,
-    bundle: &Bundle,
+    bundle: Digest,
+    precision: Precision,
     profile: ShapeProfile,
     signer: &SecretKey,
     path: &Path,
 ) -> anyhow::Result<BuiltPlan> {
     let key = PlanKey {
-        bundle: bundle.digest(),
+        bundle,
         device: target.class.clone(),
         compatibility: Compatibility::default(),
-        precision: bundle.index().precision,
+        precision,
         profile: profile.clone(),
         builder: PRODUCER.to_owned(),
     };
