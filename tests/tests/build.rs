@@ -75,6 +75,20 @@ fn a_model_becomes_a_signed_bundle_and_the_same_one_again() {
     let page = std::fs::read_to_string(home.path().join("one.bundle/reports/accuracy.html")).unwrap();
     assert!(page.contains("Accurate enough, on 4 samples"), "{page}");
 
+    // A bundle stands wherever a model does; one that was changed does not.
+    let mut classify = at_home(home.path());
+    classify.args(["classify", "--json", "--model", "one.bundle"]).arg(asset("pictures/coffee.png"));
+    let named = finish(classify.current_dir(home.path())).expect_code(0);
+    assert_eq!(json(&named.stdout)["classifications"][0]["label"], "espresso");
+    let mut inspect = at_home(home.path());
+    let inspected = finish(inspect.args(["inspect", "one.bundle", "--json"]).current_dir(home.path())).expect_code(0);
+    assert!(inspected.stdout.contains("logits"), "{}", inspected.stdout);
+    std::fs::write(home.path().join("two.bundle/model.toml"), "version = 1\n").unwrap();
+    let mut classify = at_home(home.path());
+    classify.args(["classify", "--model", "two.bundle"]).arg(asset("pictures/coffee.png"));
+    let refused = finish(classify.current_dir(home.path())).expect_code(1);
+    assert!(refused.error().contains("has a file `model.toml` that was changed"), "{}", refused.stderr);
+
     let key = finish(at_home(home.path()).arg("key")).expect_code(0).stdout;
     finish(at_home(home.path()).arg("verify").arg(home.path().join("one.bundle")).args(["--key", key.trim()]))
         .expect_code(0);

@@ -6,7 +6,7 @@
 //!   bundle.json      the index: what it is, where it comes from, and every other file's digest
 //!   signature.json   whose it is: an Ed25519 signature over the digest of bundle.json
 //!   model.onnx       the converted graph
-//!   manifest.toml    how pictures enter and how answers are read, with the labels
+//!   model.toml       its manifest: how pictures enter and how answers are read, with the labels
 //!   …                calibration record, reports
 //! ```
 //!
@@ -31,7 +31,8 @@ use crate::sign::{PublicKey, Purpose, SecretKey, Signature};
 /// The version of the format that this program writes, and the latest that it reads.
 pub const VERSION: u32 = 1;
 pub const MODEL: &str = "model.onnx";
-pub const MANIFEST: &str = "manifest.toml";
+/// Beside the model and named as everywhere.
+pub const MANIFEST: &str = "model.toml";
 const INDEX: &str = "bundle.json";
 const SIGNATURE: &str = "signature.json";
 

@@ -23,7 +23,7 @@ use crate::terminal::{ms, progress, say, table};
     revoada bench model.onnx --batch 1,4,8 --threads 2\n  \
     revoada bench detector.onnx --shape images=1x3x640x640 --sessions 2 --json")]
 pub(crate) struct Args {
-    /// The ONNX model.
+    /// The ONNX model, or a bundle.
     model: std::path::PathBuf,
     #[command(flatten)]
     backend: BackendArgs,

@@ -1,8 +1,12 @@
 //! `revoada doctor`: what this machine can do, and what it lacks.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
+use revoada_core::TensorRtVersion;
+use revoada_engine::cuda::Device;
 use revoada_pipeline::media::{self, MediaReport};
+use revoada_tensorrt::Library;
 use serde::Serialize;
 
 use crate::Global;
@@ -26,6 +30,7 @@ struct Report {
     version: &'static str,
     machine: Machine,
     backends: Vec<BackendReport>,
+    gpu: GpuReport,
     media: Result<MediaReport, String>,
 }
 
@@ -38,6 +43,16 @@ struct Machine {
     l4t: Option<String>,
     /// `/proc/device-tree/model`, on boards.
     board: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct GpuReport {
+    /// Each with its architecture and memory, or why there is none.
+    devices: Result<Vec<String>, String>,
+    /// The version and whether it can build plans, or why there is none.
+    tensorrt: Result<String, String>,
+    /// Versions of TensorRT that this program speaks.
+    spoken: Vec<TensorRtVersion>,
 }
 
 #[derive(Debug, Serialize)]
@@ -60,6 +75,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         version: env!("CARGO_PKG_VERSION"),
         machine: machine(),
         backends,
+        gpu: gpu(global),
         media: media::probe().map_err(|error| error.to_string()),
     };
     if args.json {
@@ -72,6 +88,42 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         anyhow::bail!("no video can be read here: {reason}");
     }
     Ok(())
+}
+
+fn gpu(global: &Global) -> GpuReport {
+    let device = |device: &Device| {
+        let (major, minor) = device.driver;
+        let architecture = format!("sm_{}", device.capability.number());
+        let memory_mib = device.memory_bytes >> 20;
+        format!("{} ({architecture}, {memory_mib} MiB, CUDA {major}.{minor})", device.name)
+    };
+    let library = |library: Arc<Library>| {
+        let builds =
+            if library.can_build() { "builds and runs plans" } else { "runs plans; its ONNX parser is missing" };
+        format!("{} ({builds})", library.version())
+    };
+    GpuReport {
+        devices: Device::all().map(|all| all.iter().map(device).collect()).map_err(|error| error.to_string()),
+        tensorrt: crate::tensorrt::library(global).map(library).map_err(|error| format!("{error:#}")),
+        spoken: revoada_tensorrt::dialects(),
+    }
+}
+
+fn render_gpu(text: &mut String, gpu: &GpuReport) {
+    match &gpu.devices {
+        Ok(devices) => devices.iter().for_each(|device| {
+            let _ = writeln!(text, "  {} {device}", mark(true));
+        }),
+        Err(reason) => {
+            let _ = writeln!(text, "  {} {reason}", mark(false));
+        }
+    }
+    let (Ok(tensorrt) | Err(tensorrt)) = &gpu.tensorrt;
+    let _ = writeln!(text, "  {} {tensorrt}", mark(gpu.tensorrt.is_ok()));
+    let spoken: Vec<String> = gpu.spoken.iter().map(|version| format!("{version}")).collect();
+    let spoken =
+        if spoken.is_empty() { "no TensorRT: built without its headers".to_owned() } else { spoken.join(", ") };
+    let _ = writeln!(text, "  {} speaks {spoken}", mark(!gpu.spoken.is_empty()));
 }
 
 fn machine() -> Machine {
@@ -104,6 +156,8 @@ fn render(report: &Report, all: bool) -> String {
     for backend in &report.backends {
         let _ = writeln!(text, "  {} {:<12} {}", mark(backend.usable), backend.name, backend.text);
     }
+    text.push_str("\nGPU\n");
+    render_gpu(&mut text, &report.gpu);
     text.push_str("\nvideo\n");
     match &report.media {
         Ok(media) => render_media(&mut text, media, all),

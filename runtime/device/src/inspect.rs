@@ -21,7 +21,7 @@ use crate::terminal::{say, si, table};
     revoada inspect model.onnx\n  \
     revoada inspect detector.onnx --shape images=1x3x640x640 --json")]
 pub(crate) struct Args {
-    /// The ONNX model; its manifest is looked for beside it (`model.toml`).
+    /// The ONNX model, its manifest beside it (`model.toml`), or a bundle.
     model: PathBuf,
     /// Shape of an input whose dimensions are open, for the cost: `images=1x3x640x640`.
     #[arg(long, value_name = "INPUT=DIMS")]
@@ -72,8 +72,9 @@ struct BackendReport {
 }
 
 pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
-    let model = OnnxModel::read(&args.model)?;
-    let manifest = Manifest::beside(&args.model)?.unwrap_or_default();
+    let path = models::model_file(&args.model)?;
+    let model = OnnxModel::read(&path)?;
+    let manifest = Manifest::beside(&path)?.unwrap_or_default();
     let (inputs, outputs) = (model.inputs()?, model.outputs()?);
     let mut shapes = shapes::parse(&args.shape)?;
     shapes::check_names(&inputs, &shapes)?;
@@ -93,9 +94,8 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         backends: models::all_backends(global)
             .iter()
             .map(|backend| {
-                let loaded = backend
-                    .check()
-                    .and_then(|()| backend.load(ModelSource::File(&args.model), &LoadOptions::default()));
+                let loaded =
+                    backend.check().and_then(|()| backend.load(ModelSource::File(&path), &LoadOptions::default()));
                 let said = Said::of(loaded, |_| "loads it".to_owned());
                 BackendReport { name: backend.name(), said }
             })

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use revoada_bundle::bundle::{Bundle, Trust};
 use revoada_engine::{
     Backend, BackendChoice, BackendOptions, Engine, LoadOptions, ModelSource, backends, library_candidates, select,
 };
@@ -35,7 +36,7 @@ impl BackendArgs {
 /// A model and how its pictures are read, for `classify` and `detect`.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct ModelArgs {
-    /// The ONNX model; its manifest is looked for beside it (`model.toml`).
+    /// The ONNX model, its manifest beside it (`model.toml`), or a bundle.
     #[arg(long, value_name = "MODEL")]
     model: PathBuf,
     /// The model's manifest, where it is not beside it.
@@ -110,7 +111,16 @@ pub(crate) fn any_backend(global: &Global) -> anyhow::Result<Arc<dyn Backend>> {
     Ok(selected.backend)
 }
 
+/// The ONNX file of a model, which may be a bundle: it is looked through first.
+pub(crate) fn model_file(path: &Path) -> anyhow::Result<PathBuf> {
+    match Bundle::is_at(path) {
+        true => Ok(Bundle::open(path)?.verify(Trust::Anybody)?.model_path()),
+        false => Ok(path.to_owned()),
+    }
+}
+
 pub(crate) fn load(path: &Path, args: &BackendArgs, concurrent_max: usize, global: &Global) -> anyhow::Result<Loaded> {
+    let path = &model_file(path)?;
     let selected = select(&args.choice(), &all_backends(global))?;
     info!("{}", selected.reason);
     let options = LoadOptions { threads: args.threads(), concurrent_max };

@@ -5,7 +5,6 @@
 //! i64 and bool in i32: such inputs are converted into a buffer of the session before each
 //! inference, and such outputs after it, so that a model looks the same on every backend.
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
@@ -14,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
+use revoada_bundle::onnx::proto::ValueInfoProto;
 use revoada_bundle::onnx::{OnnxError, OnnxErrorKind};
 use revoada_core::{DType, Frame, Tensor, TensorRef, TensorSlice, TensorSpec};
 use rten::{Model, ModelOptions, NodeId, RunOptions, ThreadPool, Value, ValueView};
@@ -46,10 +46,10 @@ impl Backend for Rten {
     }
 
     fn load(&self, source: ModelSource<'_>, options: &LoadOptions) -> Result<Arc<dyn Engine>, EngineError> {
-        let declared = declared_specs(source)?;
+        let declared = read_onnx(source)?;
         let model = load_model(source)?;
-        let ports = |ids: &[NodeId]| ids.iter().map(|id| port(&model, *id, &declared)).collect::<Result<Vec<_>, _>>();
-        let (inputs, outputs) = (ports(model.input_ids())?, ports(model.output_ids())?);
+        let inputs = ports(&model, model.input_ids(), &declared.graph().input)?;
+        let outputs = ports(&model, model.output_ids(), &declared.graph().output)?;
         let threads = threads_each(options);
         let pools = (0..options.concurrent_max.max(1)).map(|_| Arc::new(ThreadPool::with_num_threads(threads)));
         let specs = |ports: &[Port]| ports.iter().map(|port| port.spec.clone()).collect();
@@ -110,31 +110,28 @@ struct Port {
     spec: TensorSpec,
 }
 
-/// rten remembers the types it computes in, not those that the model declares.
-fn port(model: &Model, id: NodeId, declared: &BTreeMap<String, TensorSpec>) -> Result<Port, EngineError> {
-    let name = model.node_info(id).and_then(|info| info.name()).unwrap_or_default();
-    let spec = declared.get(name).cloned().ok_or_else(|| EngineError::DType {
-        backend: NAME,
-        tensor: name.to_owned(),
-        dtype: "not declared".to_owned(),
-    })?;
-    Ok(Port { id, spec })
+/// rten remembers the types it computes in, not those that the model declares; and of an output that is a
+/// constant not even its name, only its place.
+fn ports(model: &Model, ids: &[NodeId], declared: &[ValueInfoProto]) -> Result<Vec<Port>, EngineError> {
+    let port = |(index, id): (usize, &NodeId)| {
+        let name = model.node_info(*id).and_then(|info| info.name()).unwrap_or_default();
+        let named = declared.iter().find(|info| info.name() == name);
+        let info = named.or(declared.get(index)).ok_or_else(|| refuse(name, "not declared".to_owned()))?;
+        Ok(Port { id: *id, spec: spec(info)? })
+    };
+    ids.iter().enumerate().map(port).collect()
 }
 
-/// By name. An output may leave its shape out; then it looks like a scalar until it is computed.
-fn declared_specs(source: ModelSource<'_>) -> Result<BTreeMap<String, TensorSpec>, EngineError> {
-    let model = read_onnx(source)?;
-    let graph = model.graph();
-    let mut specs = BTreeMap::new();
-    for info in graph.input.iter().chain(&graph.output) {
-        let refuse = |dtype: String| EngineError::DType { backend: NAME, tensor: info.name().to_owned(), dtype };
-        let tensor = info.tensor_type().ok_or_else(|| refuse("no tensor".to_owned()))?;
-        let element = tensor.element_type();
-        let dtype = element.dtype().ok_or_else(|| refuse(element.to_string()))?;
-        let spec = TensorSpec { name: info.name().to_owned(), dtype, dims: tensor.dims().unwrap_or_default() };
-        specs.insert(info.name().to_owned(), spec);
-    }
-    Ok(specs)
+/// An output may leave its shape out; then it looks like a scalar until it is computed.
+fn spec(info: &ValueInfoProto) -> Result<TensorSpec, EngineError> {
+    let tensor = info.tensor_type().ok_or_else(|| refuse(info.name(), "no tensor".to_owned()))?;
+    let element = tensor.element_type();
+    let dtype = element.dtype().ok_or_else(|| refuse(info.name(), element.to_string()))?;
+    Ok(TensorSpec { name: info.name().to_owned(), dtype, dims: tensor.dims().unwrap_or_default() })
+}
+
+fn refuse(tensor: &str, dtype: String) -> EngineError {
+    EngineError::DType { backend: NAME, tensor: tensor.to_owned(), dtype }
 }
 
 struct RtenEngine {

@@ -51,6 +51,7 @@ conformance! {
         tensors::every_element_type_comes_through
         tensors::an_open_batch_runs_the_rows_submitted
         tensors::a_fixed_batch_runs_whole_with_zeros_where_nothing_was_filled
+        tensors::an_output_may_be_a_constant
         tensors::several_inputs_and_outputs_keep_their_order
         tensors::a_set_tensor_stays_until_it_is_replaced
         tensors::output_shapes_may_depend_on_the_data

@@ -61,6 +61,18 @@ pub(crate) fn sum_and_scaled_difference() -> Vec<u8> {
         .encode()
 }
 
+/// One output depends on the input, the other does not.
+pub(crate) fn increment_and_constant() -> Vec<u8> {
+    GraphBuilder::new("constant")
+        .input("x", DType::F32, "N,1")
+        .initializer("one", TensorRef::of(&[1, 1], &[1f32]).unwrap())
+        .initializer("fixed", TensorRef::of(&[2], &[5f32, 6.0]).unwrap())
+        .node("Add", &["x", "one"], &["y"])
+        .output("y", DType::F32, "N,1")
+        .output("fixed", DType::F32, "2")
+        .encode()
+}
+
 /// `y` lists where `x` is not zero: its length is known only afterwards.
 pub(crate) fn nonzero() -> Vec<u8> {
     GraphBuilder::new("nonzero")

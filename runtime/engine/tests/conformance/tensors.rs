@@ -86,6 +86,14 @@ pub(crate) fn a_fixed_batch_runs_whole_with_zeros_where_nothing_was_filled(backe
     assert_eq!(numbers(&run(&mut *session, 1)[0]).1, &first_of_three[..]);
 }
 
+pub(crate) fn an_output_may_be_a_constant(backend: &dyn Backend) {
+    let mut session = session(backend, &models::increment_and_constant(), 1);
+    set(&mut *session, 0, &[1, 1], &[2f32]);
+    let outputs = run(&mut *session, 1);
+    assert_eq!(numbers(&outputs[0]), (&[1, 1][..], &[3f32][..]));
+    assert_eq!(numbers(&outputs[1]), (&[2][..], &[5f32, 6.0][..]));
+}
+
 pub(crate) fn several_inputs_and_outputs_keep_their_order(backend: &dyn Backend) {
     let mut session = session(backend, &models::sum_and_scaled_difference(), 2);
     set(&mut *session, 2, &[1], &[10f32]);

@@ -1,9 +1,11 @@
 //! A model made ready to read pictures: engine, staging, decoder and labels in one hand. The
 //! pipeline's threads, `detect` and `classify` all go through it.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use revoada_bundle::bundle::{Bundle, BundleError, Trust, VerifiedBundle};
 use revoada_bundle::manifest::{Manifest, ManifestError, read_labels};
 use revoada_core::{Clock, Frame, Placement, Prediction, Rect};
 use revoada_engine::{
@@ -29,6 +31,8 @@ pub struct Model {
 /// Why a model cannot be used, or stopped working.
 #[derive(Debug, Error)]
 pub enum ModelError {
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
     #[error(transparent)]
     Manifest(#[from] ManifestError),
     #[error(transparent)]
@@ -59,13 +63,16 @@ impl Model {
         backends: &[Arc<dyn Backend>],
         decoders: &Decoders,
     ) -> Result<Arc<Self>, ModelError> {
-        let manifest = manifest(config)?;
+        let bundle = open_bundle(&config.path)?;
+        let path = bundle.as_ref().map_or(config.path.clone(), VerifiedBundle::model_path);
+        let manifest = manifest(config, &path)?;
         let selected = select(&config.backend, backends)?;
         info!(backend = selected.backend.name(), "{}", selected.reason);
         let options = LoadOptions { threads: config.threads, ..LoadOptions::default() };
-        let engine = selected.backend.load(ModelSource::File(&config.path), &options)?;
+        let engine = selected.backend.load(ModelSource::File(&path), &options)?;
         let stem = config.path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
-        let name = manifest.name.clone().or(stem).unwrap_or_default();
+        let bundled = bundle.map(|bundle| bundle.index().name.clone());
+        let name = manifest.name.clone().or(bundled).or(stem).unwrap_or_default();
         Self::new(name, selected.backend, engine, manifest, decoders)
     }
 
@@ -138,11 +145,21 @@ impl Model {
     }
 }
 
-/// The manifest of the file, beside it or named, with the configuration's values in place of its own.
-fn manifest(config: &ModelConfig) -> Result<Manifest, ManifestError> {
+/// The model's path may be that of a bundle, which is looked through before anything of it is used.
+fn open_bundle(path: &Path) -> Result<Option<VerifiedBundle>, BundleError> {
+    if !Bundle::is_at(path) {
+        return Ok(None);
+    }
+    let bundle = Bundle::open(path)?.verify(Trust::Anybody)?;
+    info!(digest = %bundle.digest(), name = %bundle.index().name, "bundle");
+    Ok(Some(bundle))
+}
+
+/// The manifest that is named, or the one beside the model, with the configuration's values in place of its own.
+fn manifest(config: &ModelConfig, model: &Path) -> Result<Manifest, ManifestError> {
     let mut manifest = match &config.manifest {
         Some(path) => Manifest::load(path)?,
-        None => Manifest::beside(&config.path)?.unwrap_or_default(),
+        None => Manifest::beside(model)?.unwrap_or_default(),
     };
     if let Some(path) = &config.labels {
         manifest.labels = read_labels(path)?;
