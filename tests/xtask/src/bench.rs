@@ -26,11 +26,16 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
         let mut build = process::cargo(workspace);
         process::show(build.args(["build", "--release", "--package", package, kind, name]))?;
     }
-    let (stage, parts): (Vec<&str>, Vec<&str>) = arguments.iter().partition(|argument| **argument == "stage");
-    if !parts.is_empty() || stage.is_empty() {
+    let asked = |name: &str| arguments.is_empty() || arguments.contains(&name);
+    let own = ["stage", "plan"];
+    let parts: Vec<&str> = arguments.iter().copied().filter(|argument| !own.contains(argument)).collect();
+    if !parts.is_empty() || arguments.is_empty() {
         process::show(script(workspace, "tests/bench/bench.py").args(parts))?;
     }
-    if !stage.is_empty() || arguments.is_empty() {
+    if asked("plan") {
+        process::show(&mut script(workspace, "tests/bench/plan.py"))?;
+    }
+    if asked("stage") {
         process::show(script(workspace, "tests/bench/stage_opencv.py").arg("target/release/examples/stage_bench"))?;
     }
     Ok(())

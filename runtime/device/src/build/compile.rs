@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use anyhow::Context;
 use indicatif::ProgressBar;
@@ -101,6 +102,8 @@ pub(super) struct BuiltPlan {
     tensorrt: TensorRtVersion,
     bytes: usize,
     cached: bool,
+    /// From the converted graph to the plan in its file.
+    plan_ms: u128,
     compile_ms: Option<u128>,
     peak_bytes: Option<u64>,
 }
@@ -117,6 +120,7 @@ pub(super) fn plan(
     signer: &SecretKey,
     path: &Path,
 ) -> anyhow::Result<BuiltPlan> {
+    let started = Instant::now();
     let key = PlanKey {
         bundle,
         device: target.class.clone(),
@@ -160,6 +164,7 @@ pub(super) fn plan(
         tensorrt: plan.key().device.tensorrt,
         bytes: plan.payload().len(),
         cached: compiled.is_none(),
+        plan_ms: started.elapsed().as_millis(),
         compile_ms: compiled.as_ref().map(|compiled| compiled.compile_time.as_millis()),
         peak_bytes: compiled.as_ref().and_then(|compiled| compiled.peak_bytes),
     };
