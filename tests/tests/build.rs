@@ -180,13 +180,51 @@ fn what_cannot_be_built_is_refused_in_one_sentence_and_leaves_nothing() {
     assert!(missing.error().contains("cannot read model `missing.onnx`"), "{}", missing.stderr);
 }
 
-/// The process that compiles for `parent`.
-fn compiler_of(parent: u32) -> Option<u32> {
+/// The process that compiles for `parent`: the one before it only asks whether TensorRT reads the model, and the
+/// folder of plans comes between them.
+fn compiler_of(parent: u32, home: &Path) -> Option<u32> {
+    home.join(".cache/revoada/plans").exists().then_some(())?;
     let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
     children.split_whitespace().filter_map(|id| id.parse().ok()).find(|id| {
         std::fs::read(format!("/proc/{id}/cmdline"))
             .is_ok_and(|line| String::from_utf8_lossy(&line).contains("compile-plan"))
     })
+}
+
+#[test]
+fn what_tensorrt_refuses_is_named_before_any_work() {
+    let Some(libraries) = rtx("what_tensorrt_refuses_is_named_before_any_work") else { return };
+    let home = tempfile::tempdir().unwrap();
+    let path = home.path().join("unknown.onnx");
+    let graph = GraphBuilder::new("unknown")
+        .input("x", DType::F32, "1,3,8,8")
+        .node("Relu", &["x"], &["a"])
+        .node("Det", &["a"], &["y"])
+        .output("y", DType::F32, "1,3");
+    std::fs::write(&path, graph.encode()).unwrap();
+    let mut command = build(home.path(), &path);
+    let refused = finish(command.args(["--target", "sm_86", "--tensorrt"]).arg(libraries)).expect_code(1);
+    assert!(
+        refused.error().contains("cannot read the model: node `") && refused.error().contains("Det"),
+        "{refused:?}"
+    );
+    assert!(!refused.stderr.contains("rewrite the graph"), "{}", refused.stderr);
+}
+
+#[test]
+fn a_signal_cancels_the_build_and_leaves_nothing() {
+    let Some(libraries) = rtx("a_signal_cancels_the_build_and_leaves_nothing") else { return };
+    let home = tempfile::tempdir().unwrap();
+    let mut command = build(home.path(), &asset("models/efficientnet-lite0.onnx"));
+    command.args(["--target", "sm_86", "--tensorrt"]).arg(&libraries);
+    let running = Running::start(&mut command);
+    let parent = running.0.id();
+    wait_for("the compiler runs", || compiler_of(parent, home.path()));
+    assert!(Command::new("sh").args(["-c", &format!("kill -INT {parent}")]).status().unwrap().success());
+    let finished = running.finish().expect_code(1);
+    assert!(finished.error().contains("the build was cancelled"), "{}", finished.stderr);
+    let left: Vec<String> = names_in(home.path()).into_iter().filter(|name| !name.starts_with('.')).collect();
+    assert_eq!(left, Vec::<String>::new());
 }
 
 #[test]
@@ -197,7 +235,7 @@ fn a_compiler_that_is_killed_is_told_and_leaves_nothing() {
     command.args(["--target", "sm_86", "--tensorrt"]).arg(&libraries);
     let running = Running::start(&mut command);
     let parent = running.0.id();
-    let compiler = wait_for("the compiler runs", || compiler_of(parent));
+    let compiler = wait_for("the compiler runs", || compiler_of(parent, home.path()));
     assert!(Command::new("sh").args(["-c", &format!("kill -9 {compiler}")]).status().unwrap().success());
     let finished = running.finish().expect_code(1);
     assert!(finished.error().contains("the build was ended by signal 9"), "{}", finished.stderr);

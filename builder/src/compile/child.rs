@@ -37,6 +37,17 @@ pub fn child(input: &mut dyn Read, output: Box<dyn Write + Send>) -> io::Result<
 fn run(request: &CompileRequest, teller: &Teller) -> Result<Event, String> {
     let CompileRequest { model, plan, options } = request;
     let library = Library::open(&library_paths(options.tensorrt.as_ref())).map_err(|error| error.to_string())?;
+    let Some(plan) = plan else {
+        let refused = library.refused_nodes(Model::File(model)).map_err(|error| error.to_string())?;
+        return match refused.as_slice() {
+            [] => Ok(Event::Readable),
+            nodes => Err(format!(
+                "{} cannot read the model: {}",
+                library.version(),
+                nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+            )),
+        };
+    };
     let timing_cache = options.timing_cache.as_ref().map(|path| fs::read(path).unwrap_or_default());
     let build = BuildRequest { timing_cache: timing_cache.as_deref(), ..build_request(Model::File(model), options)? };
     let started = Instant::now();

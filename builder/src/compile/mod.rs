@@ -1,7 +1,7 @@
 //! From a converted graph to a plan, in a child process: a compiler that crashes, hangs or eats the memory
 //! takes nothing else with it.
 //!
-//! The parent ([`compile`]) starts this program again with a hidden verb that calls [`child`], writes it a
+//! The parent ([`Workshop`]) starts this program again with a hidden verb that calls [`child`], writes it a
 //! [`CompileRequest`] and reads [`Event`]s, a JSON object a line. A watchdog ends the child when the machine
 //! runs out of memory; the child itself asks the system to be the first to go. What it wrote lies in a folder
 //! of its own that goes with it.
@@ -24,6 +24,7 @@ use revoada_bundle::onnx::OnnxModel;
 use revoada_bundle::plan::ShapeProfile;
 use revoada_core::{Architecture, Compatibility, TensorRtVersion};
 use serde::{Deserialize, Serialize};
+use tempfile::TempDir;
 use thiserror::Error;
 
 pub use child::child;
@@ -60,7 +61,8 @@ pub struct CompileOptions {
 #[serde(deny_unknown_fields)]
 struct CompileRequest {
     model: PathBuf,
-    plan: PathBuf,
+    /// `None` asks only whether TensorRT reads the model.
+    plan: Option<PathBuf>,
     options: CompileOptions,
 }
 
@@ -80,6 +82,8 @@ pub enum Event {
     Finished {
         phase: String,
     },
+    /// TensorRT reads the model.
+    Readable,
     /// The plan is written.
     Done {
         tensorrt: TensorRtVersion,
@@ -146,48 +150,88 @@ pub enum CompileError {
 
 const SIGKILL: i32 = 9;
 
-/// Compiles `model` in the child that `command` starts, which calls [`child`]. `scratch` is a folder on a disk
-/// with room for the model and the plan.
-pub fn compile(
-    model: &OnnxModel,
-    options: &CompileOptions,
-    mut command: Command,
-    scratch: &Path,
-    guard: &MemoryGuard,
-    progress: &mut dyn FnMut(&Event),
-    cancel: &Cancel,
-) -> Result<Compiled, CompileError> {
-    let io = |doing: &'static str| move |source: io::Error| CompileError::Io { doing, source };
-    let bytes = model.encode();
-    guard.check(bytes.len() as u64)?;
-    let folder =
-        tempfile::Builder::new().prefix(".build-").tempdir_in(scratch).map_err(io("create a scratch folder"))?;
-    let request = CompileRequest {
-        model: folder.path().join("model.onnx"),
-        plan: folder.path().join("engine"),
-        options: options.clone(),
-    };
-    fs::write(&request.model, bytes).map_err(io("write the model for the compiler"))?;
+/// How a child is started and watched.
+pub struct Workshop<'a> {
+    /// This program with the verb that calls [`child`].
+    pub command: &'a dyn Fn() -> io::Result<Command>,
+    /// A folder on a disk with room for the model and the plan.
+    pub scratch: &'a Path,
+    pub guard: MemoryGuard,
+    pub cancel: Cancel,
+}
 
-    let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(io("start the build process"))?;
-    let mut child = Reaped(child);
-    let mut input = child.0.stdin.take().expect("it is piped");
-    let text = serde_json::to_vec(&request).expect("a request is plain data with string keys");
-    // A child that died at once says more by its exit than by a closed pipe.
-    drop(input.write_all(&text));
-    drop(input);
-    let events = read_events(child.0.stdout.take().expect("it is piped")).map_err(io("start a thread"))?;
-    let told = follow(&events, &mut child, guard, progress, cancel)?;
-    let status = child.0.wait().map_err(io("wait for the build process"))?;
-    match told {
-        Some(Event::Done { tensorrt, layers, peak_bytes, compile_ms }) if status.success() => {
-            let engine = fs::read(&request.plan).map_err(io("read the plan that was built"))?;
-            let compile_time = Duration::from_millis(compile_ms);
-            Ok(Compiled { engine, tensorrt, layers, peak_bytes, compile_time })
+impl Workshop<'_> {
+    /// Asks TensorRT whether it reads `model`; the error names every node that it refuses.
+    pub fn check(&self, model: &OnnxModel, options: &CompileOptions) -> Result<(), CompileError> {
+        let folder = self.folder()?;
+        match self.work(&folder, model, None, options, &mut |_| {})? {
+            Event::Readable => Ok(()),
+            other => Err(unexpected(&other)),
         }
-        Some(Event::Failed { reason }) => Err(CompileError::Refused { reason }),
-        _ => Err(ended(status)),
     }
+
+    /// Compiles `model`.
+    pub fn compile(
+        &self,
+        model: &OnnxModel,
+        options: &CompileOptions,
+        progress: &mut dyn FnMut(&Event),
+    ) -> Result<Compiled, CompileError> {
+        let folder = self.folder()?;
+        let plan = folder.path().join("engine");
+        match self.work(&folder, model, Some(plan.clone()), options, progress)? {
+            Event::Done { tensorrt, layers, peak_bytes, compile_ms } => {
+                let engine = fs::read(&plan).map_err(io("read the plan that was built"))?;
+                let compile_time = Duration::from_millis(compile_ms);
+                Ok(Compiled { engine, tensorrt, layers, peak_bytes, compile_time })
+            }
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Goes, with what the child left in it, when it is dropped.
+    fn folder(&self) -> Result<TempDir, CompileError> {
+        tempfile::Builder::new().prefix(".build-").tempdir_in(self.scratch).map_err(io("create a scratch folder"))
+    }
+
+    /// Runs a child to its end; its last word, where that was no failure.
+    fn work(
+        &self,
+        folder: &TempDir,
+        model: &OnnxModel,
+        plan: Option<PathBuf>,
+        options: &CompileOptions,
+        progress: &mut dyn FnMut(&Event),
+    ) -> Result<Event, CompileError> {
+        let bytes = model.encode();
+        self.guard.check(bytes.len() as u64)?;
+        let request = CompileRequest { model: folder.path().join("model.onnx"), plan, options: options.clone() };
+        fs::write(&request.model, bytes).map_err(io("write the model for the compiler"))?;
+        let mut command = (self.command)().map_err(io("find this program"))?;
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut child = Reaped(child.map_err(io("start the build process"))?);
+        let mut input = child.0.stdin.take().expect("it is piped");
+        let text = serde_json::to_vec(&request).expect("a request is plain data with string keys");
+        // A child that died at once says more by its exit than by a closed pipe.
+        drop(input.write_all(&text));
+        drop(input);
+        let events = read_events(child.0.stdout.take().expect("it is piped")).map_err(io("start a thread"))?;
+        let told = follow(&events, &mut child, &self.guard, progress, &self.cancel)?;
+        let status = child.0.wait().map_err(io("wait for the build process"))?;
+        match told {
+            Some(Event::Failed { reason }) => Err(CompileError::Refused { reason }),
+            Some(event) if status.success() => Ok(event),
+            _ => Err(ended(status)),
+        }
+    }
+}
+
+fn io(doing: &'static str) -> impl Fn(io::Error) -> CompileError {
+    move |source| CompileError::Io { doing, source }
+}
+
+fn unexpected(event: &Event) -> CompileError {
+    CompileError::Protocol { reason: format!("its last word was {event:?}") }
 }
 
 fn ended(status: ExitStatus) -> CompileError {
@@ -244,7 +288,7 @@ fn follow(
         match events.recv_timeout(WATCH_INTERVAL) {
             Ok(Ok(event)) => {
                 progress(&event);
-                last = matches!(event, Event::Done { .. } | Event::Failed { .. }).then_some(event);
+                last = matches!(event, Event::Done { .. } | Event::Failed { .. } | Event::Readable).then_some(event);
             }
             Ok(Err(reason)) => return Err(CompileError::Protocol { reason }),
             Err(RecvTimeoutError::Timeout) => {}

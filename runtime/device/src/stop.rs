@@ -8,15 +8,13 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing::warn;
 
-/// Calls `act` at the first signal; the second ends the process as if nobody listened.
-pub(crate) fn on_first_signal(act: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {
+/// Asks `act` at every signal; where it has nothing to end in order, the process ends as if nobody listened.
+pub(crate) fn on_signal(act: impl Fn() -> bool + Send + 'static) -> anyhow::Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot listen for signals")?;
     let listen = move || {
-        let mut act = Some(act);
         for signal in signals.forever() {
-            match act.take() {
-                Some(act) => act(),
-                None => drop(signal_hook::low_level::emulate_default_handler(signal)),
+            if !act() {
+                drop(signal_hook::low_level::emulate_default_handler(signal));
             }
         }
     };

@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use anyhow::Context;
 use indicatif::ProgressBar;
 use revoada_builder::compile::{
-    Cancel, CompileOptions, Event, MemoryGuard, available_bytes, check_precision, child, compile,
+    Cancel, CompileOptions, Event, MemoryGuard, Workshop, available_bytes, check_precision, child,
 };
 use revoada_bundle::bundle::Precision;
 use revoada_bundle::onnx::OnnxModel;
@@ -112,6 +113,7 @@ pub(super) struct BuiltPlan {
 pub(super) fn plan(
     args: &Args,
     global: &Global,
+    interrupt: &Interrupt,
     target: &Resolved,
     model: &OnnxModel,
     bundle: Digest,
@@ -139,16 +141,12 @@ pub(super) fn plan(
             (plan, None)
         }
         None => {
-            let options = CompileOptions {
-                tensorrt: global.tensorrt.clone(),
-                target: target.target,
-                compatibility: Compatibility::default(),
-                profile,
-                workspace_bytes_max: workspace(args, target),
-                dla_core: None,
-                timing_cache: None,
-            };
-            let compiled = run_compiler(args, model, &options, &folder)?;
+            let options = options(args, global, target, profile);
+            let mut bars = Bars::default();
+            let compiled =
+                workshop(args, interrupt, &folder, |shop| shop.compile(model, &options, &mut |event| bars.show(event)));
+            bars.clear();
+            let compiled = compiled.context("cannot compile a plan")?;
             let checked = check_precision(model, &compiled.layers)??;
             info!(layers = compiled.layers.len(), checked, "TensorRT took the graph's precisions as they are");
             let plan = Plan::seal(key, &compiled.engine, signer);
@@ -173,22 +171,68 @@ pub(super) fn plan(
     Ok(built)
 }
 
-fn run_compiler(
+/// Asks TensorRT, before time is spent on the model, whether it reads it.
+pub(super) fn check(
     args: &Args,
+    global: &Global,
+    interrupt: &Interrupt,
+    target: &Resolved,
     model: &OnnxModel,
-    options: &CompileOptions,
-    scratch: &Path,
-) -> anyhow::Result<revoada_builder::compile::Compiled> {
-    let mut command = Command::new(std::env::current_exe().context("cannot find this program's own file")?);
-    command.arg(CHILD_VERB);
+) -> anyhow::Result<()> {
+    let options = options(args, global, target, ShapeProfile::new());
+    let checked = workshop(args, interrupt, &std::env::temp_dir(), |shop| shop.check(model, &options));
+    checked.context("cannot compile a plan")
+}
+
+fn options(args: &Args, global: &Global, target: &Resolved, profile: ShapeProfile) -> CompileOptions {
+    CompileOptions {
+        tensorrt: global.tensorrt.clone(),
+        target: target.target,
+        compatibility: Compatibility::default(),
+        profile,
+        workspace_bytes_max: workspace(args, target),
+        dla_core: None,
+        timing_cache: None,
+    }
+}
+
+/// Lends the means to start children; a signal meanwhile cancels what they do.
+fn workshop<T>(args: &Args, interrupt: &Interrupt, scratch: &Path, work: impl FnOnce(&Workshop<'_>) -> T) -> T {
+    let command = || {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.arg(CHILD_VERB);
+        Ok(command)
+    };
     let guard = MemoryGuard { left_bytes_min: u64::from(args.memory_left) << 20 };
     let cancel = Cancel::default();
-    let on_signal = cancel.clone();
-    crate::stop::on_first_signal(move || on_signal.cancel())?;
-    let mut bars = Bars::default();
-    let compiled = compile(model, options, command, scratch, &guard, &mut |event| bars.show(event), &cancel);
-    bars.clear();
-    compiled.context("cannot compile a plan")
+    *interrupt.lock() = Some(cancel.clone());
+    let done = work(&Workshop { command: &command, scratch, guard, cancel });
+    *interrupt.lock() = None;
+    done
+}
+
+/// What a signal cancels: the child that compiles, where there is one.
+#[derive(Clone, Default)]
+pub(super) struct Interrupt(Arc<Mutex<Option<Cancel>>>);
+
+impl Interrupt {
+    /// From now on a signal cancels a build, and otherwise ends the process as usual.
+    pub(super) fn listen() -> anyhow::Result<Self> {
+        let interrupt = Self::default();
+        let heard = interrupt.clone();
+        crate::stop::on_signal(move || match &*heard.lock() {
+            Some(cancel) if !cancel.is_cancelled() => {
+                cancel.cancel();
+                true
+            }
+            _ => false,
+        })?;
+        Ok(interrupt)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Cancel>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// What was said, or half of what is free where the GPU has no memory of its own.

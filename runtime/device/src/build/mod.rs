@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
+use revoada_builder::clean::{CleanOptions, clean};
 use revoada_builder::compare::Thresholds;
 use revoada_builder::convert::{Accuracy, ConvertError, Converted, Recipe, Refusal, convert};
 use revoada_builder::int8::Method;
@@ -28,8 +29,8 @@ use crate::failure::{Misuse, Refused};
 use crate::terminal::say;
 use crate::{keys, models};
 
-use compile::Target;
 pub(crate) use compile::{CHILD_VERB, run_child};
+use compile::{Interrupt, Target};
 use evidence::Evidence;
 use steps::Timed;
 
@@ -153,6 +154,12 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let backend = models::any_backend(global)?;
     let keys = keys::owner(args.key.as_deref())?;
     let target = args.target.resolve(global)?;
+    let interrupt = Interrupt::listen()?;
+    if let Some(target) = &target {
+        // Cleaned first: nodes that do nothing need not be read by anybody.
+        let cleaned = clean(&*backend, &model, &CleanOptions::default())?;
+        compile::check(args, global, &interrupt, target, &cleaned.model)?;
+    }
     let evidence = Evidence::gather(&model, &manifest, args.calibration.as_deref(), args.evaluation.as_deref())?;
 
     let (precision, converted) = convert_best(args, &model, &manifest, &backend, &evidence, &target)?;
@@ -179,6 +186,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
             Some(compile::plan(
                 args,
                 global,
+                &interrupt,
                 &target,
                 &converted.model,
                 sealed.digest(),
