@@ -95,7 +95,7 @@ pub(crate) fn backend_options(global: &Global) -> BackendOptions {
         Some(named) => vec![named.clone()],
         None => library_candidates(crate::data_folder().as_deref()),
     };
-    BackendOptions { onnxruntime }
+    BackendOptions { onnxruntime, tensorrt: crate::tensorrt::options(global) }
 }
 
 /// The backends of this program, best first.

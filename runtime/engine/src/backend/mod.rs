@@ -1,6 +1,6 @@
 //! Which backends there are, and which one to take.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread;
 
@@ -14,9 +14,11 @@ mod inputs;
 mod lending;
 mod onnxruntime;
 mod rten;
+mod tensorrt;
 
 pub use onnxruntime::{OnnxRuntime, library_candidates};
 pub use rten::Rten;
+pub use tensorrt::{TensorRt, TensorRtOptions};
 
 /// What backends need to know that only the program knows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,11 +26,16 @@ pub struct BackendOptions {
     /// Where to look for ONNX Runtime's library, best first: one path where the user named it, else
     /// [`library_candidates`].
     pub onnxruntime: Vec<PathBuf>,
+    pub tensorrt: TensorRtOptions,
 }
 
 /// Every backend of this build, best first. Nothing is opened yet.
 pub fn backends(options: &BackendOptions) -> Vec<Arc<dyn Backend>> {
-    vec![Arc::new(OnnxRuntime::new(options.onnxruntime.clone())), Arc::new(Rten)]
+    vec![
+        Arc::new(TensorRt::new(options.tensorrt.clone())),
+        Arc::new(OnnxRuntime::new(options.onnxruntime.clone())),
+        Arc::new(Rten),
+    ]
 }
 
 /// What the user asked for.
@@ -98,27 +105,48 @@ fn threads_each(options: &LoadOptions) -> usize {
     options.threads.unwrap_or_else(|| cores() / options.concurrent_max.max(1)).max(1)
 }
 
-/// How a model is called in errors.
-fn model_name(source: ModelSource<'_>) -> String {
-    match source {
-        ModelSource::File(path) => format!("`{}`", path.display()),
-        ModelSource::Bytes(bytes) => format!("a model of {} bytes", bytes.len()),
+/// What backends that run ONNX models are given.
+#[derive(Clone, Copy)]
+enum OnnxSource<'a> {
+    File(&'a Path),
+    Bytes(&'a [u8]),
+}
+
+impl<'a> OnnxSource<'a> {
+    fn of(source: ModelSource<'a>, backend: &'static str) -> Result<Self, EngineError> {
+        match source {
+            ModelSource::File(path) => Ok(Self::File(path)),
+            ModelSource::Bytes(bytes) => Ok(Self::Bytes(bytes)),
+            ModelSource::Plan(path) => Err(EngineError::Load {
+                backend,
+                model: format!("`{}`", path.display()),
+                reason: "it runs ONNX models, and this is a plan for TensorRT".to_owned(),
+            }),
+        }
+    }
+
+    /// How it is called in errors.
+    fn name(self) -> String {
+        match self {
+            Self::File(path) => format!("`{}`", path.display()),
+            Self::Bytes(bytes) => format!("a model of {} bytes", bytes.len()),
+        }
     }
 }
 
 /// The model as it declares itself. Reading it first, or after a backend failed, says in one sentence
 /// what is wrong with a damaged file.
-fn read_onnx(source: ModelSource<'_>) -> Result<OnnxModel, OnnxError> {
+fn read_onnx(source: OnnxSource<'_>) -> Result<OnnxModel, OnnxError> {
     match source {
-        ModelSource::File(path) => OnnxModel::read(path),
-        ModelSource::Bytes(bytes) => OnnxModel::parse(bytes.to_vec()),
+        OnnxSource::File(path) => OnnxModel::read(path),
+        OnnxSource::Bytes(bytes) => OnnxModel::parse(bytes.to_vec()),
     }
 }
 
 /// On the CPU a frame is its own surface, unless its memory is a descriptor of pixels elsewhere.
 fn import_host(backend: &'static str, frame: &Arc<Frame>) -> Result<Surface, EngineError> {
     match frame.memory_kind() {
-        MemoryKind::Host | MemoryKind::Managed | MemoryKind::Pinned => Ok(Surface::host(Arc::clone(frame))),
+        MemoryKind::Host | MemoryKind::Managed | MemoryKind::Pinned => Ok(Surface::Host(Arc::clone(frame))),
         kind @ MemoryKind::NvBufSurface => Err(EngineError::Memory { backend, kind }),
     }
 }
@@ -128,7 +156,7 @@ mod tests {
     use super::*;
 
     fn without_library() -> Vec<Arc<dyn Backend>> {
-        backends(&BackendOptions { onnxruntime: vec![PathBuf::from("/nowhere/libonnxruntime.so")] })
+        backends(&BackendOptions { onnxruntime: vec![PathBuf::from("/nowhere/libonnxruntime.so")], ..BackendOptions::default() })
     }
 
     #[test]
@@ -148,6 +176,6 @@ mod tests {
     #[test]
     fn an_unknown_backend_is_refused_with_the_known_ones() {
         let error = select(&BackendChoice::parse("tensorflow"), &without_library()).err().unwrap();
-        assert_eq!(error.to_string(), "there is no backend `tensorflow`; choose one of `auto`, `onnxruntime`, `rten`");
+        assert_eq!(error.to_string(), "there is no backend `tensorflow`; choose one of `auto`, `tensorrt`, `onnxruntime`, `rten`");
     }
 }
