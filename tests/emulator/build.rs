@@ -94,7 +94,8 @@ fn strict(tables: &str, table: &str) -> String {
     });
     for declaration in common.collect::<String>().split("virtual ").skip(1) {
         let declaration = declaration.split(" = 0;").next().expect("a split has a first part");
-        let name = declaration.split('(').next().and_then(|head| head.split_whitespace().last()).expect("it has a name");
+        let name =
+            declaration.split('(').next().and_then(|head| head.split_whitespace().last()).expect("it has a name");
         let name = name.trim_start_matches(['*', '&']);
         writeln!(code, "{declaration} override {{ emulator::fatal(\"`{name}` of TensorRT is not emulated\"); }}")
             .expect("a string takes what is written");

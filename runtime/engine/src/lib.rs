@@ -40,8 +40,8 @@ mod stage;
 
 pub use api::{Backend, Engine, EngineError, LoadOptions, ModelSource, Outputs, Session, Shapes, Surface, Timings};
 pub use backend::{
-    BackendChoice, BackendOptions, OnnxRuntime, Rten, Selected, TensorRt, TensorRtOptions, backends, library_candidates,
-    select,
+    BackendChoice, BackendOptions, OnnxRuntime, Rten, Selected, TensorRt, TensorRtOptions, backends,
+    library_candidates, select,
 };
 pub use picture::{PictureInput, picture_input};
 pub use stage::{StageTarget, Stager, stage_reference};

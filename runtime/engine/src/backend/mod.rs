@@ -156,7 +156,10 @@ mod tests {
     use super::*;
 
     fn without_library() -> Vec<Arc<dyn Backend>> {
-        backends(&BackendOptions { onnxruntime: vec![PathBuf::from("/nowhere/libonnxruntime.so")], ..BackendOptions::default() })
+        backends(&BackendOptions {
+            onnxruntime: vec![PathBuf::from("/nowhere/libonnxruntime.so")],
+            ..BackendOptions::default()
+        })
     }
 
     #[test]
@@ -176,6 +179,9 @@ mod tests {
     #[test]
     fn an_unknown_backend_is_refused_with_the_known_ones() {
         let error = select(&BackendChoice::parse("tensorflow"), &without_library()).err().unwrap();
-        assert_eq!(error.to_string(), "there is no backend `tensorflow`; choose one of `auto`, `tensorrt`, `onnxruntime`, `rten`");
+        assert_eq!(
+            error.to_string(),
+            "there is no backend `tensorflow`; choose one of `auto`, `tensorrt`, `onnxruntime`, `rten`"
+        );
     }
 }

@@ -73,7 +73,8 @@ impl TensorRt {
         if let Some(opened) = &*opened {
             return Ok(Arc::clone(opened));
         }
-        let new = Arc::new(Opened::open(&self.options).map_err(|reason| EngineError::Unavailable { backend: NAME, reason })?);
+        let new =
+            Arc::new(Opened::open(&self.options).map_err(|reason| EngineError::Unavailable { backend: NAME, reason })?);
         *opened = Some(Arc::clone(&new));
         Ok(new)
     }

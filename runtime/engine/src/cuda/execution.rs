@@ -57,7 +57,10 @@ enum Replay {
     /// TensorRT prepares itself in its first run, which must not be captured.
     AfterFirst,
     Next,
-    Captured { graph: Graph, addresses: Vec<u64> },
+    Captured {
+        graph: Graph,
+        addresses: Vec<u64>,
+    },
 }
 
 impl Execution {
@@ -119,9 +122,10 @@ impl Execution {
     fn check(&self, bindings: &[Binding<'_>]) -> Result<(), ExecutionError> {
         let engine = Arc::clone(self.context.engine());
         for (index, tensor) in engine.tensors().iter().enumerate() {
-            let bytes = self.shape(index)?.zip(tensor.data_type.dtype().map(DType::size)).and_then(|(shape, size)| {
-                shape.iter().try_fold(size, |bytes, length| bytes.checked_mul(*length))
-            });
+            let bytes = self
+                .shape(index)?
+                .zip(tensor.data_type.dtype().map(DType::size))
+                .and_then(|(shape, size)| shape.iter().try_fold(size, |bytes, length| bytes.checked_mul(*length)));
             let bound = bindings.iter().find(|binding| binding.tensor == index).map(|binding| binding.memory.bytes());
             if bytes.is_none_or(|bytes| bound.is_none_or(|bound| bound < bytes)) {
                 let needed = bytes.map_or_else(|| "an unknown number of".to_owned(), |bytes| bytes.to_string());

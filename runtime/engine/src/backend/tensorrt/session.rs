@@ -65,7 +65,8 @@ impl TensorRtSession {
         let mut outputs = Vec::new();
         for (spec, tensor) in engine.outputs.iter().zip(&engine.output_tensors) {
             let shape = execution.shape(*tensor).map_err(failed)?.ok_or_else(|| {
-                let reason = format!("the shape of output `{}` depends on the data, which cannot be read back", spec.name);
+                let reason =
+                    format!("the shape of output `{}` depends on the data, which cannot be read back", spec.name);
                 EngineError::Load { backend: NAME, model: engine.model.clone(), reason }
             })?;
             let elements = shape.iter().try_fold(1usize, |elements, size| elements.checked_mul(*size));
