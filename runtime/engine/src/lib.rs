@@ -1,4 +1,5 @@
-//! Loads ONNX models on whichever backend a machine has and runs pictures and tensors through them.
+//! Loads models on whichever backend a machine has and runs pictures and tensors through them: plans on an NVIDIA GPU,
+//! ONNX models on the CPU.
 //!
 //! Three lifetimes, three traits: a [`Backend`] lives as long as the process, an [`Engine`] as long
 //! as its model is wanted and is shared by all threads, a [`Session`] belongs to one thread and owns

@@ -233,6 +233,8 @@ class Runtime final : public IRuntime, strict::Runtime {
 
     void setErrorRecorder(IErrorRecorder* to) noexcept override { recorder = to; }
 
+    void setEngineHostCodeAllowed(bool) noexcept override { Call call("setEngineHostCodeAllowed"); }
+
     nvinfer1::ICudaEngine* deserializeCudaEngine(const void* bytes, std::size_t size) noexcept override {
         Call call("deserializeCudaEngine");
         if (call.refused) return report(recorder, call.refused), nullptr;

@@ -190,7 +190,14 @@ impl TensorRtEngine {
         let model = format!("`{}`", path.display());
         let refuse = |reason: String| EngineError::Load { backend: NAME, model: model.clone(), reason };
         opened.context.make_current().map_err(|error| refuse(error.to_string()))?;
-        let open = opened.runtime.engine(plan.payload()).map_err(|error| {
+        let runtime = if plan.key().compatibility.version {
+            // Such a plan carries the code that later versions run it with.
+            let options = RuntimeOptions { host_code: true, ..RuntimeOptions::default() };
+            Runtime::new(opened.runtime.library(), options).map_err(|error| refuse(error.to_string()))?
+        } else {
+            Arc::clone(&opened.runtime)
+        };
+        let open = runtime.engine(plan.payload()).map_err(|error| {
             if is_out_of_memory(&error) {
                 opened.out_of_memory(format!("plan {model} of {} bytes", plan.payload().len()))
             } else {

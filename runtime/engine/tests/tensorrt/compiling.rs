@@ -95,7 +95,12 @@ impl Compiling {
 
     /// Writes what TensorRT is to read in an envelope for a device.
     pub(crate) fn seal(&self, class: &DeviceClass, payload: &[u8]) -> PathBuf {
-        let plan = Plan::seal(key(class, payload), payload, &SecretKey::generate().unwrap());
+        self.seal_with(class, Compatibility::default(), payload)
+    }
+
+    pub(crate) fn seal_with(&self, class: &DeviceClass, compatibility: Compatibility, payload: &[u8]) -> PathBuf {
+        let key = PlanKey { compatibility, ..key(class, payload) };
+        let plan = Plan::seal(key, payload, &SecretKey::generate().unwrap());
         let path = self.folder.join(format!("{}.plan", hash(plan.bytes())));
         std::fs::write(&path, plan.bytes()).unwrap();
         path

@@ -4,11 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use revoada_bundle::sign::SecretKey;
-use revoada_core::{Architecture, DeviceClass};
+use revoada_core::{Architecture, Compatibility, DeviceClass, TensorRtVersion};
 use revoada_emulator::{Emulated, Profile};
 use revoada_engine::{Backend, LoadOptions, ModelSource, Rten, TensorRt, TensorRtOptions};
 
-use crate::compiling::{Compiling, emulated_options, on_emulator};
+use crate::compiling::{Compiling, emulated_options, on_emulator, text};
 use crate::machine::Machine;
 use crate::models;
 
@@ -28,7 +28,7 @@ fn a_plan_of_another_device_or_version_is_refused_with_both_sides() {
     on_emulator(name, &Emulated::new(Profile::Orin), |machine| {
         let backend = Compiling::emulated(machine);
         let here = backend.class().clone();
-        let older = revoada_core::TensorRtVersion { minor: 3, ..here.tensorrt };
+        let older = TensorRtVersion { minor: 3, ..here.tensorrt };
         for (class, both) in [
             (DeviceClass { tensorrt: older, ..here.clone() }, "TensorRT 10.3.0, this device has TensorRT 10.16.0"),
             (DeviceClass { architecture: Architecture::new(8, 6), ..here.clone() }, "sm_86, this device has sm_87"),
@@ -42,6 +42,24 @@ fn a_plan_of_another_device_or_version_is_refused_with_both_sides() {
             assert_eq!(error, format!("plan `{}` was built for {both}", path.display()));
         }
         never_deserialised(machine);
+    });
+}
+
+#[test]
+fn a_plan_for_later_versions_runs_with_the_code_it_carries() {
+    let name = "plans::a_plan_for_later_versions_runs_with_the_code_it_carries";
+    on_emulator(name, &Emulated::new(Profile::Orin), |machine| {
+        let backend = Compiling::emulated(machine);
+        let here = backend.class().clone();
+        let older = DeviceClass { tensorrt: TensorRtVersion { minor: 3, ..here.tensorrt }, ..here };
+        let compatibility = Compatibility { version: true, ..Compatibility::default() };
+        let plan = text("increment", 0, "1,3 1,3 1,3 1,3", "1,3");
+        let allowed = || machine.log().unwrap().calls("setEngineHostCodeAllowed");
+        let load = |path: &Path| backend.load(ModelSource::Plan(path), &LoadOptions::default()).unwrap();
+        load(&backend.plan(&models::increment("N")));
+        assert_eq!(allowed(), 0);
+        load(&backend.seal_with(&older, compatibility, plan.as_bytes()));
+        assert_eq!(allowed(), 1);
     });
 }
 

@@ -30,7 +30,7 @@ impl DeviceTensor {
         let bytes = elements * dtype.size();
         let buffer = SharedBuffer::new(context, bytes)?;
         let mut tensor = Self { buffer, on_device: false, dtype, stream: Arc::clone(stream) };
-        tensor.to_device(0..bytes)?;
+        tensor.upload(0..bytes)?;
         Ok(tensor)
     }
 
@@ -39,7 +39,7 @@ impl DeviceTensor {
     }
 
     /// Gives it to the device; the CPU wrote the bytes in `range`.
-    pub(super) fn to_device(&mut self, range: Range<usize>) -> Result<(), CudaError> {
+    pub(super) fn upload(&mut self, range: Range<usize>) -> Result<(), CudaError> {
         if !self.on_device {
             self.buffer.upload(&self.stream, range)?;
             self.on_device = true;
@@ -48,7 +48,7 @@ impl DeviceTensor {
     }
 
     /// Gives it to the CPU; the device wrote the bytes in `range`.
-    pub(super) fn to_host(&mut self, range: Range<usize>) -> Result<(), CudaError> {
+    pub(super) fn download(&mut self, range: Range<usize>) -> Result<(), CudaError> {
         if std::mem::take(&mut self.on_device) {
             self.buffer.download(&self.stream, range)?;
         }
@@ -82,9 +82,9 @@ impl DeviceTensor {
     }
 
     fn write_bytes(&mut self, range: Range<usize>, write: impl FnOnce(&mut [u8])) -> Result<(), CudaError> {
-        self.to_host(0..0)?;
+        self.download(0..0)?;
         write(&mut self.buffer.host_mut()?[range.clone()]);
-        self.to_device(range)
+        self.upload(range)
     }
 }
 

@@ -120,7 +120,7 @@ impl TensorRtSession {
         for output in &mut *outputs {
             let shape = execution.shape(output.tensor).map_err(failed)?;
             output.shape = shape.expect("the shape was known for the largest batch");
-            output.data.to_device(0..0).map_err(cuda)?;
+            output.data.upload(0..0).map_err(cuda)?;
         }
         let mut bindings = Vec::with_capacity(input_tensors.len() + outputs.len());
         for ((_, _, data), tensor) in inputs.filled().zip(&*input_tensors) {
@@ -133,7 +133,7 @@ impl TensorRtSession {
         marks.done.record(stream).map_err(cuda)?;
         for output in outputs {
             let bytes = output.shape.iter().product::<usize>() * output.data.dtype().size();
-            output.data.to_host(0..bytes).map_err(cuda)?;
+            output.data.download(0..bytes).map_err(cuda)?;
         }
         Ok(())
     }
