@@ -47,7 +47,7 @@ def bare(loader, folder, bundle, shape):
 
 def first_input(model):
     told = subprocess.run([PROGRAM, "--log", "off", "inspect", model, "--json"], stdout=subprocess.PIPE, check=True)
-    return json.loads(told.stdout)["inputs"][0]["name"]
+    return json.loads(told.stdout)["summary"]["inputs"][0]["name"]
 
 
 def main():

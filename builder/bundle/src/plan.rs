@@ -108,6 +108,12 @@ impl Plan {
         Self { header, signer: signer.public(), file: file.into(), payload_start }
     }
 
+    /// Whether a file begins like a plan.
+    pub fn is_at(path: &Path) -> bool {
+        let mut start = [0; MAGIC.len()];
+        File::open(path).and_then(|mut file| file.read_exact(&mut start)).is_ok_and(|()| start == *MAGIC)
+    }
+
     pub fn read(path: &Path) -> Result<Self, PlanError> {
         let fail = |kind| PlanError { path: Some(path.to_owned()), kind };
         let mut bytes = Vec::new();

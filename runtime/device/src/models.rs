@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use revoada_bundle::bundle::{Bundle, Trust};
 use revoada_engine::{
-    Backend, BackendChoice, BackendOptions, Engine, LoadOptions, ModelSource, backends, library_candidates, select,
+    Backend, BackendChoice, BackendOptions, Engine, LoadOptions, ModelFormat, ModelSource, backends,
+    library_candidates, select,
 };
 use revoada_pipeline::config::ModelConfig;
 use tracing::info;
@@ -96,7 +97,7 @@ pub(crate) fn backend_options(global: &Global) -> BackendOptions {
         Some(named) => vec![named.clone()],
         None => library_candidates(crate::data_folder().as_deref()),
     };
-    BackendOptions { onnxruntime }
+    BackendOptions { onnxruntime, tensorrt: crate::tensorrt::options(global) }
 }
 
 /// The backends of this program, best first.
@@ -104,9 +105,9 @@ pub(crate) fn all_backends(global: &Global) -> Vec<Arc<dyn Backend>> {
     backends(&backend_options(global))
 }
 
-/// The best backend that can be used, whichever it is.
+/// The best backend for ONNX models that can be used.
 pub(crate) fn any_backend(global: &Global) -> anyhow::Result<Arc<dyn Backend>> {
-    let selected = select(&BackendChoice::Auto, &all_backends(global))?;
+    let selected = select(&BackendChoice::Auto, &all_backends(global), ModelFormat::Onnx)?;
     info!("{}", selected.reason);
     Ok(selected.backend)
 }
@@ -121,9 +122,10 @@ pub(crate) fn model_file(path: &Path) -> anyhow::Result<PathBuf> {
 
 pub(crate) fn load(path: &Path, args: &BackendArgs, concurrent_max: usize, global: &Global) -> anyhow::Result<Loaded> {
     let path = &model_file(path)?;
-    let selected = select(&args.choice(), &all_backends(global))?;
+    let source = ModelSource::of(path);
+    let selected = select(&args.choice(), &all_backends(global), source.format())?;
     info!("{}", selected.reason);
     let options = LoadOptions { threads: args.threads(), concurrent_max };
-    let engine = selected.backend.load(ModelSource::File(path), &options)?;
+    let engine = selected.backend.load(source, &options)?;
     Ok(Loaded { backend: selected.backend, engine })
 }

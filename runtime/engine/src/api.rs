@@ -6,15 +6,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use revoada_bundle::onnx::OnnxError;
+use revoada_bundle::plan::Plan;
+use revoada_bundle::plan::PlanError;
 use revoada_core::{
     DType, Frame, ImageTransform, MemoryKind, Placement, Rect, Size, TensorError, TensorRef, TensorSpec,
 };
 use thiserror::Error;
 
+use crate::cuda::CudaSurface;
+
 /// Loads engines. One instance per process and kind.
 pub trait Backend: Send + Sync {
     /// As typed after `--backend`.
     fn name(&self) -> &'static str;
+
+    /// What it loads; nobody asks it for anything else by himself.
+    fn format(&self) -> ModelFormat {
+        ModelFormat::Onnx
+    }
 
     /// What it is and which version, for people: `ONNX Runtime 1.23.2`.
     fn version(&self) -> Result<String, EngineError>;
@@ -84,6 +93,30 @@ pub enum ModelSource<'a> {
     File(&'a Path),
     /// An ONNX model in memory.
     Bytes(&'a [u8]),
+    /// A plan in its envelope, for the backend that is TensorRT; the others run ONNX models.
+    Plan(&'a Path),
+}
+
+impl<'a> ModelSource<'a> {
+    /// A plan where the file begins like one, else an ONNX file.
+    pub fn of(path: &'a Path) -> Self {
+        if Plan::is_at(path) { Self::Plan(path) } else { Self::File(path) }
+    }
+
+    pub fn format(&self) -> ModelFormat {
+        match self {
+            Self::File(_) | Self::Bytes(_) => ModelFormat::Onnx,
+            Self::Plan(_) => ModelFormat::Plan,
+        }
+    }
+}
+
+/// In what form a backend takes its models.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModelFormat {
+    Onnx,
+    /// Compiled for one kind of device.
+    Plan,
 }
 
 /// How an engine is loaded.
@@ -124,19 +157,30 @@ impl Shapes {
     }
 }
 
-/// A frame made readable to a backend. On the CPU that is the frame itself.
+/// A frame made readable to a backend.
 #[derive(Clone, Debug)]
-pub struct Surface {
-    frame: Arc<Frame>,
+pub enum Surface {
+    /// On the CPU, the frame itself.
+    Host(Arc<Frame>),
+    /// On the GPU, a copy that every model reads.
+    Cuda(Arc<CudaSurface>),
 }
 
 impl Surface {
-    pub fn host(frame: Arc<Frame>) -> Self {
-        Self { frame }
+    /// Of the picture, in pixels.
+    pub fn size(&self) -> Size {
+        match self {
+            Self::Host(frame) => frame.size(),
+            Self::Cuda(surface) => surface.layout().size,
+        }
     }
 
-    pub fn frame(&self) -> &Arc<Frame> {
-        &self.frame
+    /// How often each pixel was copied on the way here.
+    pub fn copies(&self) -> usize {
+        match self {
+            Self::Host(_) => 0,
+            Self::Cuda(surface) => surface.copies(),
+        }
     }
 }
 
@@ -164,6 +208,9 @@ pub enum EngineError {
     /// Unreadable, truncated, no ONNX at all, or declaring what cannot be passed.
     #[error(transparent)]
     Onnx(#[from] OnnxError),
+    /// Not whole, not to be trusted, or built for another device or version; TensorRT has not seen it.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
     /// The backend refused the model; `reason` names the node where there is one.
     #[error("{backend} cannot load {model}: {reason}")]
     Load { backend: &'static str, model: String, reason: String },
@@ -199,6 +246,13 @@ pub enum EngineError {
     Region { region: Rect, size: Size },
     #[error("nothing was submitted to this session")]
     NothingSubmitted,
+    #[error("this session does not read surfaces that another backend imported")]
+    ForeignSurface,
+    #[error("the plan does not run input `{spec}` in shape {shape:?}, only {ranges}")]
+    Profile { spec: String, shape: Vec<usize>, ranges: String },
+    /// Recoverable: what was there before is still there.
+    #[error("the GPU has no memory for {needed}: {free} of its {total} bytes are free")]
+    OutOfMemory { needed: String, free: usize, total: usize },
     #[error("{backend} failed during inference: {reason}")]
     Run { backend: &'static str, reason: String },
     #[error(transparent)]

@@ -1,4 +1,5 @@
-//! Loads ONNX models on whichever backend a machine has and runs pictures and tensors through them.
+//! Loads models on whichever backend a machine has and runs pictures and tensors through them: plans on an NVIDIA GPU,
+//! ONNX models on the CPU.
 //!
 //! Three lifetimes, three traits: a [`Backend`] lives as long as the process, an [`Engine`] as long
 //! as its model is wanted and is shared by all threads, a [`Session`] belongs to one thread and owns
@@ -7,7 +8,7 @@
 //! ```
 //! use revoada_bundle::onnx::GraphBuilder;
 //! use revoada_core::{DType, TensorRef};
-//! use revoada_engine::{BackendChoice, BackendOptions, LoadOptions, ModelSource, Shapes, backends, select};
+//! use revoada_engine::{BackendChoice, BackendOptions, LoadOptions, ModelFormat, ModelSource, Shapes, backends, select};
 //!
 //! let model = GraphBuilder::new("double")
 //!     .input("x", DType::F32, "N,2")
@@ -16,7 +17,7 @@
 //!     .encode();
 //!
 //! // Without a place to look for ONNX Runtime, `auto` takes what is built in, and says so.
-//! let selected = select(&BackendChoice::Auto, &backends(&BackendOptions::default()))?;
+//! let selected = select(&BackendChoice::Auto, &backends(&BackendOptions::default()), ModelFormat::Onnx)?;
 //! assert!(selected.reason.starts_with("auto took rten"));
 //!
 //! let engine = selected.backend.load(ModelSource::Bytes(&model), &LoadOptions::default())?;
@@ -38,7 +39,12 @@ pub mod cuda;
 mod picture;
 mod stage;
 
-pub use api::{Backend, Engine, EngineError, LoadOptions, ModelSource, Outputs, Session, Shapes, Surface, Timings};
-pub use backend::{BackendChoice, BackendOptions, OnnxRuntime, Rten, Selected, backends, library_candidates, select};
+pub use api::{
+    Backend, Engine, EngineError, LoadOptions, ModelFormat, ModelSource, Outputs, Session, Shapes, Surface, Timings,
+};
+pub use backend::{
+    BackendChoice, BackendOptions, OnnxRuntime, Rten, Selected, TensorRt, TensorRtOptions, backends,
+    library_candidates, select,
+};
 pub use picture::{PictureInput, picture_input};
 pub use stage::{StageTarget, Stager, stage_reference};

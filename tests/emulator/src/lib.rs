@@ -1,5 +1,5 @@
 //! An emulator of the CUDA driver for tests: a `libcuda.so.1` over the CPU's memory that runs our `.cu` kernels thread
-//! by thread, and a `libnvrtc.so.12` whose images only it can load.
+//! by thread, a `libnvrtc.so.12` whose images only it can load, and a `libnvinfer.so.10` whose plans are a few lines of text.
 //!
 //! It proves our logic, never the GPU: nothing that it runs says how fast or how exact a device is. It is strict where
 //! a device is merely unpredictable:
@@ -23,6 +23,12 @@ pub fn libraries() -> &'static Path {
 /// The emulated compiler.
 pub fn nvrtc() -> PathBuf {
     libraries().join("libnvrtc.so.12")
+}
+
+/// The emulated TensorRT 10.16, whose plans are described in `tensorrt/plan.h`; `None` where the headers that it is
+/// built from were not there.
+pub fn tensorrt() -> Option<PathBuf> {
+    Some(libraries().join("libnvinfer.so.10")).filter(|library| library.exists())
 }
 
 /// The device that is presented.

@@ -13,6 +13,10 @@ use crate::{EngineError, Outputs, Session, Shapes, StageTarget, Stager, Surface,
 pub(super) type HostInputs = Inputs<TensorData>;
 
 impl Store for TensorData {
+    fn reads(surface: &Surface) -> bool {
+        matches!(surface, Surface::Host(_))
+    }
+
     fn write(&mut self, data: TensorSlice<'_>) -> Result<(), EngineError> {
         TensorData::write(self, 0, data);
         Ok(())
@@ -102,5 +106,6 @@ fn stage(stager: &mut Stager, data: &mut TensorData, row_elements: usize, pictur
         TensorData::U8(data) => StageTarget::U8(&mut data[elements]),
         other => unreachable!("pictures are refused by {} inputs", other.as_slice().dtype()),
     };
-    stager.stage(&picture.surface.frame().view(), &picture.placement, &picture.transform, target);
+    let Surface::Host(frame) = &picture.surface else { unreachable!("foreign surfaces are refused") };
+    stager.stage(&frame.view(), &picture.placement, &picture.transform, target);
 }

@@ -38,6 +38,9 @@ enum RowState {
 
 /// The numbers of one input.
 pub(super) trait Store: Send {
+    /// Whether pictures can come from this surface.
+    fn reads(surface: &Surface) -> bool;
+
     /// Writes a tensor at the beginning.
     fn write(&mut self, data: TensorSlice<'_>) -> Result<(), EngineError>;
 
@@ -114,7 +117,10 @@ impl<S: Store> Inputs<S> {
         if row >= rows {
             return Err(EngineError::Row { row, rows });
         }
-        let size = surface.frame().size();
+        if !S::reads(surface) {
+            return Err(EngineError::ForeignSurface);
+        }
+        let size = surface.size();
         let seen = region.clamped_to(size);
         let finite = [region.x, region.y, region.width, region.height].iter().all(|number| number.is_finite());
         if !finite || seen.width <= 0.0 || seen.height <= 0.0 {
@@ -177,6 +183,11 @@ impl<S: Store> Inputs<S> {
             input.forget_recorded();
         }
         result.map(|()| started.elapsed())
+    }
+
+    /// How many pictures the input of the most rows takes.
+    pub(super) fn picture_rows(&self) -> usize {
+        self.inputs.iter().filter(|input| input.shape.len() == 4).map(|input| input.shape[0]).max().unwrap_or(0)
     }
 
     /// Every input with its shape in the latest `prepare` and its buffer, in the model's order.

@@ -17,7 +17,7 @@ use revoada_core::{DType, Dim, Frame, TensorRef, TensorSlice, TensorSpec};
 use self::library::Library;
 use super::host::{HostInputs, HostSession, Inference};
 use super::lending::Lending;
-use super::threads_each;
+use super::{OnnxSource, threads_each};
 use crate::{Backend, Engine, EngineError, LoadOptions, ModelSource, Session, Shapes, Surface};
 
 mod library;
@@ -61,6 +61,7 @@ impl Backend for OnnxRuntime {
     }
 
     fn load(&self, source: ModelSource<'_>, options: &LoadOptions) -> Result<Arc<dyn Engine>, EngineError> {
+        let source = OnnxSource::of(source, NAME)?;
         let library = self.library()?;
         let threads = threads_each(options);
         let networks = (0..options.concurrent_max.max(1))
@@ -79,7 +80,7 @@ impl Backend for OnnxRuntime {
     }
 }
 
-fn load_network(library: &Library, source: ModelSource<'_>, threads: usize) -> Result<Network, EngineError> {
+fn load_network(library: &Library, source: OnnxSource<'_>, threads: usize) -> Result<Network, EngineError> {
     let refuse = |error: ort::Error| load_error::explain(source, error.message());
     let builder = || -> Result<_, ort::Error> {
         Ok(Network::builder(&library.environment)?
@@ -96,8 +97,8 @@ fn load_network(library: &Library, source: ModelSource<'_>, threads: usize) -> R
     };
     let mut builder = builder().map_err(refuse)?;
     match source {
-        ModelSource::File(path) => builder.commit_from_file(path),
-        ModelSource::Bytes(bytes) => builder.commit_from_memory(bytes),
+        OnnxSource::File(path) => builder.commit_from_file(path),
+        OnnxSource::Bytes(bytes) => builder.commit_from_memory(bytes),
     }
     .map_err(refuse)
 }

@@ -21,7 +21,7 @@ use rten_tensor::{Layout as _, TensorView};
 
 use super::host::{HostInputs, HostSession, Inference};
 use super::lending::Lending;
-use super::{model_name, read_onnx, threads_each};
+use super::{OnnxSource, read_onnx, threads_each};
 use crate::{Backend, Engine, EngineError, LoadOptions, ModelSource, Session, Shapes, Surface};
 
 const NAME: &str = "rten";
@@ -46,6 +46,7 @@ impl Backend for Rten {
     }
 
     fn load(&self, source: ModelSource<'_>, options: &LoadOptions) -> Result<Arc<dyn Engine>, EngineError> {
+        let source = OnnxSource::of(source, NAME)?;
         let declared = read_onnx(source)?;
         let model = load_model(source)?;
         let inputs = ports(&model, model.input_ids(), &declared.graph().input)?;
@@ -70,19 +71,19 @@ impl Backend for Rten {
     }
 }
 
-fn load_model(source: ModelSource<'_>) -> Result<Model, EngineError> {
+fn load_model(source: OnnxSource<'_>) -> Result<Model, EngineError> {
     let options = ModelOptions::with_all_ops();
     match source {
         // Told by its name alone rten would not know another file for ONNX; this one may have
         // external weights, which rten looks for beside it.
-        ModelSource::File(path) if has_onnx_extension(path) => options.load_file(path),
-        ModelSource::File(path) => {
+        OnnxSource::File(path) if has_onnx_extension(path) => options.load_file(path),
+        OnnxSource::File(path) => {
             let unreadable = |error| OnnxError { path: Some(path.to_owned()), kind: OnnxErrorKind::Read(error) };
             options.load(fs::read(path).map_err(unreadable)?)
         }
-        ModelSource::Bytes(bytes) => options.load(bytes.to_vec()),
+        OnnxSource::Bytes(bytes) => options.load(bytes.to_vec()),
     }
-    .map_err(|error| explain(model_name(source), &error))
+    .map_err(|error| explain(source.name(), &error))
 }
 
 fn has_onnx_extension(path: &Path) -> bool {

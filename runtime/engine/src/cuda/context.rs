@@ -76,6 +76,11 @@ impl CudaContext {
         self.call("cuCtxSynchronize", || unsafe { sys::cuCtxSynchronize() })
     }
 
+    /// Makes the context current on this thread, for libraries that call CUDA by themselves.
+    pub(crate) fn make_current(&self) -> Result<(), CudaError> {
+        self.call("cuCtxSetCurrent", || CUresult::CUDA_SUCCESS)
+    }
+
     pub(super) fn driver(&self) -> &'static Driver {
         self.driver
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use cudarc::driver::sys::{self, CUdevice, CUdevice_attribute};
+use revoada_core::{Architecture, DeviceClass, TensorRtVersion};
 
 use super::driver::{Driver, answer};
 use super::error::CudaError;
@@ -141,9 +142,26 @@ impl Device {
         Ok((device, raw))
     }
 
+    /// What a plan depends on that this version of TensorRT builds or runs here.
+    pub fn class(&self, tensorrt: TensorRtVersion) -> DeviceClass {
+        DeviceClass {
+            module: Some(board().unwrap_or_else(|| self.name.clone())),
+            architecture: Architecture::new(self.capability.major, self.capability.minor),
+            multiprocessors: u32::try_from(self.multiprocessors).ok(),
+            tensorrt,
+            cuda: Some([self.driver.0, self.driver.1]),
+        }
+    }
+
     pub fn policy(&self) -> MemoryPolicy {
         MemoryPolicy::of(self.capability, self.memory)
     }
+}
+
+/// The model of a board that says it: Jetsons do.
+fn board() -> Option<String> {
+    let model = std::fs::read_to_string("/proc/device-tree/model").ok()?;
+    Some(model.trim_end_matches('\0').trim().to_owned()).filter(|model| !model.is_empty())
 }
 
 #[cfg(test)]

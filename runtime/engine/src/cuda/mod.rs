@@ -62,6 +62,7 @@ mod context;
 mod device;
 mod driver;
 mod error;
+mod execution;
 mod memory;
 mod module;
 mod nvrtc;
@@ -77,6 +78,7 @@ pub use candidates::{CANDIDATES, Candidate, CandidateFilter, CandidateLayout, Ca
 pub use context::{CudaContext, MemoryUse};
 pub use device::{Capability, Device, MemoryPolicy, MemoryTraits};
 pub use error::{CudaError, Fault};
+pub(crate) use execution::{Binding, Execution, ExecutionError, Workspace};
 pub use memory::{DeviceBuffer, DeviceSlice};
 pub use nvrtc::{Architecture, Compiler, Image, KernelSource, compiler_candidates};
 pub use shared::SharedBuffer;
@@ -97,10 +99,20 @@ pub struct Kernels {
 impl Kernels {
     /// Takes the kernels from the cache, or compiles them.
     pub fn load(context: &Arc<CudaContext>, compiler: &Compiler, cache: &KernelCache) -> Result<Self, CudaError> {
-        let kernel = |source: &KernelSource| {
-            let image = cache.image(compiler, source, context.device().capability)?;
-            Module::load(context, &image)?.kernel(source.entry)
-        };
+        Self::from_images(context, |source| cache.image(compiler, source, context.device().capability))
+    }
+
+    /// Compiles the kernels, and keeps nothing.
+    pub fn compile(context: &Arc<CudaContext>, compiler: &Compiler) -> Result<Self, CudaError> {
+        let architecture = compiler.architecture(context.device().capability)?;
+        Self::from_images(context, |source| compiler.compile(source, architecture))
+    }
+
+    fn from_images(
+        context: &Arc<CudaContext>,
+        image: impl Fn(&KernelSource) -> Result<Image, CudaError>,
+    ) -> Result<Self, CudaError> {
+        let kernel = |source: &KernelSource| Module::load(context, &image(source)?)?.kernel(source.entry);
         Ok(Self { context: Arc::clone(context), stage: kernel(&STAGE)?, candidates: kernel(&CANDIDATES)? })
     }
 

@@ -53,7 +53,7 @@ impl Stream {
     }
 
     /// Records what `work` enqueues on this stream instead of running it.
-    pub fn capture(&self, work: impl FnOnce(&Self) -> Result<(), CudaError>) -> Result<Graph, CudaError> {
+    pub fn capture<E: From<CudaError>>(&self, work: impl FnOnce(&Self) -> Result<(), E>) -> Result<Graph, E> {
         let instantiate = self.context.driver().instantiate().ok_or(CudaError::NoGraphs)?;
         // Other threads go on allocating meanwhile.
         let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
@@ -64,7 +64,7 @@ impl Stream {
         // SAFETY: writes a handle, or null where the capture was broken; `Captured` destroys it.
         let ended =
             self.context.call("cuStreamEndCapture", || unsafe { sys::cuStreamEndCapture(self.raw, &mut graph.raw) });
-        worked.and(ended)?;
+        worked.and(ended.map_err(E::from))?;
 
         let mut raw = std::ptr::null_mut();
         // SAFETY: the graph is alive until the end of this function.

@@ -66,10 +66,11 @@ impl Model {
         let bundle = open_bundle(&config.path)?;
         let path = bundle.as_ref().map_or(config.path.clone(), VerifiedBundle::model_path);
         let manifest = manifest(config, &path)?;
-        let selected = select(&config.backend, backends)?;
+        let source = ModelSource::of(&path);
+        let selected = select(&config.backend, backends, source.format())?;
         info!(backend = selected.backend.name(), "{}", selected.reason);
         let options = LoadOptions { threads: config.threads, ..LoadOptions::default() };
-        let engine = selected.backend.load(ModelSource::File(&path), &options)?;
+        let engine = selected.backend.load(source, &options)?;
         let stem = config.path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
         let bundled = bundle.map(|bundle| bundle.index().name.clone());
         let name = manifest.name.clone().or(bundled).or(stem).unwrap_or_default();

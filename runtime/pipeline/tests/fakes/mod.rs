@@ -151,7 +151,7 @@ impl Backend for FakeBackend {
     }
 
     fn import(&self, frame: &Arc<Frame>) -> Result<Surface, EngineError> {
-        Ok(Surface::host(Arc::clone(frame)))
+        Ok(Surface::Host(Arc::clone(frame)))
     }
 }
 
@@ -180,7 +180,8 @@ impl Session for FakeSession {
         transform: &ImageTransform,
     ) -> Result<Placement, EngineError> {
         assert!(input == 0 && row < self.rows_max);
-        self.staged.insert(row, surface.frame().view().bytes()[0]);
+        let Surface::Host(frame) = surface else { panic!("the fake imports to the host") };
+        self.staged.insert(row, frame.view().bytes()[0]);
         Ok(Placement::new(region, transform))
     }
 

@@ -3,16 +3,16 @@
 use revoada_bundle::onnx::OnnxModel;
 
 use super::NAME;
-use crate::backend::{model_name, read_onnx};
-use crate::{EngineError, ModelSource};
+use crate::EngineError;
+use crate::backend::{OnnxSource, read_onnx};
 
 /// What is wrong with the model, from what ONNX Runtime said and from the model itself.
-pub(super) fn explain(source: ModelSource<'_>, message: &str) -> EngineError {
+pub(super) fn explain(source: OnnxSource<'_>, message: &str) -> EngineError {
     let onnx = match read_onnx(source) {
         Ok(onnx) => onnx,
         Err(error) => return error.into(),
     };
-    let model = model_name(source);
+    let model = source.name();
     match missing_operator(message) {
         Some((operator, node)) => {
             let node = node.or_else(|| node_using(&onnx, &operator));

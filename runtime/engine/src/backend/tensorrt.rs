@@ -1,0 +1,286 @@
+//! TensorRT: runs plans on an NVIDIA GPU.
+//!
+//! A plan is checked before TensorRT sees a byte of it: whole, unchanged, trusted, and built for this very device. An
+//! engine is shared; each session has a stream, a context and buffers of its own. `concurrent_max` is how many memories
+//! for what lies between layers an engine has: sessions that share one follow each other on the device.
+//!
+//! Plans do not keep the names of dimensions: those that are open are `?`. Outputs whose shape depends on the data, and
+//! inputs whose values are a shape, are refused.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use revoada_bundle::bundle::Trust;
+use revoada_bundle::plan::Plan;
+use revoada_bundle::sign::PublicKey;
+use revoada_core::{DeviceClass, Dim, Frame, TensorSpec};
+use revoada_tensorrt::{
+    Engine as OpenPlan, IoTensor, Library, LibraryPaths, Message, PlanFault, RunError, Runtime, RuntimeOptions,
+};
+
+use self::session::TensorRtSession;
+use super::OnnxSource;
+use crate::cuda::{Compiler, CudaContext, CudaError, ExecutionError, KernelCache, Kernels, SurfacePool, Workspace};
+use crate::{Backend, Engine, EngineError, LoadOptions, ModelFormat, ModelSource, Session, Shapes, Surface};
+
+mod memory;
+mod session;
+
+const NAME: &str = "tensorrt";
+
+/// Frames whose memory is kept for those that come: a few per model in flight.
+const SURFACES_IDLE_MAX: usize = 8;
+
+/// What the backend needs to know that only the program knows. By default it looks nowhere.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TensorRtOptions {
+    /// Where to look for TensorRT, best first; see [`LibraryPaths::usual`].
+    pub libraries: Vec<LibraryPaths>,
+    /// Where to look for NVRTC, best first; see [`crate::cuda::compiler_candidates`].
+    pub compilers: Vec<PathBuf>,
+    /// Keeps compiled kernels; without it every start compiles them.
+    pub kernels: Option<PathBuf>,
+    /// The device's number, counted from 0.
+    pub device: usize,
+    /// Who may have built a plan; `None` is anybody.
+    pub trusted: Option<Vec<PublicKey>>,
+}
+
+/// The backend; cheap until it is used.
+pub struct TensorRt {
+    options: TensorRtOptions,
+    /// Kept once all of it could be opened.
+    opened: Mutex<Option<Arc<Opened>>>,
+}
+
+/// A device and what runs on it.
+struct Opened {
+    runtime: Arc<Runtime>,
+    class: DeviceClass,
+    kernels: Kernels,
+    surfaces: SurfacePool,
+    context: Arc<CudaContext>,
+}
+
+impl TensorRt {
+    pub fn new(options: TensorRtOptions) -> Self {
+        Self { options, opened: Mutex::default() }
+    }
+
+    fn opened(&self) -> Result<Arc<Opened>, EngineError> {
+        let mut opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(opened) = &*opened {
+            return Ok(Arc::clone(opened));
+        }
+        let new =
+            Arc::new(Opened::open(&self.options).map_err(|reason| EngineError::Unavailable { backend: NAME, reason })?);
+        *opened = Some(Arc::clone(&new));
+        Ok(new)
+    }
+}
+
+impl Opened {
+    fn open(options: &TensorRtOptions) -> Result<Self, String> {
+        let said = |error: &dyn std::error::Error| error.to_string();
+        let context = CudaContext::open(options.device).map_err(|error| said(&error))?;
+        let library = Library::open(&options.libraries).map_err(|error| said(&error))?;
+        context.make_current().map_err(|error| said(&error))?;
+        let runtime = Runtime::new(&library, RuntimeOptions::default()).map_err(|error| said(&error))?;
+        let compiler = Compiler::open(&options.compilers).map_err(|error| said(&error))?;
+        let kernels = match &options.kernels {
+            Some(folder) => Kernels::load(&context, &compiler, &KernelCache::new(folder)),
+            None => Kernels::compile(&context, &compiler),
+        };
+        let kernels = kernels.map_err(|error| said(&error))?;
+        let surfaces = SurfacePool::new(&context, SURFACES_IDLE_MAX).map_err(|error| said(&error))?;
+        let class = context.device().class(library.version());
+        Ok(Self { runtime, class, kernels, surfaces, context })
+    }
+
+    /// Says what there was no memory for.
+    fn cuda_error(&self, needed: impl FnOnce() -> String, error: CudaError) -> EngineError {
+        match error {
+            CudaError::OutOfMemory { .. } => self.out_of_memory(needed()),
+            CudaError::Memory { kind } => EngineError::Memory { backend: NAME, kind },
+            other => EngineError::Run { backend: NAME, reason: other.to_string() },
+        }
+    }
+
+    fn run_error(&self, needed: impl FnOnce() -> String, error: ExecutionError) -> EngineError {
+        match error {
+            ExecutionError::Cuda(error) => self.cuda_error(needed, error),
+            ExecutionError::TensorRt(error) if is_out_of_memory(&error) => self.out_of_memory(needed()),
+            other => EngineError::Run { backend: NAME, reason: other.to_string() },
+        }
+    }
+
+    fn out_of_memory(&self, needed: String) -> EngineError {
+        match self.context.memory() {
+            Ok(memory) => EngineError::OutOfMemory { needed, free: memory.free, total: memory.total },
+            Err(error) => EngineError::Run { backend: NAME, reason: error.to_string() },
+        }
+    }
+}
+
+impl Backend for TensorRt {
+    fn name(&self) -> &'static str {
+        NAME
+    }
+
+    fn format(&self) -> ModelFormat {
+        ModelFormat::Plan
+    }
+
+    fn version(&self) -> Result<String, EngineError> {
+        let opened = self.opened()?;
+        Ok(format!("{} on {}", opened.class.tensorrt, opened.context.device().name))
+    }
+
+    fn check(&self) -> Result<(), EngineError> {
+        self.opened().map(drop)
+    }
+
+    fn load(&self, source: ModelSource<'_>, options: &LoadOptions) -> Result<Arc<dyn Engine>, EngineError> {
+        let path = match source {
+            ModelSource::Plan(path) => path,
+            ModelSource::File(_) | ModelSource::Bytes(_) => {
+                let model = OnnxSource::of(source, NAME)?.name();
+                let reason = "it runs plans, and this is an ONNX model: build a plan with `revoada build`".to_owned();
+                return Err(EngineError::Load { backend: NAME, model, reason });
+            }
+        };
+        let opened = self.opened()?;
+        let plan = self.read(path, &opened.class)?;
+        Ok(Arc::new(TensorRtEngine::open(opened, path, &plan, options)?))
+    }
+
+    fn import(&self, frame: &Arc<Frame>) -> Result<Surface, EngineError> {
+        let opened = self.opened()?;
+        let needed = || format!("a frame of {}", frame.size());
+        Ok(Surface::Cuda(opened.surfaces.import(frame).map_err(|error| opened.cuda_error(needed, error))?))
+    }
+}
+
+impl TensorRt {
+    /// A plan that may and can be run here.
+    fn read(&self, path: &Path, class: &DeviceClass) -> Result<Plan, EngineError> {
+        let plan = Plan::read(path)?;
+        let trust = self.options.trusted.as_deref().map_or(Trust::Anybody, Trust::OneOf);
+        plan.check(trust, class).map_err(|mut error| {
+            error.path = Some(path.to_owned());
+            error
+        })?;
+        Ok(plan)
+    }
+}
+
+struct TensorRtEngine {
+    model: String,
+    inputs: Vec<TensorSpec>,
+    outputs: Vec<TensorSpec>,
+    /// Where each of them is among the plan's tensors.
+    input_tensors: Vec<usize>,
+    output_tensors: Vec<usize>,
+    workspaces: Vec<Arc<Workspace>>,
+    /// Sessions take them in turn.
+    next_workspace: AtomicUsize,
+    plan: Arc<OpenPlan>,
+    opened: Arc<Opened>,
+}
+
+impl TensorRtEngine {
+    fn open(opened: Arc<Opened>, path: &Path, plan: &Plan, options: &LoadOptions) -> Result<Self, EngineError> {
+        let model = format!("`{}`", path.display());
+        let refuse = |reason: String| EngineError::Load { backend: NAME, model: model.clone(), reason };
+        opened.context.make_current().map_err(|error| refuse(error.to_string()))?;
+        let runtime = if plan.key().compatibility.version {
+            // Such a plan carries the code that later versions run it with.
+            let options = RuntimeOptions { host_code: true, ..RuntimeOptions::default() };
+            Runtime::new(opened.runtime.library(), options).map_err(|error| refuse(error.to_string()))?
+        } else {
+            Arc::clone(&opened.runtime)
+        };
+        let open = runtime.engine(plan.payload()).map_err(|error| {
+            if is_out_of_memory(&error) {
+                opened.out_of_memory(format!("plan {model} of {} bytes", plan.payload().len()))
+            } else {
+                refuse(error.to_string())
+            }
+        })?;
+        let (mut inputs, mut outputs) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
+        for (index, tensor) in open.tensors().iter().enumerate() {
+            let (specs, places) = if tensor.is_input { &mut inputs } else { &mut outputs };
+            specs.push(spec(tensor).map_err(&refuse)?);
+            places.push(index);
+        }
+        let bytes = usize::try_from(open.device_memory_bytes()).unwrap_or(usize::MAX);
+        let needed = || format!("what lies between the layers of {model}, {bytes} bytes");
+        let workspaces = (0..options.concurrent_max.max(1))
+            .map(|_| Workspace::new(&opened.context, bytes).map(Arc::new))
+            .collect::<Result<_, _>>()
+            .map_err(|error| opened.cuda_error(needed, error))?;
+        Ok(Self {
+            model,
+            inputs: inputs.0,
+            outputs: outputs.0,
+            input_tensors: inputs.1,
+            output_tensors: outputs.1,
+            workspaces,
+            next_workspace: AtomicUsize::new(0),
+            plan: open,
+            opened,
+        })
+    }
+
+    fn workspace(&self) -> &Arc<Workspace> {
+        &self.workspaces[self.next_workspace.fetch_add(1, Ordering::Relaxed) % self.workspaces.len()]
+    }
+}
+
+impl Engine for TensorRtEngine {
+    fn inputs(&self) -> &[TensorSpec] {
+        &self.inputs
+    }
+
+    fn outputs(&self) -> &[TensorSpec] {
+        &self.outputs
+    }
+
+    fn session(&self, shapes: &Shapes) -> Result<Box<dyn Session>, EngineError> {
+        Ok(Box::new(TensorRtSession::open(self, shapes)?))
+    }
+}
+
+/// The error continues a sentence about the plan.
+fn spec(tensor: &IoTensor) -> Result<TensorSpec, String> {
+    let name = &tensor.name;
+    if tensor.on_host {
+        return Err(format!("the values of `{name}` are a shape, which cannot be passed"));
+    }
+    let dtype = tensor.data_type.dtype();
+    let dtype = dtype.ok_or_else(|| format!("tensor `{name}` is {}, which cannot be passed", tensor.data_type))?;
+    let dim = |size: &Option<u64>| match size.map(usize::try_from) {
+        Some(Ok(size)) => Dim::Fixed(size),
+        _ => Dim::Dynamic("?".to_owned()),
+    };
+    Ok(TensorSpec { name: name.clone(), dtype, dims: tensor.dims.iter().map(dim).collect() })
+}
+
+/// `kFAILED_ALLOCATION` of TensorRT's `ErrorCode`.
+const FAILED_ALLOCATION: i32 = 5;
+
+/// TensorRT has several sentences for it.
+fn is_out_of_memory(error: &RunError) -> bool {
+    let messages = match error {
+        RunError::Start { messages, .. }
+        | RunError::Refused { messages, .. }
+        | RunError::Plan { fault: PlanFault::Other { messages }, .. } => messages,
+        RunError::Plan { .. } | RunError::Unavailable { .. } => return false,
+    };
+    let said = |message: &Message| {
+        let words = ["out of memory", "OutOfMemory", "cudaError 2:", "Requested size was"];
+        message.code == Some(FAILED_ALLOCATION) || words.iter().any(|word| message.text.contains(word))
+    };
+    messages.iter().any(said)
+}

@@ -1,0 +1,122 @@
+//! Tensors in memory that the CPU and the GPU hand to each other.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use half::f16;
+use revoada_core::{DType, TensorSlice};
+
+use super::NAME;
+use crate::backend::inputs::Store;
+use crate::cuda::{CudaContext, CudaError, DeviceSlice, SharedBuffer, Stream};
+use crate::{EngineError, Surface};
+
+/// The memory of one input or output. The device has it but while the CPU writes an input or reads an output.
+pub(super) struct DeviceTensor {
+    buffer: SharedBuffer,
+    on_device: bool,
+    dtype: DType,
+    stream: Arc<Stream>,
+}
+
+impl DeviceTensor {
+    /// Of zeros, with the device.
+    pub(super) fn new(
+        context: &Arc<CudaContext>,
+        stream: &Arc<Stream>,
+        dtype: DType,
+        elements: usize,
+    ) -> Result<Self, CudaError> {
+        let bytes = elements * dtype.size();
+        let buffer = SharedBuffer::new(context, bytes)?;
+        let mut tensor = Self { buffer, on_device: false, dtype, stream: Arc::clone(stream) };
+        tensor.upload(0..bytes)?;
+        Ok(tensor)
+    }
+
+    pub(super) fn dtype(&self) -> DType {
+        self.dtype
+    }
+
+    /// Gives it to the device; the CPU wrote the bytes in `range`.
+    pub(super) fn upload(&mut self, range: Range<usize>) -> Result<(), CudaError> {
+        if !self.on_device {
+            self.buffer.upload(&self.stream, range)?;
+            self.on_device = true;
+        }
+        Ok(())
+    }
+
+    /// Gives it to the CPU; the device wrote the bytes in `range`.
+    pub(super) fn download(&mut self, range: Range<usize>) -> Result<(), CudaError> {
+        if std::mem::take(&mut self.on_device) {
+            self.buffer.download(&self.stream, range)?;
+        }
+        Ok(())
+    }
+
+    /// As the device sees it; refused where a failure has left it with the CPU.
+    pub(super) fn device(&self) -> Result<DeviceSlice<'_>, EngineError> {
+        if !self.on_device {
+            let reason = "a tensor was lost by an earlier failure; open another session".to_owned();
+            return Err(EngineError::Run { backend: NAME, reason });
+        }
+        Ok(self.buffer.device())
+    }
+
+    /// The first `elements`, once they are back with the CPU.
+    pub(super) fn elements(&mut self, elements: usize) -> Result<TensorSlice<'_>, EngineError> {
+        let bytes = &self.buffer.host().map_err(run_error)?[..elements * self.dtype.size()];
+        Ok(match self.dtype {
+            DType::F32 => TensorSlice::F32(cast(bytes)),
+            DType::F16 => TensorSlice::F16(cast::<f16>(bytes)),
+            DType::U8 => TensorSlice::U8(bytes),
+            DType::I8 => TensorSlice::I8(cast(bytes)),
+            DType::I32 => TensorSlice::I32(cast(bytes)),
+            DType::I64 => TensorSlice::I64(cast(bytes)),
+            DType::Bool => TensorSlice::Bool(bytemuck::checked::try_cast_slice(bytes).map_err(|_| {
+                let reason = "an output of truths holds something else than 0 and 1".to_owned();
+                EngineError::Run { backend: NAME, reason }
+            })?),
+        })
+    }
+
+    fn write_bytes(&mut self, range: Range<usize>, write: impl FnOnce(&mut [u8])) -> Result<(), CudaError> {
+        self.download(0..0)?;
+        write(&mut self.buffer.host_mut()?[range.clone()]);
+        self.upload(range)
+    }
+}
+
+impl Store for DeviceTensor {
+    fn reads(surface: &Surface) -> bool {
+        matches!(surface, Surface::Cuda(_))
+    }
+
+    fn write(&mut self, data: TensorSlice<'_>) -> Result<(), EngineError> {
+        let bytes: &[u8] = match data {
+            TensorSlice::F32(data) => bytemuck::cast_slice(data),
+            TensorSlice::F16(data) => bytemuck::cast_slice(data),
+            TensorSlice::U8(data) => data,
+            TensorSlice::I8(data) => bytemuck::cast_slice(data),
+            TensorSlice::I32(data) => bytemuck::cast_slice(data),
+            TensorSlice::I64(data) => bytemuck::cast_slice(data),
+            TensorSlice::Bool(data) => bytemuck::cast_slice(data),
+        };
+        self.write_bytes(0..bytes.len(), |target| target.copy_from_slice(bytes)).map_err(run_error)
+    }
+
+    fn zero(&mut self, elements: Range<usize>) -> Result<(), EngineError> {
+        let size = self.dtype.size();
+        self.write_bytes(elements.start * size..elements.end * size, |target| target.fill(0)).map_err(run_error)
+    }
+}
+
+/// CUDA aligns memory further than any element asks.
+fn cast<T: bytemuck::AnyBitPattern>(bytes: &[u8]) -> &[T] {
+    bytemuck::cast_slice(bytes)
+}
+
+fn run_error(error: CudaError) -> EngineError {
+    EngineError::Run { backend: NAME, reason: error.to_string() }
+}

@@ -1,0 +1,138 @@
+//! How sessions use the device.
+
+use std::sync::Arc;
+
+use revoada_core::{ColorSpec, DType, Frame, ImageLayout, ImageTransform, PixelFormat, Rect, Size, TensorRef};
+use revoada_emulator::{Emulated, Profile};
+use revoada_engine::{Backend, EngineError, LoadOptions, ModelSource, Rten, Session, Shapes, Surface};
+
+use crate::compiling::{Compiling, on_emulator, text};
+use crate::machine::Machine;
+use crate::models;
+use crate::tensors::{load, session};
+
+fn frame() -> Arc<Frame> {
+    let size = Size::new(4, 4);
+    let layout = ImageLayout::packed(PixelFormat::Rgb, ColorSpec::default(), size);
+    Arc::new(Frame::still(layout, vec![7; 48]).unwrap())
+}
+
+fn answer(session: &mut dyn Session) -> Vec<f32> {
+    session.submit(1).unwrap();
+    session.wait().unwrap().tensors[0].as_slice::<f32>().unwrap().to_vec()
+}
+
+#[test]
+fn a_plan_says_its_inputs_and_outputs() {
+    let name = "running::a_plan_says_its_inputs_and_outputs";
+    on_emulator(name, &Emulated::new(Profile::Orin), |machine| {
+        let backend = Compiling::emulated(machine);
+        let strings = |specs: &[revoada_core::TensorSpec]| specs.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let engine = load(&backend, &models::sum_and_scaled_difference());
+        assert_eq!(strings(engine.inputs()), ["a f32[?,2]", "b f32[?,2]", "factor f32[1]"]);
+        assert_eq!(strings(engine.outputs()), ["sum f32[?,2]", "scaled f32[?,2]"]);
+        assert_eq!(strings(load(&backend, &models::transpose(DType::F16)).inputs()), ["x f16[?,3]"]);
+        assert_eq!(backend.version().unwrap(), "TensorRT 10.16.0 on emulator (orin)");
+    });
+}
+
+#[test]
+fn an_output_whose_shape_depends_on_the_data_is_refused() {
+    let name = "running::an_output_whose_shape_depends_on_the_data_is_refused";
+    on_emulator(name, &Emulated::new(Profile::Orin), |machine| {
+        let backend = Compiling::emulated(machine);
+        let plan = text("increment", 0, "-1,3 1,3 1,3 4,3", "2,-2");
+        let path = backend.seal(backend.class(), plan.as_bytes());
+        let engine = backend.load(ModelSource::Plan(&path), &LoadOptions::default()).unwrap();
+        let error = engine.session(&Shapes::rows(1)).err().unwrap().to_string();
+        assert!(error.ends_with("the shape of output `y` depends on the data, which cannot be read back"), "{error}");
+    });
+}
+
+#[test]
+fn a_batch_beyond_the_plan_s_profile_is_refused_with_its_ranges() {
+    let name = "running::a_batch_beyond_the_plan_s_profile_is_refused_with_its_ranges";
+    on_emulator(name, &Emulated::new(Profile::Orin), |machine| {
+        let engine = load(&Compiling::emulated(machine), &models::increment("N"));
+        let error = engine.session(&Shapes::rows(17)).err().unwrap();
+        let expected = "the plan does not run input `x f32[?,3]` in shape [17, 3], only [1, 3] to [16, 3]";
+        assert_eq!(error.to_string(), expected);
+        engine.session(&Shapes::rows(16)).unwrap();
+    });
+}
+
+/// However many crops fill it, a batch is staged by one launch, and the frame is uploaded once.
+#[test]
+fn a_batch_is_staged_in_one_launch() {
+    on_emulator("running::a_batch_is_staged_in_one_launch", &Emulated::new(Profile::Discrete), |machine| {
+        let backend = Compiling::emulated(machine);
+        let mut session = session(&backend, &models::channel_means("N,3,4,4", [2, 3]), 3);
+        let calls = |function: &str| machine.log().unwrap().calls(function);
+        let before = calls("cuMemcpyHtoDAsync_v2");
+        let surface = backend.import(&frame()).unwrap();
+        assert_eq!(calls("cuMemcpyHtoDAsync_v2") - before, 1);
+        assert_eq!(surface.copies(), 2, "into page-locked memory, and to the card");
+        let transform = ImageTransform::stretch(Size::new(4, 4));
+        for row in 0..3 {
+            session.stage(0, row, &surface, Rect::new(0.0, 0.0, 4.0, 2.0), &transform).unwrap();
+        }
+        session.submit(3).unwrap();
+        assert_eq!(session.wait().unwrap().tensors[0].as_slice::<f32>(), Some(&[7f32; 9][..]));
+        assert_eq!(calls("cuLaunchKernel"), 1);
+    });
+}
+
+/// The first run lets TensorRT prepare itself, the second is captured.
+fn fixed_shapes(machine: &Machine) -> Vec<usize> {
+    let backend = Compiling::emulated(machine);
+    let mut session = session(&backend, &models::increment("1"), 1);
+    for value in [1f32, 2.0, 3.0, 4.0] {
+        session.set_input(0, TensorRef::of(&[1, 3], &[value; 3]).unwrap()).unwrap();
+        assert_eq!(answer(&mut *session), [value + 1.0; 3]);
+    }
+    let log = machine.log().unwrap();
+    ["enqueueV3", "cuGraphLaunch"].map(|call| log.calls(call)).to_vec()
+}
+
+#[test]
+fn fixed_shapes_run_as_a_graph() {
+    on_emulator("running::fixed_shapes_run_as_a_graph", &Emulated::new(Profile::Discrete), |machine| {
+        assert_eq!(fixed_shapes(machine), [2, 3]);
+    });
+}
+
+#[test]
+fn what_tensorrt_refuses_to_capture_runs_all_the_same() {
+    let emulated = Emulated { failures: vec![("enqueueV3", 2, 900)], ..Emulated::new(Profile::Nano) };
+    on_emulator("running::what_tensorrt_refuses_to_capture_runs_all_the_same", &emulated, |machine| {
+        assert_eq!(fixed_shapes(machine), [5, 0], "the second run is tried twice");
+    });
+}
+
+#[test]
+fn a_driver_that_makes_no_graph_runs_all_the_same() {
+    let failures = vec![("cuGraphInstantiateWithFlags", 1, 801)];
+    let emulated = Emulated { failures, ..Emulated::new(Profile::Orin) };
+    on_emulator("running::a_driver_that_makes_no_graph_runs_all_the_same", &emulated, |machine| {
+        assert_eq!(fixed_shapes(machine), [5, 0], "the second run is tried twice");
+    });
+}
+
+#[test]
+fn a_surface_of_another_backend_is_refused() {
+    let name = "running::a_surface_of_another_backend_is_refused";
+    on_emulator(name, &Emulated::new(Profile::Orin), |machine| {
+        let backend = Compiling::emulated(machine);
+        let (device, host) = (backend.import(&frame()).unwrap(), Rten.import(&frame()).unwrap());
+        assert_eq!((device.copies(), host.copies()), (1, 0));
+        let model = models::channel_means("N,3,4,4", [2, 3]);
+        let refuses = |backend: &dyn Backend, surface: &Surface| {
+            let transform = ImageTransform::stretch(Size::new(4, 4));
+            let region = Rect::new(0.0, 0.0, 4.0, 4.0);
+            let staged = session(backend, &model, 1).stage(0, 0, surface, region, &transform);
+            matches!(staged, Err(EngineError::ForeignSurface))
+        };
+        assert!(refuses(&backend, &host) && refuses(&Rten, &device));
+        assert!(!refuses(&backend, &device) && !refuses(&Rten, &host));
+    });
+}
