@@ -59,7 +59,7 @@ def main():
     with tempfile.TemporaryDirectory() as scratch:
         scratch = Path(scratch)
         loader = scratch / "bare_tensorrt"
-        compiler = ["g++", "-O2", "-std=c++17", "-I", HEADERS, "-I", "runtime/tensorrt/shim/cuda"]
+        compiler = ["g++", "-O2", "-std=c++17", "-Wno-deprecated-declarations", "-I", HEADERS, "-I", "runtime/tensorrt/shim/cuda"]
         subprocess.run([*compiler, "tests/bench/bare_tensorrt.cpp", "-ldl", "-o", loader], check=True)
         for name, model, shape in MODELS:
             ours, ours_inside, theirs, theirs_inside, cached = [], [], [], [], []
