@@ -68,8 +68,10 @@ fn tensorrt(here: &Path, control: &Path, libraries: &Path, out: &Path) {
     println!("cargo::rerun-if-changed={}", source.display());
     println!("cargo::rerun-if-changed={}", headers.display());
     let Ok(tables) = fs::read_to_string(headers.join("NvInferImpl.h")) else { return };
-    let strict: String =
-        ["Runtime", "CudaEngine", "ExecutionContext"].iter().map(|table| strict(&tables, table)).collect();
+    let strict: String = ["Runtime", "CudaEngine", "ExecutionContext", "EngineInspector"]
+        .iter()
+        .map(|table| strict(&tables, table))
+        .collect();
     let strict = format!(
         "#pragma once\n#include \"control.h\"\n#pragma GCC diagnostic ignored \"-Wunused-parameter\"\n#pragma GCC \
          diagnostic ignored \"-Woverloaded-virtual\"\n#pragma GCC diagnostic ignored \

@@ -152,13 +152,15 @@ mod tests {
         ] {
             assert_eq!(data_type(format), expected, "{format}");
         }
-        let parted = r#"{"Layers": [{"Name": "a", "Inputs": [{"Name": "x", "Format": "Linear", "Datatype": "Half"}]}]}"#;
+        let parted =
+            r#"{"Layers": [{"Name": "a", "Inputs": [{"Name": "x", "Format": "Linear", "Datatype": "Half"}]}]}"#;
         assert_eq!(types(&inspected_layers(parted).unwrap()[0].inputs), [DataType::F16]);
     }
 
     #[test]
     fn a_plan_that_keeps_names_only_has_those() {
-        let layers = inspected_layers(r#"{"Layers": ["conv1 + relu1", "{ForeignNode[a...b]}"], "Bindings": []}"#).unwrap();
+        let layers =
+            inspected_layers(r#"{"Layers": ["conv1 + relu1", "{ForeignNode[a...b]}"], "Bindings": []}"#).unwrap();
         assert_eq!(layers[1].name, "{ForeignNode[a...b]}");
         assert_eq!((&layers[0].kind, layers[0].inputs.len()), (&None, 0));
     }

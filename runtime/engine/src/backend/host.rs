@@ -88,7 +88,7 @@ impl<I: Inference> Session for HostSession<I> {
             Ok(())
         })?;
         let (answer, inference) = self.inference.infer(&self.inputs)?;
-        self.answer = Some((answer, Timings { staging, inference }));
+        self.answer = Some((answer, Timings { staging, inference, device: None }));
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use revoada_core::{ImageTransform, Placement, Rect, TensorRef, TensorSpec};
 use revoada_tensorrt::Range;
@@ -10,7 +11,7 @@ use super::memory::DeviceTensor;
 use super::{NAME, Opened, TensorRtEngine};
 use crate::backend::inputs::{Inputs, Recorded};
 use crate::cuda::{Binding, CudaError, CudaStager, Event, Execution, ExecutionError, StageRow, Stream};
-use crate::{EngineError, Outputs, Session, Shapes, Surface, Timings};
+use crate::{DeviceTimings, EngineError, LayerTime, Outputs, Session, Shapes, Surface, Timings};
 
 /// Fields are dropped in this order: first what waits for the device.
 pub(super) struct TensorRtSession {
@@ -23,7 +24,10 @@ pub(super) struct TensorRtSession {
     /// Whether no shape of the plan is open.
     fixed: bool,
     marks: Marks,
-    submitted: bool,
+    /// The CPU's time in the latest submit; `None` where there was none, or it failed.
+    enqueue: Option<Duration>,
+    /// Of the latest submit, once it was waited for.
+    timings: Option<Timings>,
     stream: Arc<Stream>,
     opened: Arc<Opened>,
 }
@@ -35,11 +39,12 @@ struct Output {
     data: DeviceTensor,
 }
 
-/// When the latest submit started, had staged its pictures, and was done.
+/// When the latest submit started, had staged its pictures, had run, and had given its outputs back.
 struct Marks {
     started: Event,
     staged: Event,
     done: Event,
+    downloaded: Event,
 }
 
 impl TensorRtSession {
@@ -50,7 +55,9 @@ impl TensorRtSession {
         let stream = Arc::new(Stream::new(context).map_err(plain)?);
         let inputs = Inputs::new(&engine.inputs, shapes, |dtype, elements| {
             let needed = || format!("an input of {} bytes", elements * dtype.size());
-            DeviceTensor::new(context, &stream, dtype, elements).map_err(|error| opened.cuda_error(needed, error))
+            DeviceTensor::new(context, &stream, dtype, elements)
+                .and_then(|tensor| tensor.timed(context))
+                .map_err(|error| opened.cuda_error(needed, error))
         })?;
 
         let fixed = engine.inputs.iter().all(|spec| spec.dims.iter().all(|dim| dim.fixed().is_some()));
@@ -84,7 +91,7 @@ impl TensorRtSession {
         let rows = inputs.picture_rows();
         let stager = if rows > 0 { Some(opened.kernels.stager(rows).map_err(plain)?) } else { None };
         let mark = || Event::timed(context).map_err(plain);
-        let marks = Marks { started: mark()?, staged: mark()?, done: mark()? };
+        let marks = Marks { started: mark()?, staged: mark()?, done: mark()?, downloaded: mark()? };
         let input_tensors = engine.input_tensors.clone();
         Ok(Self {
             execution,
@@ -94,13 +101,19 @@ impl TensorRtSession {
             outputs,
             fixed,
             marks,
-            submitted: false,
+            enqueue: None,
+            timings: None,
             stream,
             opened: Arc::clone(&engine.opened),
         })
     }
 
-    fn try_submit(&mut self, rows: usize) -> Result<(), EngineError> {
+    /// Stages, runs and brings the outputs back, all of it enqueued.
+    fn enqueue<T>(
+        &mut self,
+        rows: usize,
+        run: impl FnOnce(&mut Execution, &[Binding<'_>]) -> Result<T, ExecutionError>,
+    ) -> Result<T, EngineError> {
         let Self { execution, stager, inputs, input_tensors, outputs, fixed, marks, stream, opened, .. } = self;
         let opened = &**opened;
         let cuda = |error: CudaError| opened.cuda_error(|| "a batch".to_owned(), error);
@@ -129,13 +142,29 @@ impl TensorRtSession {
         for output in &*outputs {
             bindings.push(Binding { tensor: output.tensor, memory: output.data.device()? });
         }
-        execution.run(&bindings).map_err(failed)?;
+        let ran = run(execution, &bindings).map_err(failed)?;
         marks.done.record(stream).map_err(cuda)?;
         for output in outputs {
             let bytes = output.shape.iter().product::<usize>() * output.data.dtype().size();
             output.data.download(0..bytes).map_err(cuda)?;
         }
-        Ok(())
+        marks.downloaded.record(stream).map_err(cuda)?;
+        Ok(ran)
+    }
+
+    /// Of a submit that the stream has passed.
+    fn timings(&self, enqueue: Duration) -> Result<Timings, CudaError> {
+        let Marks { started, staged, done, downloaded } = &self.marks;
+        let uploads = self.inputs.filled().map(|(_, _, data)| data.upload_time());
+        Ok(Timings {
+            staging: staged.elapsed_since(started)?,
+            inference: done.elapsed_since(staged)?,
+            device: Some(DeviceTimings {
+                enqueue,
+                upload: uploads.sum::<Result<_, _>>()?,
+                download: downloaded.elapsed_since(done)?,
+            }),
+        })
     }
 }
 
@@ -156,28 +185,34 @@ impl Session for TensorRtSession {
     }
 
     fn submit(&mut self, rows: usize) -> Result<(), EngineError> {
-        self.submitted = false;
-        self.try_submit(rows)?;
-        self.submitted = true;
+        let started = Instant::now();
+        (self.enqueue, self.timings) = (None, None);
+        self.enqueue(rows, Execution::run)?;
+        self.enqueue = Some(started.elapsed());
         Ok(())
     }
 
     fn wait(&mut self) -> Result<Outputs<'_>, EngineError> {
-        if !self.submitted {
-            return Err(EngineError::NothingSubmitted);
-        }
+        let enqueue = self.enqueue.ok_or(EngineError::NothingSubmitted)?;
         let failed = |error| self.opened.cuda_error(|| "a batch".to_owned(), error);
         self.stream.synchronize().map_err(failed)?;
-        let Marks { started, staged, done } = &self.marks;
-        let timings = Timings {
-            staging: staged.elapsed_since(started).map_err(failed)?,
-            inference: done.elapsed_since(staged).map_err(failed)?,
+        let timings = match self.timings {
+            Some(timings) => timings,
+            None => self.timings(enqueue).map_err(failed)?,
         };
+        self.timings = Some(timings);
         let mut tensors = Vec::with_capacity(self.outputs.len());
         for Output { shape, data, .. } in &mut self.outputs {
             tensors.push(TensorRef::new(shape, data.elements(shape.iter().product())?)?);
         }
         Ok(Outputs { tensors, timings })
+    }
+
+    fn time_layers(&mut self, rows: usize) -> Result<Option<Vec<LayerTime>>, EngineError> {
+        (self.enqueue, self.timings) = (None, None);
+        let layers = self.enqueue(rows, Execution::time_layers)?;
+        self.stream.synchronize().map_err(|error| self.opened.cuda_error(|| "a batch".to_owned(), error))?;
+        Ok(Some(layers))
     }
 }
 
