@@ -2,8 +2,8 @@
 
 mod boxes;
 mod compile;
-mod evidence;
-mod steps;
+pub(crate) mod evidence;
+pub(crate) mod steps;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -36,7 +36,7 @@ use steps::Timed;
 
 pub(crate) const PRODUCER: &str = concat!("revoada ", env!("CARGO_PKG_VERSION"));
 /// ONNX operator sets up to this are in what today's TensorRT reads.
-const OPSET_MAX: i64 = 19;
+pub(crate) const OPSET_MAX: i64 = 19;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
@@ -309,7 +309,7 @@ fn manifest(args: &Args) -> anyhow::Result<Manifest> {
 
 /// The output with a score for each class, where the model classifies: the manifest says so, or its only output
 /// is a row of numbers.
-fn scores(model: &OnnxModel, manifest: &Manifest) -> anyhow::Result<Option<usize>> {
+pub(crate) fn scores(model: &OnnxModel, manifest: &Manifest) -> anyhow::Result<Option<usize>> {
     let outputs = model.outputs()?;
     let a_row = matches!(outputs.as_slice(), [only] if only.dims.len() == 2);
     Ok(match manifest.output.decoder.as_deref() {

@@ -1,0 +1,367 @@
+//! `--precision fp32,fp16,int8`: what a model gains by each, and what it loses.
+//!
+//! Each is converted as `revoada build` converts it, but nothing is refused for its answers: they are reported. Where
+//! there is a GPU, what is measured is a plan compiled for it, else the converted graph on the CPU, which is another
+//! thing, and said so.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use anyhow::{Context, ensure};
+use revoada_builder::Keep;
+use revoada_builder::compare::{Report as Comparison, Thresholds};
+use revoada_builder::convert::{Accuracy, ConvertError, Recipe, convert};
+use revoada_builder::int8::Method;
+use revoada_bundle::bundle::{Bundle, Precision};
+use revoada_bundle::manifest::Manifest;
+use revoada_bundle::onnx::OnnxModel;
+use revoada_core::DeviceClass;
+use revoada_engine::{Backend, BackendChoice, LoadOptions, ModelFormat, ModelSource, select};
+use serde::Serialize;
+use tracing::{info, warn};
+
+use super::inputs::shapes_for;
+use super::measure::{Load, Measured, measure};
+use super::plan;
+use super::times::name_of;
+use super::{Args, REPORT_VERSION, meter};
+use crate::Global;
+use crate::build::evidence::Evidence;
+use crate::build::steps::Timed;
+use crate::build::{OPSET_MAX, scores};
+use crate::failure::Misuse;
+use crate::models;
+use crate::terminal::{say, table};
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Report {
+    version: u32,
+    model: String,
+    /// What ran the models: the backend, and on what.
+    measured_on: String,
+    /// Whether plans were measured, and not graphs on the CPU.
+    plans: bool,
+    sessions: u32,
+    threads: Option<usize>,
+    /// What the answers were compared on.
+    compared_on: &'static str,
+    /// Why there is no power in the results, where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    no_power: Option<String>,
+    precisions: Vec<Row>,
+}
+
+#[derive(Debug, Serialize)]
+struct Row {
+    precision: Precision,
+    model_bytes: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plan_bytes: Option<usize>,
+    /// Layers that kept the precision that they had.
+    kept: Vec<String>,
+    /// Against the original.
+    comparison: Option<Comparison>,
+    /// Against the first that was measured.
+    speed_up: Option<f64>,
+    measured: Option<Measured>,
+    /// Why it was not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<String>,
+}
+
+/// Where models are measured.
+enum Place {
+    Device { backend: Arc<dyn Backend>, class: DeviceClass },
+    Cpu { backend: Arc<dyn Backend> },
+}
+
+pub(super) fn run(args: &Args, global: &Global, load: &Load<'_>) -> anyhow::Result<()> {
+    let batch = refuse(args)?;
+    let model = OnnxModel::read(&args.model)?;
+    let manifest = Manifest::beside(&args.model)?.unwrap_or_default();
+    // An open dimension is asked for before anything is converted.
+    shapes_for(&model.inputs()?, load.shapes, batch as usize)?;
+    let place = Place::choose(args, global)?;
+    let power = meter(place.format());
+    let load = Load { batch, transfers: place.format() == ModelFormat::Plan, meter: power.as_ref().ok(), ..*load };
+    let evidence = Evidence::gather(&model, &manifest, args.calibration.as_deref(), args.evaluation.as_deref())?;
+    let workshop = Workshop {
+        judge: models::any_backend(global)?,
+        scores: scores(&model, &manifest)?,
+        model,
+        evidence,
+        place,
+        load,
+        options: LoadOptions { threads: args.backend.threads(), concurrent_max: args.sessions as usize },
+    };
+
+    let mut rows: Vec<Row> = Vec::new();
+    for &precision in &args.precision {
+        let mut row = workshop.row(precision, global)?;
+        if let Some(failure) = &row.failure {
+            warn!("{} is not measured: {failure}", precision.name());
+        }
+        let throughput = |row: &Row| row.measured.as_ref().map(|measured| measured.throughput_per_s);
+        let first = rows.iter().find_map(throughput).or_else(|| throughput(&row));
+        row.speed_up = throughput(&row).zip(first).map(|(this, first)| this / first);
+        rows.push(row);
+    }
+    let without = rows.iter().filter(|row| row.measured.is_none()).count();
+    let report = Report {
+        version: REPORT_VERSION,
+        model: args.model.display().to_string(),
+        measured_on: workshop.place.backend().version()?,
+        plans: workshop.place.format() == ModelFormat::Plan,
+        sessions: args.sessions,
+        threads: args.backend.threads(),
+        compared_on: if workshop.evidence.frames().is_empty() { "noise" } else { "pictures" },
+        no_power: power.as_ref().err().cloned(),
+        precisions: rows,
+    };
+    match args.json {
+        true => say(&serde_json::to_string_pretty(&report)?)?,
+        false => say(&render(&report, &args.percentiles))?,
+    }
+    ensure!(without == 0, "{without} of {} precisions could not be measured", report.precisions.len());
+    Ok(())
+}
+
+/// What cannot be, before any work; the one batch size.
+fn refuse(args: &Args) -> anyhow::Result<u32> {
+    let path = args.model.display();
+    let &[batch] = args.batch.as_slice() else {
+        return Err(Misuse("`--precision` compares one batch size; give one with `--batch`".to_owned()).into());
+    };
+    if Bundle::is_at(&args.model) || ModelSource::of(&args.model).format() == ModelFormat::Plan {
+        let text = format!("`--precision` converts an ONNX model, which `{path}` is not any more");
+        return Err(Misuse(text).into());
+    }
+    if args.precision.contains(&Precision::Int8) && args.calibration.is_none() {
+        let text = "INT8 needs pictures to calibrate with: give a folder with `--calibration`";
+        return Err(Misuse(text.to_owned()).into());
+    }
+    Ok(batch)
+}
+
+impl Place {
+    /// The GPU where there is one, unless a backend of the CPU was asked for.
+    fn choose(args: &Args, global: &Global) -> anyhow::Result<Self> {
+        let (all, choice) = (models::all_backends(global), args.backend.choice());
+        let asked_for = |name: &str| matches!(&choice, BackendChoice::Named(named) if named == name);
+        if choice == BackendChoice::Auto || asked_for("tensorrt") {
+            match device(&choice, &all, global) {
+                Ok(device) => return Ok(device),
+                Err(reason) if choice == BackendChoice::Auto => {
+                    warn!("there is no GPU to measure plans on, the CPU runs the converted graphs: {reason:#}");
+                }
+                Err(reason) => return Err(reason),
+            }
+        }
+        let selected = select(&choice, &all, ModelFormat::Onnx)?;
+        info!("{}", selected.reason);
+        Ok(Self::Cpu { backend: selected.backend })
+    }
+
+    fn backend(&self) -> &Arc<dyn Backend> {
+        match self {
+            Self::Device { backend, .. } | Self::Cpu { backend } => backend,
+        }
+    }
+
+    fn format(&self) -> ModelFormat {
+        match self {
+            Self::Device { .. } => ModelFormat::Plan,
+            Self::Cpu { .. } => ModelFormat::Onnx,
+        }
+    }
+}
+
+fn device(choice: &BackendChoice, all: &[Arc<dyn Backend>], global: &Global) -> anyhow::Result<Place> {
+    let backend = select(choice, all, ModelFormat::Plan)?.backend;
+    let library = crate::tensorrt::library(global)?;
+    ensure!(library.can_build(), "`{}` builds no plans", library.path().display());
+    Ok(Place::Device { backend, class: crate::tensorrt::device_class(global)? })
+}
+
+/// What every precision is made and measured with.
+struct Workshop<'a> {
+    model: OnnxModel,
+    /// Runs the models whose answers are compared.
+    judge: Arc<dyn Backend>,
+    scores: Option<usize>,
+    evidence: Evidence,
+    place: Place,
+    load: Load<'a>,
+    options: LoadOptions,
+}
+
+impl Workshop<'_> {
+    fn row(&self, precision: Precision, global: &Global) -> anyhow::Result<Row> {
+        info!("{}", precision.name());
+        let mut row = Row {
+            precision,
+            model_bytes: None,
+            plan_bytes: None,
+            kept: Vec::new(),
+            comparison: None,
+            speed_up: None,
+            measured: None,
+            failure: None,
+        };
+        let recipe = Recipe {
+            precision,
+            keep: Keep::default(),
+            // What overflows stays as it is.
+            mixed: true,
+            thresholds: Thresholds { cosine_min: None, ..Thresholds::default() },
+            scores: self.scores,
+            method: Method::default(),
+            calibration: self.evidence.calibration(),
+            evaluation: self.evidence.evaluation(),
+            opset_max: OPSET_MAX,
+        };
+        let accuracy = |row: &mut Row, accuracy: Accuracy| {
+            row.kept = accuracy.kept;
+            row.comparison = Some(accuracy.comparison);
+        };
+        match convert(&*self.judge, &self.model, &recipe, &Timed::default()) {
+            Ok(converted) => {
+                accuracy(&mut row, converted.accuracy);
+                row.model_bytes = Some(converted.model.encode().len());
+                if let Err(error) = self.measure(&converted.model, &mut row, global) {
+                    row.failure = Some(format!("{error:#}"));
+                }
+            }
+            Err(ConvertError::Refused(refusal)) => {
+                row.failure = Some(ConvertError::Refused(refusal.clone()).to_string());
+                accuracy(&mut row, refusal.accuracy);
+            }
+            Err(error) => {
+                return Err(error).with_context(|| format!("cannot convert the model to {}", precision.name()));
+            }
+        }
+        Ok(row)
+    }
+
+    fn measure(&self, model: &OnnxModel, row: &mut Row, global: &Global) -> anyhow::Result<()> {
+        let engine = match &self.place {
+            Place::Device { backend, class } => {
+                let shapes = shapes_for(&model.inputs()?, self.load.shapes, self.load.batch as usize)?;
+                let compiled = plan::compile(model, row.precision, &shapes, class, &**backend, &self.options, global)?;
+                row.plan_bytes = Some(compiled.bytes);
+                compiled.engine
+            }
+            Place::Cpu { backend } => backend.load(ModelSource::Bytes(&model.encode()), &self.options)?,
+        };
+        row.measured = Some(measure(&*engine, &self.load)?);
+        Ok(())
+    }
+}
+
+fn render(report: &Report, percentiles: &[f64]) -> String {
+    let rows = &report.precisions;
+    // A column that nobody has a figure for is left out.
+    let has = |figure: fn(&Row) -> bool| rows.iter().any(figure);
+    let plans = has(|row| row.plan_bytes.is_some());
+    let top = has(|row| row.comparison.as_ref().is_some_and(|comparison| comparison.top.is_some()));
+    let power = has(|row| row.measured.as_ref().is_some_and(|measured| measured.power.is_some()));
+
+    let mut columns: Vec<(String, Box<dyn Fn(&Row) -> Option<String>>)> = Vec::new();
+    let mut column = |name: &str, figure: Box<dyn Fn(&Row) -> Option<String>>| columns.push((name.to_owned(), figure));
+    let mib = |bytes: usize| format!("{:.1}", bytes as f64 / f64::from(1 << 20));
+    column("precision", Box::new(|row| Some(row.precision.name().to_owned())));
+    column("model MiB", Box::new(move |row| row.model_bytes.map(mib)));
+    if plans {
+        column("plan MiB", Box::new(move |row| row.plan_bytes.map(mib)));
+    }
+    let measured = |figure: fn(&Measured) -> String| -> Box<dyn Fn(&Row) -> Option<String>> {
+        Box::new(move |row| row.measured.as_ref().map(figure))
+    };
+    column("frames/s", measured(|measured| format!("{:.1}", measured.throughput_per_s)));
+    column("median ms", measured(|measured| format!("{:.2}", measured.latency_ms.median)));
+    for percent in percentiles {
+        let name = name_of(*percent);
+        let figure = name.clone();
+        column(
+            &format!("{name} ms"),
+            Box::new(move |row| Some(format!("{:.2}", row.measured.as_ref()?.latency_ms.percentiles[&figure]))),
+        );
+    }
+    column("speed-up", Box::new(|row| row.speed_up.map(|ratio| format!("{ratio:.2}"))));
+    column("cosine min", Box::new(|row| Some(format!("{:.5}", cosine_min(row.comparison.as_ref()?)))));
+    if top {
+        column("top-1", Box::new(|row| Some(format!("{:.1} %", row.comparison.as_ref()?.top?.top1 * 100.0))));
+    }
+    if power {
+        let watts = |figure: fn(&super::measure::Power) -> f64| -> Box<dyn Fn(&Row) -> Option<String>> {
+            Box::new(move |row| Some(format!("{:.2}", figure(row.measured.as_ref()?.power.as_ref()?))))
+        };
+        column("W", watts(|power| power.watts));
+        column("frames/s/W", watts(|power| power.frames_per_s_per_watt));
+    }
+
+    let mut lines = vec![columns.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>()];
+    for row in rows {
+        lines.push(columns.iter().map(|(_, figure)| figure(row).unwrap_or_else(|| "–".to_owned())).collect());
+    }
+    format!(
+        "{} on {}, {} session(s)\n\n{}\n{}",
+        report.model,
+        report.measured_on,
+        report.sessions,
+        table(&lines),
+        notes(report)
+    )
+}
+
+fn notes(report: &Report) -> String {
+    let mut text = String::new();
+    for row in &report.precisions {
+        let name = row.precision.name();
+        if let Some(failure) = &row.failure {
+            let _ = writeln!(text, "{name} was not measured: {failure}");
+        }
+        if row.precision != Precision::Fp32 && !row.kept.is_empty() {
+            let _ = writeln!(text, "{name} keeps {} layer(s) as they are: {}", row.kept.len(), some_of(&row.kept));
+        }
+    }
+    let samples = report.precisions.iter().filter_map(|row| row.comparison.as_ref()).map(|found| found.samples).max();
+    let _ = writeln!(
+        text,
+        "Answers are compared with the original's on {} {}{}.",
+        samples.unwrap_or(0),
+        if report.compared_on == "noise" { "samples of noise, which says little" } else { "pictures" },
+        if report.plans { ", those of the converted graph and not of the plan" } else { "" }
+    );
+    if !report.plans {
+        let cpu = "Measured on the CPU, which is often slower at FP16 and INT8 than at FP32: it says nothing of a GPU.";
+        let _ = writeln!(text, "{cpu}");
+    }
+    match &report.no_power {
+        Some(reason) => {
+            let _ = writeln!(text, "Power is not shown: {reason}.");
+        }
+        None => {
+            let power = report.precisions.iter().find_map(|row| row.measured.as_ref()?.power.as_ref());
+            let source = power.map_or("nothing, it could not be read any more", |power| &power.source);
+            let _ = writeln!(text, "Power is that of {source}.");
+        }
+    }
+    text
+}
+
+/// Of the output that lost most.
+fn cosine_min(comparison: &Comparison) -> f64 {
+    comparison.outputs.iter().map(|output| output.cosine_min).fold(1.0, f64::min)
+}
+
+/// The first few names.
+fn some_of(names: &[String]) -> String {
+    const SHOWN: usize = 3;
+    let shown = names.iter().take(SHOWN).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
