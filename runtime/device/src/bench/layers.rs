@@ -101,7 +101,7 @@ impl Seen {
                 outputs: layer.map(|layer| types(&layer.outputs)).unwrap_or_default(),
                 mean_ms: sum.as_secs_f64() * 1e3 / runs,
                 median_ms: times.get(times.len() / 2).map_or(0.0, |time| time.as_secs_f64() * 1e3),
-                share: if total.is_zero() { 0.0 } else { sum.as_secs_f64() / total.as_secs_f64() },
+                share: sum.as_nanos() as f64 / total.as_nanos().max(1) as f64,
                 name,
             });
         }
