@@ -19,7 +19,7 @@ use revoada_tensorrt::{
     Engine as OpenPlan, IoTensor, Library, LibraryPaths, Message, PlanFault, RunError, Runtime, RuntimeOptions,
 };
 
-use self::session::TensorRtSession;
+use self::session::TensorRtInference;
 use super::OnnxSource;
 use crate::cuda::{Compiler, CudaContext, CudaError, ExecutionError, KernelCache, Kernels, SurfacePool, Workspace};
 use crate::{Backend, Engine, EngineError, LoadOptions, ModelFormat, ModelSource, Session, Shapes, Surface};
@@ -248,7 +248,7 @@ impl Engine for TensorRtEngine {
     }
 
     fn session(&self, shapes: &Shapes) -> Result<Box<dyn Session>, EngineError> {
-        Ok(Box::new(TensorRtSession::open(self, shapes)?))
+        Ok(Box::new(TensorRtInference::open(self, shapes)?))
     }
 }
 

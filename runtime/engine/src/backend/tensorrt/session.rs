@@ -1,29 +1,28 @@
-//! One session: a stream, a context, and buffers for the largest batch.
+//! The inference of one session: a stream, a context, and buffers for the largest batch.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use revoada_core::{ImageTransform, Placement, Rect, TensorRef, TensorSpec};
+use revoada_core::{TensorRef, TensorSpec};
 use revoada_tensorrt::Range;
 
 use super::memory::DeviceTensor;
 use super::{NAME, Opened, TensorRtEngine};
 use crate::backend::inputs::{Inputs, Recorded};
+use crate::backend::session::{Inference, InferenceSession};
 use crate::cuda::{Binding, CudaError, CudaStager, Event, Execution, ExecutionError, StageRow, Stream};
-use crate::{EngineError, Outputs, Session, Shapes, Surface, Timings};
+use crate::{EngineError, Outputs, Shapes, Surface, Timings};
 
 /// Fields are dropped in this order: first what waits for the device.
-pub(super) struct TensorRtSession {
+pub(super) struct TensorRtInference {
     execution: Execution,
     /// `None` where no input takes pictures.
     stager: Option<CudaStager>,
-    inputs: Inputs<DeviceTensor>,
     input_tensors: Vec<usize>,
     outputs: Vec<Output>,
     /// Whether no shape of the plan is open.
     fixed: bool,
     marks: Marks,
-    submitted: bool,
     stream: Arc<Stream>,
     opened: Arc<Opened>,
 }
@@ -42,8 +41,8 @@ struct Marks {
     done: Event,
 }
 
-impl TensorRtSession {
-    pub(super) fn open(engine: &TensorRtEngine, shapes: &Shapes) -> Result<Self, EngineError> {
+impl TensorRtInference {
+    pub(super) fn open(engine: &TensorRtEngine, shapes: &Shapes) -> Result<InferenceSession<Self>, EngineError> {
         let opened = Arc::clone(&engine.opened);
         let context = &opened.context;
         let plain = |error| opened.cuda_error(|| "a session".to_owned(), error);
@@ -85,23 +84,25 @@ impl TensorRtSession {
         let stager = if rows > 0 { Some(opened.kernels.stager(rows).map_err(plain)?) } else { None };
         let mark = || Event::timed(context).map_err(plain);
         let marks = Marks { started: mark()?, staged: mark()?, done: mark()? };
-        let input_tensors = engine.input_tensors.clone();
-        Ok(Self {
+        let inference = Self {
             execution,
             stager,
-            inputs,
-            input_tensors,
+            input_tensors: engine.input_tensors.clone(),
             outputs,
             fixed,
             marks,
-            submitted: false,
             stream,
             opened: Arc::clone(&engine.opened),
-        })
+        };
+        Ok(InferenceSession::new(inputs, inference))
     }
+}
 
-    fn try_submit(&mut self, rows: usize) -> Result<(), EngineError> {
-        let Self { execution, stager, inputs, input_tensors, outputs, fixed, marks, stream, opened, .. } = self;
+impl Inference for TensorRtInference {
+    type Memory = DeviceTensor;
+
+    fn submit(&mut self, inputs: &mut Inputs<DeviceTensor>, rows: usize) -> Result<(), EngineError> {
+        let Self { execution, stager, input_tensors, outputs, fixed, marks, stream, opened } = self;
         let opened = &**opened;
         let cuda = |error: CudaError| opened.cuda_error(|| "a batch".to_owned(), error);
         let failed = |error: ExecutionError| opened.run_error(|| "a run".to_owned(), error);
@@ -137,35 +138,8 @@ impl TensorRtSession {
         }
         Ok(())
     }
-}
-
-impl Session for TensorRtSession {
-    fn stage(
-        &mut self,
-        input: usize,
-        row: usize,
-        surface: &Surface,
-        region: Rect,
-        transform: &ImageTransform,
-    ) -> Result<Placement, EngineError> {
-        self.inputs.stage(input, row, surface, region, transform)
-    }
-
-    fn set_input(&mut self, input: usize, tensor: TensorRef<'_>) -> Result<(), EngineError> {
-        self.inputs.set(input, tensor)
-    }
-
-    fn submit(&mut self, rows: usize) -> Result<(), EngineError> {
-        self.submitted = false;
-        self.try_submit(rows)?;
-        self.submitted = true;
-        Ok(())
-    }
 
     fn wait(&mut self) -> Result<Outputs<'_>, EngineError> {
-        if !self.submitted {
-            return Err(EngineError::NothingSubmitted);
-        }
         let failed = |error| self.opened.cuda_error(|| "a batch".to_owned(), error);
         self.stream.synchronize().map_err(failed)?;
         let Marks { started, staged, done } = &self.marks;
