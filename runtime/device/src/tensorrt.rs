@@ -22,14 +22,13 @@ pub(crate) fn version(global: &Global) -> anyhow::Result<TensorRtVersion> {
     Ok(library(global)?.version())
 }
 
-/// What the backend needs to know. Plans of this machine's own cache and command line are trusted.
+/// What the backend needs to know.
 pub(crate) fn options(global: &Global) -> TensorRtOptions {
     TensorRtOptions {
         libraries: paths(global),
         compilers: compiler_candidates(),
         kernels: crate::cache_folder().map(|folder| folder.join("kernels")),
         device: 0,
-        trusted: None,
     }
 }
 

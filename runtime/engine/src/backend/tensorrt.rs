@@ -13,7 +13,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use revoada_bundle::bundle::Trust;
 use revoada_bundle::plan::Plan;
-use revoada_bundle::sign::PublicKey;
 use revoada_core::{DeviceClass, Dim, Frame, TensorSpec};
 use revoada_tensorrt::{
     Engine as OpenPlan, IoTensor, Library, LibraryPaths, Message, PlanFault, RunError, Runtime, RuntimeOptions,
@@ -43,8 +42,6 @@ pub struct TensorRtOptions {
     pub kernels: Option<PathBuf>,
     /// The device's number, counted from 0.
     pub device: usize,
-    /// Who may have built a plan; `None` is anybody.
-    pub trusted: Option<Vec<PublicKey>>,
 }
 
 /// The backend; cheap until it is used.
@@ -132,6 +129,10 @@ impl Backend for TensorRt {
         ModelFormat::Plan
     }
 
+    fn device_class(&self) -> Result<Option<DeviceClass>, EngineError> {
+        Ok(Some(self.opened()?.class.clone()))
+    }
+
     fn version(&self) -> Result<String, EngineError> {
         let opened = self.opened()?;
         Ok(format!("{} on {}", opened.class.tensorrt, opened.context.device().name))
@@ -151,7 +152,7 @@ impl Backend for TensorRt {
             }
         };
         let opened = self.opened()?;
-        let plan = self.read(path, &opened.class)?;
+        let plan = read(path, options, &opened.class)?;
         Ok(Arc::new(TensorRtEngine::open(opened, path, &plan, options)?))
     }
 
@@ -162,17 +163,15 @@ impl Backend for TensorRt {
     }
 }
 
-impl TensorRt {
-    /// A plan that may and can be run here.
-    fn read(&self, path: &Path, class: &DeviceClass) -> Result<Plan, EngineError> {
-        let plan = Plan::read(path)?;
-        let trust = self.options.trusted.as_deref().map_or(Trust::Anybody, Trust::OneOf);
-        plan.check(trust, class).map_err(|mut error| {
-            error.path = Some(path.to_owned());
-            error
-        })?;
-        Ok(plan)
-    }
+/// A plan that may and can be run here.
+fn read(path: &Path, options: &LoadOptions, class: &DeviceClass) -> Result<Plan, EngineError> {
+    let plan = Plan::read(path)?;
+    let trust = options.trusted.as_deref().map_or(Trust::Anybody, Trust::OneOf);
+    plan.check(trust, class).map_err(|mut error| {
+        error.path = Some(path.to_owned());
+        error
+    })?;
+    Ok(plan)
 }
 
 struct TensorRtEngine {
