@@ -17,7 +17,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use prost::bytes::Bytes;
-use revoada_core::{Compatibility, DeviceClass, Digest, Mismatch};
+use revoada_core::{Compatibility, DeviceClass, Digest, Mismatch, TensorSpec};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -75,11 +75,35 @@ impl PlanKey {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What a plan says of itself beside its key.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlanFacts {
+    /// As the graph declares them: TensorRT keeps no names of dimensions.
+    pub inputs: Vec<TensorSpec>,
+    pub outputs: Vec<TensorSpec>,
+    /// How fast it was where it was built, if it was built where it runs.
+    pub speed: Option<PlanSpeed>,
+}
+
+/// Of one session with the largest batch, measured by the device that built the plan.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlanSpeed {
+    pub rows: usize,
+    /// Rows of all batches.
+    pub throughput_per_s: f64,
+    /// Of a batch.
+    pub latency_ms_median: f64,
+    pub latency_ms_p99: f64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Header {
     version: u32,
     key: PlanKey,
+    facts: PlanFacts,
     payload_bytes: u64,
     payload_sha256: Digest,
 }
@@ -176,9 +200,9 @@ impl PlanHeader {
 
 impl Plan {
     /// Puts what TensorRT serialised into an envelope.
-    pub fn seal(key: PlanKey, payload: &[u8], signer: &SecretKey) -> Self {
-        let header =
-            Header { version: VERSION, key, payload_bytes: payload.len() as u64, payload_sha256: hash(payload) };
+    pub fn seal(key: PlanKey, facts: PlanFacts, payload: &[u8], signer: &SecretKey) -> Self {
+        let (payload_bytes, payload_sha256) = (payload.len() as u64, hash(payload));
+        let header = Header { version: VERSION, key, facts, payload_bytes, payload_sha256 };
         let header_text = serde_json::to_vec(&header).expect("a header is plain data with string keys");
         let signature = signer.sign(Purpose::Plan, hash(&header_text));
         let signature_text = serde_json::to_vec(&signature).expect("a signature is two strings");
@@ -229,6 +253,10 @@ impl Plan {
 
     pub fn key(&self) -> &PlanKey {
         self.head.key()
+    }
+
+    pub fn facts(&self) -> &PlanFacts {
+        &self.header.facts
     }
 
     /// Who built it.

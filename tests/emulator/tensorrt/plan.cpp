@@ -68,6 +68,10 @@ void channel_means(const Bounds& in, const Bounds& out) {
         }
 }
 
+void sum(const Bounds& in, const Bounds& out) {
+    for (size_t i = 0; i < count(in[0].shape); i++) floats(out[0])[i] = number(in[0], i) + number(in[1], i);
+}
+
 void sum_and_scaled_difference(const Bounds& in, const Bounds& out) {
     for (size_t i = 0; i < count(in[0].shape); i++) {
         float a = number(in[0], i), b = number(in[1], i);
@@ -102,6 +106,7 @@ const std::map<std::string, Operation>& operations() {
         {"increment", increment},   {"widen", widen},
         {"transpose", transpose},   {"channel_means", channel_means},
         {"mixture", mixture},       {"sum_and_scaled_difference", sum_and_scaled_difference},
+        {"sum", sum},
     };
     return known;
 }

@@ -12,7 +12,7 @@ use revoada_builder::compile::{
 };
 use revoada_bundle::bundle::Precision;
 use revoada_bundle::onnx::OnnxModel;
-use revoada_bundle::plan::{Plan, PlanKey, ShapeProfile};
+use revoada_bundle::plan::{Plan, PlanFacts, PlanKey, ShapeProfile};
 use revoada_bundle::plan_cache::PlanCache;
 use revoada_bundle::sign::SecretKey;
 use revoada_core::{Architecture, Compatibility, DeviceClass, Digest, TensorRtVersion};
@@ -149,7 +149,8 @@ pub(super) fn plan(
             let compiled = compiled.context("cannot compile a plan")?;
             let checked = check_precision(model, &compiled.layers)??;
             info!(layers = compiled.layers.len(), checked, "TensorRT took the graph's precisions as they are");
-            let plan = Plan::seal(key, &compiled.engine, signer);
+            let facts = PlanFacts { inputs: model.inputs()?, outputs: model.outputs()?, speed: None };
+            let plan = Plan::seal(key, facts, &compiled.engine, signer);
             cache.insert(&plan)?;
             (plan, Some(compiled))
         }

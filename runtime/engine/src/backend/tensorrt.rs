@@ -4,7 +4,7 @@
 //! engine is shared; each session has a stream, a context and buffers of its own. `concurrent_max` is how many memories
 //! for what lies between layers an engine has: sessions that share one follow each other on the device.
 //!
-//! Plans do not keep the names of dimensions: those that are open are `?`. Outputs whose shape depends on the data, and
+//! TensorRT keeps no names of dimensions: the plan's envelope has them. Outputs whose shape depends on the data, and
 //! inputs whose values are a shape, are refused.
 
 use std::path::{Path, PathBuf};
@@ -207,12 +207,8 @@ impl TensorRtEngine {
                 refuse(error.to_string())
             }
         })?;
-        let (mut inputs, mut outputs) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
-        for (index, tensor) in open.tensors().iter().enumerate() {
-            let (specs, places) = if tensor.is_input { &mut inputs } else { &mut outputs };
-            specs.push(spec(tensor).map_err(&refuse)?);
-            places.push(index);
-        }
+        let (inputs, input_tensors) = declared(&plan.facts().inputs, open.tensors(), true).map_err(&refuse)?;
+        let (outputs, output_tensors) = declared(&plan.facts().outputs, open.tensors(), false).map_err(&refuse)?;
         let bytes = usize::try_from(open.device_memory_bytes()).unwrap_or(usize::MAX);
         let needed = || format!("what lies between the layers of {model}, {bytes} bytes");
         let workspaces = (0..options.concurrent_max.max(1))
@@ -221,10 +217,10 @@ impl TensorRtEngine {
             .map_err(|error| opened.cuda_error(needed, error))?;
         Ok(Self {
             model,
-            inputs: inputs.0,
-            outputs: outputs.0,
-            input_tensors: inputs.1,
-            output_tensors: outputs.1,
+            inputs,
+            outputs,
+            input_tensors,
+            output_tensors,
             workspaces,
             next_workspace: AtomicUsize::new(0),
             plan: open,
@@ -249,6 +245,31 @@ impl Engine for TensorRtEngine {
     fn session(&self, shapes: &Shapes) -> Result<Box<dyn Session>, EngineError> {
         Ok(Box::new(TensorRtInference::open(self, shapes)?))
     }
+}
+
+/// The inputs or the outputs as the graph declares them, and where each of them is among the plan's tensors. What a
+/// plan says nothing of is as TensorRT has it. The error continues a sentence about the plan.
+fn declared(
+    declared: &[TensorSpec],
+    tensors: &[IoTensor],
+    inputs: bool,
+) -> Result<(Vec<TensorSpec>, Vec<usize>), String> {
+    let mut found = Vec::new();
+    for (index, tensor) in tensors.iter().enumerate().filter(|(_, tensor)| tensor.is_input == inputs) {
+        let mut known = spec(tensor)?;
+        let place = declared.iter().position(|spec| spec.name == known.name);
+        if let Some(spec) = place.map(|place| &declared[place]) {
+            let names_it = |(known, spec): (&Dim, &Dim)| known == spec || known.fixed().or(spec.fixed()).is_none();
+            let same_dims = known.dims.len() == spec.dims.len() && known.dims.iter().zip(&spec.dims).all(names_it);
+            if known.dtype != spec.dtype || !same_dims {
+                return Err(format!("it has `{known}` where its envelope says `{spec}`"));
+            }
+            known = spec.clone();
+        }
+        found.push((place, known, index));
+    }
+    found.sort_by_key(|(place, _, index)| (place.unwrap_or(usize::MAX), *index));
+    Ok(found.into_iter().map(|(_, spec, index)| (spec, index)).unzip())
 }
 
 /// The error continues a sentence about the plan.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use revoada_bundle::bundle::Precision;
 use revoada_bundle::hash;
 use revoada_bundle::onnx::OnnxModel;
-use revoada_bundle::plan::{Plan, PlanKey};
+use revoada_bundle::plan::{Plan, PlanFacts, PlanKey};
 use revoada_bundle::sign::SecretKey;
 use revoada_core::{Compatibility, DType, DeviceClass, Dim, Frame, TensorRtVersion, TensorSpec};
 use revoada_emulator::Emulated;
@@ -89,7 +89,9 @@ impl Compiling {
             Some(library) => compile(library, model),
             None => describe(model).into_bytes(),
         };
-        self.seal(&self.class, &payload)
+        let graph = OnnxModel::parse(model.to_vec()).unwrap();
+        let facts = PlanFacts { inputs: declared(&graph, true), outputs: declared(&graph, false), speed: None };
+        self.write(Plan::seal(key(&self.class, &payload), facts, &payload, &SecretKey::generate().unwrap()))
     }
 
     /// Writes what TensorRT is to read in an envelope for a device.
@@ -99,7 +101,10 @@ impl Compiling {
 
     pub(crate) fn seal_with(&self, class: &DeviceClass, compatibility: Compatibility, payload: &[u8]) -> PathBuf {
         let key = PlanKey { compatibility, ..key(class, payload) };
-        let plan = Plan::seal(key, payload, &SecretKey::generate().unwrap());
+        self.write(Plan::seal(key, PlanFacts::default(), payload, &SecretKey::generate().unwrap()))
+    }
+
+    fn write(&self, plan: Plan) -> PathBuf {
         let path = self.folder.join(format!("{}.plan", hash(plan.bytes())));
         std::fs::write(&path, plan.bytes()).unwrap();
         path
@@ -141,6 +146,7 @@ fn describe(model: &[u8]) -> String {
         "picture" => "widen",
         "two by two" => "sum_and_scaled_difference",
         "network" => "mixture",
+        "named" => "sum",
         same => same,
     };
     let mut text = format!("EMULATED PLAN\noperation {operation}\nworkspace 64\n");

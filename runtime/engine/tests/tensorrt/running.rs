@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use revoada_core::{ColorSpec, DType, Frame, ImageLayout, ImageTransform, PixelFormat, Rect, Size, TensorRef};
+use revoada_core::{ColorSpec, Frame, ImageLayout, ImageTransform, PixelFormat, Rect, Size, TensorRef};
 use revoada_emulator::{Emulated, Profile};
 use revoada_engine::{Backend, EngineError, LoadOptions, ModelSource, Rten, Session, Shapes, Surface};
 
@@ -23,15 +23,16 @@ fn answer(session: &mut dyn Session) -> Vec<f32> {
 }
 
 #[test]
-fn a_plan_says_its_inputs_and_outputs() {
-    let name = "running::a_plan_says_its_inputs_and_outputs";
+fn a_plan_that_keeps_no_names_says_its_inputs_and_outputs_as_tensorrt_does() {
+    let name = "running::a_plan_that_keeps_no_names_says_its_inputs_and_outputs_as_tensorrt_does";
     on_emulator(name, &Emulated::new(Profile::Orin), |machine| {
         let backend = Compiling::emulated(machine);
-        let strings = |specs: &[revoada_core::TensorSpec]| specs.iter().map(ToString::to_string).collect::<Vec<_>>();
-        let engine = load(&backend, &models::sum_and_scaled_difference());
-        assert_eq!(strings(engine.inputs()), ["a f32[?,2]", "b f32[?,2]", "factor f32[1]"]);
-        assert_eq!(strings(engine.outputs()), ["sum f32[?,2]", "scaled f32[?,2]"]);
-        assert_eq!(strings(load(&backend, &models::transpose(DType::F16)).inputs()), ["x f16[?,3]"]);
+        let path = backend.seal(backend.class(), text("increment", 0, "-1,3 1,3 1,3 4,3", "-1,3").as_bytes());
+        let engine = backend.load(ModelSource::Plan(&path), &LoadOptions::default()).unwrap();
+        assert_eq!(
+            (engine.inputs()[0].to_string(), engine.outputs()[0].to_string()),
+            ("x f32[?,3]".to_owned(), "y f32[?,3]".to_owned())
+        );
         assert_eq!(backend.version().unwrap(), "TensorRT 10.16.0 on emulator (orin)");
     });
 }
@@ -55,7 +56,7 @@ fn a_batch_beyond_the_plan_s_profile_is_refused_with_its_ranges() {
     on_emulator(name, &Emulated::new(Profile::Orin), |machine| {
         let engine = load(&Compiling::emulated(machine), &models::increment("N"));
         let error = engine.session(&Shapes::rows(17)).err().unwrap();
-        let expected = "the plan does not run input `x f32[?,3]` in shape [17, 3], only [1, 3] to [16, 3]";
+        let expected = "the plan does not run input `x f32[N,3]` in shape [17, 3], only [1, 3] to [16, 3]";
         assert_eq!(error.to_string(), expected);
         engine.session(&Shapes::rows(16)).unwrap();
     });
