@@ -31,6 +31,7 @@ fn key(name: &str) -> PlanKey {
         compatibility: Compatibility::default(),
         precision: Precision::Fp16,
         profile: ShapeProfile::from([("images".to_owned(), ShapeRange::fixed(&[1, 3, 8, 8]))]),
+        dla_core: None,
         builder: "revoada test".to_owned(),
     }
 }
@@ -129,6 +130,33 @@ fn a_cache_keeps_what_was_used_last_within_its_bound() {
     cache.insert(&Plan::seal(key("huge"), PlanFacts::default(), &[0; 100_000], &signer)).unwrap();
     assert!(cache.get(&key("huge")).unwrap().is_none());
     assert_eq!(plans_in(cache.folder()), 2, "what does not fit at all drives nothing out");
+}
+
+#[test]
+fn the_plans_of_a_bundle_are_found_by_their_headers_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = PlanCache::open(folder.path(), 1 << 20).unwrap();
+    let signer = SecretKey::generate().unwrap();
+    let batch = |name: &str, rows: usize| PlanKey {
+        profile: ShapeProfile::from([("x".to_owned(), ShapeRange::fixed(&[rows, 3]))]),
+        ..key(name)
+    };
+    for key in [batch("a", 1), batch("a", 4), batch("b", 1)] {
+        cache.insert(&Plan::seal(key, b"engine", &signer)).unwrap();
+    }
+    assert!(cache.get(&batch("a", 1)).unwrap().is_some());
+    let found = cache.plans_of(key("a").bundle).unwrap();
+    let keys: Vec<&PlanKey> = found.iter().map(|(_, header)| header.key()).collect();
+    assert_eq!(keys, [&batch("a", 1), &batch("a", 4)], "the latest used comes first");
+    assert!(found.iter().all(|(_, header)| header.signer() == signer.public()));
+
+    // That the payload was changed is found by who reads it; that it is cut, at once.
+    let whole = fs::read(&found[0].0).unwrap();
+    fs::write(&found[0].0, [&whole[..whole.len() - 1], b"!"].concat()).unwrap();
+    assert_eq!(cache.plans_of(key("a").bundle).unwrap().len(), 2);
+    fs::write(&found[0].0, &whole[..whole.len() - 1]).unwrap();
+    fs::write(folder.path().join("no.plan"), "not a plan").unwrap();
+    assert_eq!(cache.plans_of(key("a").bundle).unwrap().len(), 1);
 }
 
 #[test]

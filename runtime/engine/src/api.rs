@@ -1,15 +1,16 @@
 //! The three traits, and what passes through them.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use revoada_bundle::bundle::BundleError;
 use revoada_bundle::onnx::OnnxError;
-use revoada_bundle::plan::Plan;
-use revoada_bundle::plan::PlanError;
+use revoada_bundle::plan::{Plan, PlanError};
+use revoada_bundle::sign::PublicKey;
 use revoada_core::{
-    DType, Frame, ImageTransform, MemoryKind, Placement, Rect, Size, TensorError, TensorRef, TensorSpec,
+    DType, DeviceClass, Frame, ImageTransform, MemoryKind, Placement, Rect, Size, TensorError, TensorRef, TensorSpec,
 };
 pub use revoada_tensorrt::{InspectedLayer as Layer, LayerTime};
 use thiserror::Error;
@@ -24,6 +25,11 @@ pub trait Backend: Send + Sync {
     /// What it loads; nobody asks it for anything else by himself.
     fn format(&self) -> ModelFormat {
         ModelFormat::Onnx
+    }
+
+    /// What plans must have been built for so that they run here; `None` where models are no plans.
+    fn device_class(&self) -> Result<Option<DeviceClass>, EngineError> {
+        Ok(None)
     }
 
     /// What it is and which version, for people: `ONNX Runtime 1.23.2`.
@@ -141,11 +147,13 @@ pub struct LoadOptions {
     /// Inferences of this engine that may run at once, whichever sessions ask for them; the next one
     /// waits. Staging never waits. A backend may hold one copy of the weights for each.
     pub concurrent_max: usize,
+    /// Who may have built a plan, which is code; `None` is anybody.
+    pub trusted: Option<Vec<PublicKey>>,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { threads: None, concurrent_max: 1 }
+        Self { threads: None, concurrent_max: 1, trusted: None }
     }
 }
 
@@ -235,6 +243,11 @@ pub enum EngineError {
     /// Unreadable, truncated, no ONNX at all, or declaring what cannot be passed.
     #[error(transparent)]
     Onnx(#[from] OnnxError),
+    /// Not whole or not to be trusted.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    #[error("bundle `{}` has no plan that runs here: {reason}; build one with `revoada build {0}`", .bundle.display())]
+    NoPlan { bundle: PathBuf, reason: String },
     /// Not whole, not to be trusted, or built for another device or version; TensorRT has not seen it.
     #[error(transparent)]
     Plan(#[from] PlanError),

@@ -36,6 +36,7 @@ mod api;
 mod backend;
 #[allow(unsafe_code, reason = "the driver of a GPU is a C library")]
 pub mod cuda;
+mod open;
 mod picture;
 mod stage;
 
@@ -47,5 +48,6 @@ pub use backend::{
     BackendChoice, BackendOptions, OnnxRuntime, Rten, Selected, TensorRt, TensorRtOptions, backends,
     library_candidates, select,
 };
+pub use open::{Opened, PlanSearch, Wanted, open};
 pub use picture::{PictureInput, picture_input};
 pub use stage::{StageTarget, Stager, stage_reference};

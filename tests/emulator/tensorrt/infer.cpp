@@ -8,11 +8,12 @@
 
 #include <dlfcn.h>
 
-#include <NvInferRuntime.h>
+#include <NvInfer.h>
 
 #include "control.h"
 #include "plan.h"
 #include "strict.h"
+#include "types.h"
 
 #define EXPORT extern "C" __attribute__((visibility("default")))
 
@@ -32,16 +33,6 @@ Dims no_dims() {
     Dims dims{};
     dims.nbDims = -1;
     return dims;
-}
-
-DataType type_of(const std::string& type) {
-    if (type == "f16") return DataType::kHALF;
-    if (type == "u8") return DataType::kUINT8;
-    if (type == "i8") return DataType::kINT8;
-    if (type == "i32") return DataType::kINT32;
-    if (type == "i64") return DataType::kINT64;
-    if (type == "bool") return DataType::kBOOL;
-    return DataType::kFLOAT;
 }
 
 // As TensorRT says it, for a call that was told to fail with a code of `CUresult`.

@@ -5,7 +5,6 @@
 mod inputs;
 mod layers;
 pub(crate) mod measure;
-mod plan;
 pub(crate) mod power;
 mod precisions;
 mod render;

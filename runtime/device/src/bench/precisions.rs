@@ -4,6 +4,7 @@
 //! there is a GPU, what is measured is a plan compiled for it, else the converted graph on the CPU, which is another
 //! thing, and said so.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -13,23 +14,25 @@ use revoada_builder::compare::{Report as Comparison, Thresholds};
 use revoada_builder::convert::{Accuracy, ConvertError, Recipe, convert};
 use revoada_builder::int8::Method;
 use revoada_bundle::bundle::{Bundle, Precision};
+use revoada_bundle::hash;
 use revoada_bundle::manifest::Manifest;
 use revoada_bundle::onnx::OnnxModel;
-use revoada_core::DeviceClass;
+use revoada_core::TensorSpec;
 use revoada_engine::{Backend, BackendChoice, LoadOptions, ModelFormat, ModelSource, select};
 use serde::Serialize;
 use tracing::{info, warn};
 
 use super::inputs::shapes_for;
 use super::measure::{Load, Measured, measure};
-use super::plan;
 use super::times::name_of;
 use super::{Args, REPORT_VERSION, meter};
 use crate::Global;
 use crate::build::evidence::Evidence;
+use crate::build::plan::{Compiler, PlanArgs, Subject};
 use crate::build::steps::Timed;
 use crate::build::{OPSET_MAX, scores};
 use crate::failure::Misuse;
+use crate::keys;
 use crate::models;
 use crate::terminal::{say, table};
 
@@ -70,35 +73,38 @@ struct Row {
     failure: Option<String>,
 }
 
-/// Where models are measured.
-enum Place {
-    Device { backend: Arc<dyn Backend>, class: DeviceClass },
-    Cpu { backend: Arc<dyn Backend> },
-}
-
 pub(super) fn run(args: &Args, global: &Global, load: &Load<'_>) -> anyhow::Result<()> {
     let batch = refuse(args)?;
     let model = OnnxModel::read(&args.model)?;
     let manifest = Manifest::beside(&args.model)?.unwrap_or_default();
     // An open dimension is asked for before anything is converted.
-    shapes_for(&model.inputs()?, load.shapes, batch as usize)?;
-    let place = Place::choose(args, global)?;
-    let power = meter(place.format());
-    let load = Load { batch, transfers: place.format() == ModelFormat::Plan, meter: power.as_ref().ok(), ..*load };
+    let profile = profile(&model, load.shapes, batch as usize)?;
+    let backend = choose(args, global)?;
+    let plans = backend.format() == ModelFormat::Plan;
+    let plan_args = PlanArgs::local(profile);
+    let compiler = if plans { Compiler::new(&plan_args, global)? } else { None };
+    let power = meter(backend.format());
+    let load = Load { batch, transfers: plans, meter: power.as_ref().ok(), ..*load };
     let evidence = Evidence::gather(&model, &manifest, args.calibration.as_deref(), args.evaluation.as_deref())?;
     let workshop = Workshop {
         judge: models::any_backend(global)?,
         scores: scores(&model, &manifest)?,
         model,
+        manifest,
         evidence,
-        place,
+        backend,
+        compiler,
         load,
-        options: LoadOptions { threads: args.backend.threads(), concurrent_max: args.sessions as usize },
+        options: LoadOptions {
+            threads: args.backend.threads(),
+            concurrent_max: args.sessions as usize,
+            ..LoadOptions::default()
+        },
     };
 
     let mut rows: Vec<Row> = Vec::new();
     for &precision in &args.precision {
-        let mut row = workshop.row(precision, global)?;
+        let mut row = workshop.row(precision)?;
         if let Some(failure) = &row.failure {
             warn!("{} is not measured: {failure}", precision.name());
         }
@@ -111,8 +117,8 @@ pub(super) fn run(args: &Args, global: &Global, load: &Load<'_>) -> anyhow::Resu
     let report = Report {
         version: REPORT_VERSION,
         model: args.model.display().to_string(),
-        measured_on: workshop.place.backend().version()?,
-        plans: workshop.place.format() == ModelFormat::Plan,
+        measured_on: workshop.backend.version()?,
+        plans,
         sessions: args.sessions,
         threads: args.backend.threads(),
         compared_on: if workshop.evidence.frames().is_empty() { "noise" } else { "pictures" },
@@ -144,60 +150,49 @@ fn refuse(args: &Args) -> anyhow::Result<u32> {
     Ok(batch)
 }
 
-impl Place {
-    /// The GPU where there is one, unless a backend of the CPU was asked for.
-    fn choose(args: &Args, global: &Global) -> anyhow::Result<Self> {
-        let (all, choice) = (models::all_backends(global), args.backend.choice());
-        let asked_for = |name: &str| matches!(&choice, BackendChoice::Named(named) if named == name);
-        if choice == BackendChoice::Auto || asked_for("tensorrt") {
-            match device(&choice, &all, global) {
-                Ok(device) => return Ok(device),
-                Err(reason) if choice == BackendChoice::Auto => {
-                    warn!("there is no GPU to measure plans on, the CPU runs the converted graphs: {reason:#}");
-                }
-                Err(reason) => return Err(reason),
+/// What runs the models: TensorRT where there is a GPU, unless a backend of the CPU was asked for.
+fn choose(args: &Args, global: &Global) -> anyhow::Result<Arc<dyn Backend>> {
+    let (all, choice) = (models::all_backends(global), args.backend.choice());
+    let asked_for = |name: &str| matches!(&choice, BackendChoice::Named(named) if named == name);
+    if choice == BackendChoice::Auto || asked_for("tensorrt") {
+        match device(&choice, &all, global) {
+            Ok(device) => return Ok(device),
+            Err(reason) if choice == BackendChoice::Auto => {
+                warn!("there is no GPU to measure plans on, the CPU runs the converted graphs: {reason:#}");
             }
-        }
-        let selected = select(&choice, &all, ModelFormat::Onnx)?;
-        info!("{}", selected.reason);
-        Ok(Self::Cpu { backend: selected.backend })
-    }
-
-    fn backend(&self) -> &Arc<dyn Backend> {
-        match self {
-            Self::Device { backend, .. } | Self::Cpu { backend } => backend,
+            Err(reason) => return Err(reason),
         }
     }
-
-    fn format(&self) -> ModelFormat {
-        match self {
-            Self::Device { .. } => ModelFormat::Plan,
-            Self::Cpu { .. } => ModelFormat::Onnx,
-        }
-    }
+    let selected = select(&choice, &all, ModelFormat::Onnx)?;
+    info!("{}", selected.reason);
+    Ok(selected.backend)
 }
 
-fn device(choice: &BackendChoice, all: &[Arc<dyn Backend>], global: &Global) -> anyhow::Result<Place> {
+fn device(choice: &BackendChoice, all: &[Arc<dyn Backend>], global: &Global) -> anyhow::Result<Arc<dyn Backend>> {
     let backend = select(choice, all, ModelFormat::Plan)?.backend;
     let library = crate::tensorrt::library(global)?;
     ensure!(library.can_build(), "`{}` builds no plans", library.path().display());
-    Ok(Place::Device { backend, class: crate::tensorrt::device_class(global)? })
+    Ok(backend)
 }
 
 /// What every precision is made and measured with.
 struct Workshop<'a> {
     model: OnnxModel,
+    manifest: Manifest,
     /// Runs the models whose answers are compared.
     judge: Arc<dyn Backend>,
     scores: Option<usize>,
     evidence: Evidence,
-    place: Place,
+    /// Runs what is measured.
+    backend: Arc<dyn Backend>,
+    /// Where that runs plans.
+    compiler: Option<Compiler<'a>>,
     load: Load<'a>,
     options: LoadOptions,
 }
 
 impl Workshop<'_> {
-    fn row(&self, precision: Precision, global: &Global) -> anyhow::Result<Row> {
+    fn row(&self, precision: Precision) -> anyhow::Result<Row> {
         info!("{}", precision.name());
         let mut row = Row {
             precision,
@@ -229,7 +224,7 @@ impl Workshop<'_> {
             Ok(converted) => {
                 accuracy(&mut row, converted.accuracy);
                 row.model_bytes = Some(converted.model.encode().len());
-                if let Err(error) = self.measure(&converted.model, &mut row, global) {
+                if let Err(error) = self.measure(&converted.model, &mut row) {
                     row.failure = Some(format!("{error:#}"));
                 }
             }
@@ -244,19 +239,33 @@ impl Workshop<'_> {
         Ok(row)
     }
 
-    fn measure(&self, model: &OnnxModel, row: &mut Row, global: &Global) -> anyhow::Result<()> {
-        let engine = match &self.place {
-            Place::Device { backend, class } => {
-                let shapes = shapes_for(&model.inputs()?, self.load.shapes, self.load.batch as usize)?;
-                let compiled = plan::compile(model, row.precision, &shapes, class, &**backend, &self.options, global)?;
-                row.plan_bytes = Some(compiled.bytes);
-                compiled.engine
+    fn measure(&self, model: &OnnxModel, row: &mut Row) -> anyhow::Result<()> {
+        let engine = match &self.compiler {
+            Some(compiler) => {
+                let folder = tempfile::tempdir().context("cannot create a folder for the plan")?;
+                let path = folder.path().join("model.plan");
+                let bundle = hash(&model.encode());
+                let subject = Subject { model, manifest: &self.manifest, bundle, precision: row.precision };
+                row.plan_bytes = Some(compiler.plan(&subject, &keys::owner(None)?, &path)?.bytes);
+                self.backend.load(ModelSource::Plan(&path), &self.options)?
             }
-            Place::Cpu { backend } => backend.load(ModelSource::Bytes(&model.encode()), &self.options)?,
+            None => self.backend.load(ModelSource::Bytes(&model.encode()), &self.options)?,
         };
         row.measured = Some(measure(&*engine, &self.load)?);
         Ok(())
     }
+}
+
+/// The shapes that are measured, of inputs that leave some open, as `--profile` takes them.
+fn profile(model: &OnnxModel, shapes: &BTreeMap<String, Vec<usize>>, rows: usize) -> anyhow::Result<Vec<String>> {
+    let inputs = model.inputs()?;
+    let shapes = shapes_for(&inputs, shapes, rows)?;
+    let open = inputs.iter().filter(|spec| spec.dims.iter().any(|dim| dim.fixed().is_none()));
+    let text = |spec: &TensorSpec| {
+        let lengths: Vec<String> = shapes.inputs[&spec.name].iter().map(ToString::to_string).collect();
+        format!("{}={}", spec.name, lengths.join("x"))
+    };
+    Ok(open.map(text).collect())
 }
 
 fn render(report: &Report, percentiles: &[f64]) -> String {

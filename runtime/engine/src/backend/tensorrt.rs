@@ -13,14 +13,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use revoada_bundle::bundle::Trust;
 use revoada_bundle::plan::Plan;
-use revoada_bundle::sign::PublicKey;
 use revoada_core::{DeviceClass, Dim, Frame, TensorSpec};
 use revoada_tensorrt::{
     Engine as OpenPlan, IoTensor, Library, LibraryPaths, Message, PlanFault, RunError, Runtime, RuntimeOptions,
     inspected_layers,
 };
 
-use self::session::TensorRtSession;
+use self::session::TensorRtInference;
 use super::OnnxSource;
 use crate::cuda::{Compiler, CudaContext, CudaError, ExecutionError, KernelCache, Kernels, SurfacePool, Workspace};
 use crate::{Backend, Engine, EngineError, Layer, LoadOptions, ModelFormat, ModelSource, Session, Shapes, Surface};
@@ -44,8 +43,6 @@ pub struct TensorRtOptions {
     pub kernels: Option<PathBuf>,
     /// The device's number, counted from 0.
     pub device: usize,
-    /// Who may have built a plan; `None` is anybody.
-    pub trusted: Option<Vec<PublicKey>>,
 }
 
 /// The backend; cheap until it is used.
@@ -133,6 +130,10 @@ impl Backend for TensorRt {
         ModelFormat::Plan
     }
 
+    fn device_class(&self) -> Result<Option<DeviceClass>, EngineError> {
+        Ok(Some(self.opened()?.class.clone()))
+    }
+
     fn version(&self) -> Result<String, EngineError> {
         let opened = self.opened()?;
         Ok(format!("{} on {}", opened.class.tensorrt, opened.context.device().name))
@@ -152,7 +153,7 @@ impl Backend for TensorRt {
             }
         };
         let opened = self.opened()?;
-        let plan = self.read(path, &opened.class)?;
+        let plan = read(path, options, &opened.class)?;
         Ok(Arc::new(TensorRtEngine::open(opened, path, &plan, options)?))
     }
 
@@ -163,17 +164,15 @@ impl Backend for TensorRt {
     }
 }
 
-impl TensorRt {
-    /// A plan that may and can be run here.
-    fn read(&self, path: &Path, class: &DeviceClass) -> Result<Plan, EngineError> {
-        let plan = Plan::read(path)?;
-        let trust = self.options.trusted.as_deref().map_or(Trust::Anybody, Trust::OneOf);
-        plan.check(trust, class).map_err(|mut error| {
-            error.path = Some(path.to_owned());
-            error
-        })?;
-        Ok(plan)
-    }
+/// A plan that may and can be run here.
+fn read(path: &Path, options: &LoadOptions, class: &DeviceClass) -> Result<Plan, EngineError> {
+    let plan = Plan::read(path)?;
+    let trust = options.trusted.as_deref().map_or(Trust::Anybody, Trust::OneOf);
+    plan.check(trust, class).map_err(|mut error| {
+        error.path = Some(path.to_owned());
+        error
+    })?;
+    Ok(plan)
 }
 
 struct TensorRtEngine {
@@ -195,10 +194,10 @@ impl TensorRtEngine {
         let model = format!("`{}`", path.display());
         let refuse = |reason: String| EngineError::Load { backend: NAME, model: model.clone(), reason };
         opened.context.make_current().map_err(|error| refuse(error.to_string()))?;
-        let runtime = if plan.key().compatibility.version {
-            // Such a plan carries the code that later versions run it with.
-            let options = RuntimeOptions { host_code: true, ..RuntimeOptions::default() };
-            Runtime::new(opened.runtime.library(), options).map_err(|error| refuse(error.to_string()))?
+        // A version-compatible plan carries the code that later versions run it with.
+        let wanted = RuntimeOptions { dla_core: plan.key().dla_core, host_code: plan.key().compatibility.version };
+        let runtime = if wanted != RuntimeOptions::default() {
+            Runtime::new(opened.runtime.library(), wanted).map_err(|error| refuse(error.to_string()))?
         } else {
             Arc::clone(&opened.runtime)
         };
@@ -245,7 +244,7 @@ impl Engine for TensorRtEngine {
     }
 
     fn session(&self, shapes: &Shapes) -> Result<Box<dyn Session>, EngineError> {
-        Ok(Box::new(TensorRtSession::open(self, shapes)?))
+        Ok(Box::new(TensorRtInference::open(self, shapes)?))
     }
 
     fn layers(&self) -> Result<Option<Vec<Layer>>, EngineError> {

@@ -50,7 +50,6 @@ pub(crate) fn emulated_options(folder: &Path) -> TensorRtOptions {
         compilers: vec![revoada_emulator::nvrtc()],
         kernels: Some(folder.join("kernels")),
         device: 0,
-        trusted: None,
     }
 }
 
@@ -75,7 +74,7 @@ impl Compiling {
         };
         let folder = machine.folder().to_owned();
         let kernels = Some(folder.join("kernels"));
-        let options = TensorRtOptions { libraries, compilers: real_compilers(), kernels, device: 0, trusted: None };
+        let options = TensorRtOptions { libraries, compilers: real_compilers(), kernels, device: 0 };
         let class = class(library.version());
         Some(Self { inner: TensorRt::new(options), class, folder, library: Some(library) })
     }
@@ -124,6 +123,7 @@ fn key(class: &DeviceClass, payload: &[u8]) -> PlanKey {
         compatibility: Compatibility::default(),
         precision: Precision::Fp32,
         profile: Default::default(),
+        dla_core: None,
         builder: "test".to_owned(),
     }
 }

@@ -19,16 +19,23 @@ pub(super) struct DeviceTensor {
     on_device: bool,
     dtype: DType,
     /// Of inputs.
-    upload: Option<Upload>,
+    upload: Option<Arc<Upload>>,
+    /// Whether there was one that nobody has asked for.
+    uploaded: Cell<bool>,
     stream: Arc<Stream>,
 }
 
 /// When the latest tensor that was set began to move to the device, and was there.
-struct Upload {
+pub(super) struct Upload {
     started: Event,
     ended: Event,
-    /// Whether nobody has asked how long it took.
-    new: Cell<bool>,
+}
+
+impl Upload {
+    /// Once the stream has passed it.
+    pub(super) fn time(&self) -> Result<Duration, CudaError> {
+        self.ended.elapsed_since(&self.started)
+    }
 }
 
 impl DeviceTensor {
@@ -41,23 +48,21 @@ impl DeviceTensor {
     ) -> Result<Self, CudaError> {
         let bytes = elements * dtype.size();
         let buffer = SharedBuffer::new(context, bytes)?;
-        let mut tensor = Self { buffer, on_device: false, dtype, upload: None, stream: Arc::clone(stream) };
+        let (stream, uploaded) = (Arc::clone(stream), Cell::new(false));
+        let mut tensor = Self { buffer, on_device: false, dtype, upload: None, uploaded, stream };
         tensor.upload(0..bytes)?;
         Ok(tensor)
     }
 
     /// Keeps the time of uploads from now on.
     pub(super) fn timed(self, context: &Arc<CudaContext>) -> Result<Self, CudaError> {
-        let upload = Upload { started: Event::timed(context)?, ended: Event::timed(context)?, new: Cell::new(false) };
-        Ok(Self { upload: Some(upload), ..self })
+        let upload = Upload { started: Event::timed(context)?, ended: Event::timed(context)? };
+        Ok(Self { upload: Some(Arc::new(upload)), ..self })
     }
 
-    /// Of the tensor that was set since this was asked before; the stream has passed it.
-    pub(super) fn upload_time(&self) -> Result<Duration, CudaError> {
-        match &self.upload {
-            Some(upload) if upload.new.take() => upload.ended.elapsed_since(&upload.started),
-            _ => Ok(Duration::ZERO),
-        }
+    /// Of the tensor that was set since this was asked before.
+    pub(super) fn new_upload(&self) -> Option<Arc<Upload>> {
+        self.upload.clone().filter(|_| self.uploaded.take())
     }
 
     pub(super) fn dtype(&self) -> DType {
@@ -121,7 +126,7 @@ impl DeviceTensor {
         self.upload(0..bytes.len())?;
         if let Some(upload) = &self.upload {
             upload.ended.record(&self.stream)?;
-            upload.new.set(true);
+            self.uploaded.set(true);
         }
         Ok(())
     }

@@ -1,33 +1,33 @@
-//! One session: a stream, a context, and buffers for the largest batch.
+//! The inference of one session: a stream, a context, and buffers for the largest batch.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use revoada_core::{ImageTransform, Placement, Rect, TensorRef, TensorSpec};
+use revoada_core::{TensorRef, TensorSpec};
 use revoada_tensorrt::Range;
 
-use super::memory::DeviceTensor;
+use super::memory::{DeviceTensor, Upload};
 use super::{NAME, Opened, TensorRtEngine};
 use crate::backend::inputs::{Inputs, Recorded};
+use crate::backend::session::{Inference, InferenceSession};
 use crate::cuda::{Binding, CudaError, CudaStager, Event, Execution, ExecutionError, StageRow, Stream};
-use crate::{DeviceTimings, EngineError, LayerTime, Outputs, Session, Shapes, Surface, Timings};
+use crate::{DeviceTimings, EngineError, LayerTime, Outputs, Shapes, Surface, Timings};
 
 /// Fields are dropped in this order: first what waits for the device.
-pub(super) struct TensorRtSession {
+pub(super) struct TensorRtInference {
     execution: Execution,
     /// `None` where no input takes pictures.
     stager: Option<CudaStager>,
-    inputs: Inputs<DeviceTensor>,
     input_tensors: Vec<usize>,
     outputs: Vec<Output>,
     /// Whether no shape of the plan is open.
     fixed: bool,
     marks: Marks,
-    /// The CPU's time in the latest submit; `None` where there was none, or it failed.
-    enqueue: Option<Duration>,
-    /// Of the latest submit, once it was waited for.
-    timings: Option<Timings>,
+    /// Of tensors that were set before the latest submit.
+    uploads: Vec<Arc<Upload>>,
+    /// The CPU's time in the latest submit.
+    enqueue: Duration,
     stream: Arc<Stream>,
     opened: Arc<Opened>,
 }
@@ -47,8 +47,8 @@ struct Marks {
     downloaded: Event,
 }
 
-impl TensorRtSession {
-    pub(super) fn open(engine: &TensorRtEngine, shapes: &Shapes) -> Result<Self, EngineError> {
+impl TensorRtInference {
+    pub(super) fn open(engine: &TensorRtEngine, shapes: &Shapes) -> Result<InferenceSession<Self>, EngineError> {
         let opened = Arc::clone(&engine.opened);
         let context = &opened.context;
         let plain = |error| opened.cuda_error(|| "a session".to_owned(), error);
@@ -92,29 +92,31 @@ impl TensorRtSession {
         let stager = if rows > 0 { Some(opened.kernels.stager(rows).map_err(plain)?) } else { None };
         let mark = || Event::timed(context).map_err(plain);
         let marks = Marks { started: mark()?, staged: mark()?, done: mark()?, downloaded: mark()? };
-        let input_tensors = engine.input_tensors.clone();
-        Ok(Self {
+        let inference = Self {
             execution,
             stager,
-            inputs,
-            input_tensors,
+            input_tensors: engine.input_tensors.clone(),
             outputs,
             fixed,
             marks,
-            enqueue: None,
-            timings: None,
+            uploads: Vec::new(),
+            enqueue: Duration::ZERO,
             stream,
             opened: Arc::clone(&engine.opened),
-        })
+        };
+        Ok(InferenceSession::new(inputs, inference))
     }
+}
 
+impl TensorRtInference {
     /// Stages, runs and brings the outputs back, all of it enqueued.
     fn enqueue<T>(
         &mut self,
+        inputs: &mut Inputs<DeviceTensor>,
         rows: usize,
         run: impl FnOnce(&mut Execution, &[Binding<'_>]) -> Result<T, ExecutionError>,
     ) -> Result<T, EngineError> {
-        let Self { execution, stager, inputs, input_tensors, outputs, fixed, marks, stream, opened, .. } = self;
+        let Self { execution, stager, input_tensors, outputs, fixed, marks, uploads, stream, opened, .. } = self;
         let opened = &**opened;
         let cuda = |error: CudaError| opened.cuda_error(|| "a batch".to_owned(), error);
         let failed = |error: ExecutionError| opened.run_error(|| "a run".to_owned(), error);
@@ -149,58 +151,39 @@ impl TensorRtSession {
             output.data.download(0..bytes).map_err(cuda)?;
         }
         marks.downloaded.record(stream).map_err(cuda)?;
+        *uploads = inputs.filled().filter_map(|(_, _, data)| data.new_upload()).collect();
         Ok(ran)
     }
 
     /// Of a submit that the stream has passed.
-    fn timings(&self, enqueue: Duration) -> Result<Timings, CudaError> {
+    fn timings(&self) -> Result<Timings, CudaError> {
         let Marks { started, staged, done, downloaded } = &self.marks;
-        let uploads = self.inputs.filled().map(|(_, _, data)| data.upload_time());
         Ok(Timings {
             staging: staged.elapsed_since(started)?,
             inference: done.elapsed_since(staged)?,
             device: Some(DeviceTimings {
-                enqueue,
-                upload: uploads.sum::<Result<_, _>>()?,
+                enqueue: self.enqueue,
+                upload: self.uploads.iter().map(|upload| upload.time()).sum::<Result<_, _>>()?,
                 download: downloaded.elapsed_since(done)?,
             }),
         })
     }
 }
 
-impl Session for TensorRtSession {
-    fn stage(
-        &mut self,
-        input: usize,
-        row: usize,
-        surface: &Surface,
-        region: Rect,
-        transform: &ImageTransform,
-    ) -> Result<Placement, EngineError> {
-        self.inputs.stage(input, row, surface, region, transform)
-    }
+impl Inference for TensorRtInference {
+    type Memory = DeviceTensor;
 
-    fn set_input(&mut self, input: usize, tensor: TensorRef<'_>) -> Result<(), EngineError> {
-        self.inputs.set(input, tensor)
-    }
-
-    fn submit(&mut self, rows: usize) -> Result<(), EngineError> {
+    fn submit(&mut self, inputs: &mut Inputs<DeviceTensor>, rows: usize) -> Result<(), EngineError> {
         let started = Instant::now();
-        (self.enqueue, self.timings) = (None, None);
-        self.enqueue(rows, Execution::run)?;
-        self.enqueue = Some(started.elapsed());
+        self.enqueue(inputs, rows, Execution::run)?;
+        self.enqueue = started.elapsed();
         Ok(())
     }
 
     fn wait(&mut self) -> Result<Outputs<'_>, EngineError> {
-        let enqueue = self.enqueue.ok_or(EngineError::NothingSubmitted)?;
         let failed = |error| self.opened.cuda_error(|| "a batch".to_owned(), error);
         self.stream.synchronize().map_err(failed)?;
-        let timings = match self.timings {
-            Some(timings) => timings,
-            None => self.timings(enqueue).map_err(failed)?,
-        };
-        self.timings = Some(timings);
+        let timings = self.timings().map_err(failed)?;
         let mut tensors = Vec::with_capacity(self.outputs.len());
         for Output { shape, data, .. } in &mut self.outputs {
             tensors.push(TensorRef::new(shape, data.elements(shape.iter().product())?)?);
@@ -208,9 +191,12 @@ impl Session for TensorRtSession {
         Ok(Outputs { tensors, timings })
     }
 
-    fn time_layers(&mut self, rows: usize) -> Result<Option<Vec<LayerTime>>, EngineError> {
-        (self.enqueue, self.timings) = (None, None);
-        let layers = self.enqueue(rows, Execution::time_layers)?;
+    fn time_layers(
+        &mut self,
+        inputs: &mut Inputs<DeviceTensor>,
+        rows: usize,
+    ) -> Result<Option<Vec<LayerTime>>, EngineError> {
+        let layers = self.enqueue(inputs, rows, Execution::time_layers)?;
         self.stream.synchronize().map_err(|error| self.opened.cuda_error(|| "a batch".to_owned(), error))?;
         Ok(Some(layers))
     }
