@@ -209,6 +209,29 @@ fn precisions_are_compared_and_what_they_were_measured_on_is_said() {
 }
 
 #[test]
+fn precisions_are_measured_as_plans_where_there_is_a_gpu() {
+    let name = "precisions_are_measured_as_plans_where_there_is_a_gpu";
+    let folder = tempfile::tempdir().unwrap();
+    if plan(name, Profile::Orin, folder.path()).is_none() {
+        return;
+    }
+    let model = classifier(folder.path());
+    std::fs::write(model.with_extension("toml"), "version = 1\n").unwrap();
+    let mut command = bench_plan(&model, &folder.path().join("log"));
+    command.args(["--batch", "2", "--precision", "fp32,int8", "--json", "--calibration"]).arg(asset("pictures"));
+    let compared = finish(&mut command).expect_code(0);
+    let report = json(&compared.stdout);
+    assert_eq!((&report["plans"], report["precisions"].as_array().unwrap().len()), (&true.into(), 2));
+    assert!(report["measured_on"].as_str().unwrap().contains("emulator (orin)"), "{report}");
+    assert!(report["no_power"].as_str().unwrap().starts_with("this board does not report it"), "{report}");
+    for row in report["precisions"].as_array().unwrap() {
+        assert!(row["plan_bytes"].as_u64().unwrap() > 0 && row["plan_accuracy"]["cosine_min"].is_number(), "{row}");
+        assert_eq!(row["measured"]["batch"], 2);
+        has_figures(&row["measured"]["device"]["compute_ms"]);
+    }
+}
+
+#[test]
 fn what_would_have_no_effect_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let model = classifier(folder.path());

@@ -17,6 +17,7 @@ use revoada_bundle::bundle::{Bundle, Precision};
 use revoada_bundle::hash;
 use revoada_bundle::manifest::Manifest;
 use revoada_bundle::onnx::OnnxModel;
+use revoada_bundle::plan::PlanAccuracy;
 use revoada_core::TensorSpec;
 use revoada_engine::{Backend, BackendChoice, LoadOptions, ModelFormat, ModelSource, select};
 use serde::Serialize;
@@ -30,6 +31,7 @@ use crate::Global;
 use crate::build::evidence::Evidence;
 use crate::build::plan::{Compiler, PlanArgs, Subject};
 use crate::build::steps::Timed;
+use crate::build::trial::Trial;
 use crate::build::{OPSET_MAX, scores};
 use crate::failure::Misuse;
 use crate::keys;
@@ -63,8 +65,11 @@ struct Row {
     plan_bytes: Option<usize>,
     /// Layers that kept the precision that they had.
     kept: Vec<String>,
-    /// Against the original.
+    /// The converted graph's answers against the original's.
     comparison: Option<Comparison>,
+    /// The plan's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plan_accuracy: Option<PlanAccuracy>,
     /// Against the first that was measured.
     speed_up: Option<f64>,
     measured: Option<Measured>,
@@ -86,14 +91,24 @@ pub(super) fn run(args: &Args, global: &Global, load: &Load<'_>) -> anyhow::Resu
     let power = meter(backend.format());
     let load = Load { batch, transfers: plans, meter: power.as_ref().ok(), ..*load };
     let evidence = Evidence::gather(&model, &manifest, args.calibration.as_deref(), args.evaluation.as_deref())?;
+    let scores = scores(&model, &manifest)?;
+    let trial = Trial {
+        model: args.model.clone(),
+        manifest: None,
+        calibration: args.calibration.clone(),
+        evaluation: args.evaluation.clone(),
+        scores,
+        thresholds: any_answer(),
+    };
     let workshop = Workshop {
         judge: models::any_backend(global)?,
-        scores: scores(&model, &manifest)?,
+        scores,
         model,
         manifest,
         evidence,
         backend,
         compiler,
+        trial,
         load,
         options: LoadOptions {
             threads: args.backend.threads(),
@@ -175,6 +190,20 @@ fn device(choice: &BackendChoice, all: &[Arc<dyn Backend>], global: &Global) -> 
     Ok(backend)
 }
 
+impl Row {
+    /// Of the output that lost most, in what was measured.
+    fn cosine_min(&self) -> Option<f64> {
+        let of_graph = |found: &Comparison| found.outputs.iter().map(|output| output.cosine_min).fold(1.0, f64::min);
+        let of_plan = self.plan_accuracy.as_ref().map(|plan| plan.cosine_min);
+        of_plan.or_else(|| self.comparison.as_ref().map(of_graph))
+    }
+
+    fn top1(&self) -> Option<f64> {
+        let of_plan = self.plan_accuracy.as_ref().and_then(|plan| plan.top1);
+        of_plan.or_else(|| Some(self.comparison.as_ref()?.top?.top1))
+    }
+}
+
 /// What every precision is made and measured with.
 struct Workshop<'a> {
     model: OnnxModel,
@@ -187,6 +216,8 @@ struct Workshop<'a> {
     backend: Arc<dyn Backend>,
     /// Where that runs plans.
     compiler: Option<Compiler<'a>>,
+    /// What a plan is held against, which is refused for no difference.
+    trial: Trial,
     load: Load<'a>,
     options: LoadOptions,
 }
@@ -200,6 +231,7 @@ impl Workshop<'_> {
             plan_bytes: None,
             kept: Vec::new(),
             comparison: None,
+            plan_accuracy: None,
             speed_up: None,
             measured: None,
             failure: None,
@@ -209,7 +241,7 @@ impl Workshop<'_> {
             keep: Keep::default(),
             // What overflows stays as it is.
             mixed: true,
-            thresholds: Thresholds { cosine_min: None, ..Thresholds::default() },
+            thresholds: any_answer(),
             scores: self.scores,
             method: Method::default(),
             calibration: self.evidence.calibration(),
@@ -220,7 +252,8 @@ impl Workshop<'_> {
             row.kept = accuracy.kept;
             row.comparison = Some(accuracy.comparison);
         };
-        match convert(&*self.judge, &self.model, &recipe, &Timed::default()) {
+        let converted = convert(&*self.judge, &self.model, &recipe, &Timed::default());
+        match converted {
             Ok(converted) => {
                 accuracy(&mut row, converted.accuracy);
                 row.model_bytes = Some(converted.model.encode().len());
@@ -245,8 +278,10 @@ impl Workshop<'_> {
                 let folder = tempfile::tempdir().context("cannot create a folder for the plan")?;
                 let path = folder.path().join("model.plan");
                 let bundle = hash(&model.encode());
-                let subject = Subject { model, manifest: &self.manifest, bundle, precision: row.precision };
-                row.plan_bytes = Some(compiler.plan(&subject, &keys::owner(None)?, &path)?.bytes);
+                let (manifest, precision, trial) = (&self.manifest, row.precision, self.trial.clone());
+                let subject = Subject { model, manifest, bundle, precision, trial };
+                let built = compiler.plan(&subject, &keys::owner(None)?, &path)?;
+                (row.plan_bytes, row.plan_accuracy) = (Some(built.bytes), built.accuracy);
                 self.backend.load(ModelSource::Plan(&path), &self.options)?
             }
             None => self.backend.load(ModelSource::Bytes(&model.encode()), &self.options)?,
@@ -254,6 +289,11 @@ impl Workshop<'_> {
         row.measured = Some(measure(&*engine, &self.load)?);
         Ok(())
     }
+}
+
+/// Nothing is refused but infinities.
+fn any_answer() -> Thresholds {
+    Thresholds { cosine_min: None, ..Thresholds::default() }
 }
 
 /// The shapes that are measured, of inputs that leave some open, as `--profile` takes them.
@@ -273,7 +313,7 @@ fn render(report: &Report, percentiles: &[f64]) -> String {
     // A column that nobody has a figure for is left out.
     let has = |figure: fn(&Row) -> bool| rows.iter().any(figure);
     let plans = has(|row| row.plan_bytes.is_some());
-    let top = has(|row| row.comparison.as_ref().is_some_and(|comparison| comparison.top.is_some()));
+    let top = has(|row| row.top1().is_some());
     let power = has(|row| row.measured.as_ref().is_some_and(|measured| measured.power.is_some()));
 
     let mut columns: Vec<(String, Box<dyn Fn(&Row) -> Option<String>>)> = Vec::new();
@@ -298,9 +338,9 @@ fn render(report: &Report, percentiles: &[f64]) -> String {
         );
     }
     column("speed-up", Box::new(|row| row.speed_up.map(|ratio| format!("{ratio:.2}"))));
-    column("cosine min", Box::new(|row| Some(format!("{:.5}", cosine_min(row.comparison.as_ref()?)))));
+    column("cosine min", Box::new(|row| Some(format!("{:.5}", row.cosine_min()?))));
     if top {
-        column("top-1", Box::new(|row| Some(format!("{:.1} %", row.comparison.as_ref()?.top?.top1 * 100.0))));
+        column("top-1", Box::new(|row| Some(format!("{:.1} %", row.top1()? * 100.0))));
     }
     if power {
         let watts = |figure: fn(&super::measure::Power) -> f64| -> Box<dyn Fn(&Row) -> Option<String>> {
@@ -341,7 +381,7 @@ fn notes(report: &Report) -> String {
         "Answers are compared with the original's on {} {}{}.",
         samples.unwrap_or(0),
         if report.compared_on == "noise" { "samples of noise, which says little" } else { "pictures" },
-        if report.plans { ", those of the converted graph and not of the plan" } else { "" }
+        if report.plans { ", by the plan itself" } else { "" }
     );
     if !report.plans {
         let cpu = "Measured on the CPU, which is often slower at FP16 and INT8 than at FP32: it says nothing of a GPU.";
@@ -358,11 +398,6 @@ fn notes(report: &Report) -> String {
         }
     }
     text
-}
-
-/// Of the output that lost most.
-fn cosine_min(comparison: &Comparison) -> f64 {
-    comparison.outputs.iter().map(|output| output.cosine_min).fold(1.0, f64::min)
 }
 
 /// The first few names.
