@@ -76,6 +76,7 @@ fn sealed(profile: Profile, payload: &[u8]) -> Vec<u8> {
         compatibility: Compatibility::default(),
         precision: Precision::Fp16,
         profile: Default::default(),
+        dla_core: None,
         builder: "test".to_owned(),
     };
     Plan::seal(key, PlanFacts::default(), payload, &SecretKey::generate().unwrap()).bytes().to_vec()
