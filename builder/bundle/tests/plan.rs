@@ -143,7 +143,7 @@ fn the_plans_of_a_bundle_are_found_by_their_headers_alone() {
         ..key(name)
     };
     for key in [batch("a", 1), batch("a", 4), batch("b", 1)] {
-        cache.insert(&Plan::seal(key, b"engine", &signer)).unwrap();
+        cache.insert(&Plan::seal(key, PlanFacts::default(), b"engine", &signer)).unwrap();
     }
     assert!(cache.get(&batch("a", 1)).unwrap().is_some());
     let found = cache.plans_of(key("a").bundle).unwrap();
