@@ -99,6 +99,7 @@ pub(super) fn run(args: &Args, global: &Global, load: &Load<'_>) -> anyhow::Resu
         evaluation: args.evaluation.clone(),
         scores,
         thresholds: any_answer(),
+        precise: false,
     };
     let workshop = Workshop {
         judge: models::any_backend(global)?,
