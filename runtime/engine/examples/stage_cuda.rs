@@ -10,9 +10,7 @@
 
 use std::error::Error;
 
-use revoada_core::{
-    ColorSpec, DType, Fit, Frame, ImageLayout, ImageTransform, PixelFormat, Placement, Rect, Size,
-};
+use revoada_core::{ColorSpec, DType, Fit, Frame, ImageLayout, ImageTransform, PixelFormat, Placement, Rect, Size};
 use revoada_engine::cuda::{
     Compiler, CudaContext, Device, Event, Kernels, SharedBuffer, StageRow, Stream, SurfacePool, compiler_candidates,
 };

@@ -296,14 +296,21 @@ fn any_answer() -> Thresholds {
     Thresholds { cosine_min: None, ..Thresholds::default() }
 }
 
-/// The shapes that are measured, of inputs that leave some open, as `--profile` takes them.
+/// The shapes that are measured, of inputs that leave some open, as `--profile` takes them. A batch of one runs too: a
+/// plan is tried with it.
 fn profile(model: &OnnxModel, shapes: &BTreeMap<String, Vec<usize>>, rows: usize) -> anyhow::Result<Vec<String>> {
     let inputs = model.inputs()?;
     let shapes = shapes_for(&inputs, shapes, rows)?;
     let open = inputs.iter().filter(|spec| spec.dims.iter().any(|dim| dim.fixed().is_none()));
     let text = |spec: &TensorSpec| {
-        let lengths: Vec<String> = shapes.inputs[&spec.name].iter().map(ToString::to_string).collect();
-        format!("{}={}", spec.name, lengths.join("x"))
+        let words = |shape: &[usize]| shape.iter().map(ToString::to_string).collect::<Vec<_>>().join("x");
+        let measured = &shapes.inputs[&spec.name];
+        let mut least = measured.clone();
+        if spec.dims[0].fixed().is_none() {
+            least[0] = 1;
+        }
+        let measured = words(measured);
+        format!("{}={}:{measured}:{measured}", spec.name, words(&least))
     };
     Ok(open.map(text).collect())
 }
