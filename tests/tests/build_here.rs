@@ -183,12 +183,20 @@ fn a_plan_is_tried_here_before_it_is_kept() {
 }
 
 #[test]
+fn a_plan_that_runs_larger_batches_only_is_tried_with_them() {
+    let Some(device) = Device::new(Profile::Orin) else { return };
+    let built = device.build(&["--profile", "x=4x3:4x3:8x3"]);
+    let plan = &built["plan"];
+    assert_eq!((&plan["accuracy"]["samples"], &plan["speed"]["rows"]), (&4.into(), &8.into()));
+}
+
+#[test]
 fn a_plan_that_computes_in_another_precision_than_its_graph_is_refused_with_the_layer() {
     let Some(mut device) = Device::new(Profile::Orin) else { return };
     device.emulated.failures = vec![("choose tactics", 1, 1)];
     let refused = device.run(&["build", "increment.onnx", "--target", "local"]).expect_code(1);
     let expected =
-        "TensorRT did not take the graph's precisions: layer `MatMul_product` computes in f32, and the graph says f16";
+        "TensorRT did not take the graph's precisions: layer `MatMul_0` computes in f32, and the graph says f16";
     assert!(refused.error().contains(expected) && refused.stderr.contains("hint: `--keep "), "{}", refused.stderr);
     assert!(!device.home.path().join("increment-fp16.bundle").exists());
 }

@@ -8,7 +8,7 @@ mod constants;
 mod identities;
 mod normalisation;
 
-use revoada_bundle::onnx::{OnnxError, OnnxModel};
+use revoada_bundle::onnx::{Graph, OnnxError, OnnxModel};
 use revoada_engine::Backend;
 use serde::Serialize;
 
@@ -64,7 +64,15 @@ pub fn clean(backend: &dyn Backend, model: &OnnxModel, options: &CleanOptions) -
     // Constants may have been all that an identity was fed.
     report.identities += identities::remove(&mut graph);
     simplify_casts(&mut graph);
+    name_nodes(&mut graph);
     let model = graph.finish()?;
     report.nodes_after = model.graph().node.len();
     Ok(Cleaned { model, report })
+}
+
+/// Gives nodes without a name the one that people find them by, so that a compiler calls its layers the same.
+fn name_nodes(graph: &mut Graph) {
+    for node in graph.nodes_mut() {
+        node.name = Some(node.label());
+    }
 }

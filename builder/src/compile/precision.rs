@@ -90,3 +90,45 @@ fn type_name(element: ElementType) -> &'static str {
         _ => "another type",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use revoada_bundle::onnx::GraphBuilder;
+    use revoada_core::{DType, TensorRef};
+    use revoada_tensorrt::InspectedTensor;
+
+    use super::*;
+
+    fn fused(name: &str, data_type: DataType) -> InspectedLayer {
+        let input = InspectedTensor { name: "x".to_owned(), format: String::new(), data_type };
+        InspectedLayer { name: name.to_owned(), kind: None, inputs: vec![input], outputs: Vec::new() }
+    }
+
+    #[test]
+    fn a_product_of_dequantised_tensors_is_to_be_computed_in_int8() {
+        let scale: [f32; 1] = [0.1];
+        let graph = GraphBuilder::new("quantised")
+            .input("x", DType::F32, "1,2")
+            .initializer("scale", TensorRef::of(&[], &scale).unwrap())
+            .initializer("zero", TensorRef::of(&[], &[0i8]).unwrap())
+            .initializer("weights", TensorRef::of(&[2, 2], &[1i8, 2, 3, 4]).unwrap())
+            .node("QuantizeLinear", &["x", "scale", "zero"], &["small"])
+            .node("DequantizeLinear", &["small", "scale", "zero"], &["back"])
+            .node("DequantizeLinear", &["weights", "scale", "zero"], &["w"])
+            .node("MatMul", &["back", "w"], &["y"])
+            .node("Relu", &["y"], &["z"])
+            .output("z", DType::F32, "1,2");
+        let model = OnnxModel::parse(graph.encode()).unwrap();
+        let name = model.graph().node.iter().find(|node| node.is("MatMul")).unwrap().label();
+        let check = |layers: &[InspectedLayer]| check_plan_precision(&model, layers).unwrap();
+        assert_eq!(check(&[fused(&format!("w + {name} + relu"), DataType::I8)]), Ok(1));
+        assert_eq!(check(&[fused("another", DataType::F32)]), Ok(0));
+        assert_eq!(
+            check(&[fused(&name, DataType::Other)]),
+            Ok(0),
+            "what the inspector does not tell is not held against it"
+        );
+        let mismatch = check(&[fused(&name, DataType::F16)]).unwrap_err();
+        assert_eq!(mismatch.to_string(), format!("layer `{name}` computes in f16, and the graph says i8"));
+    }
+}

@@ -139,6 +139,8 @@ bool read_plan(const char* bytes, size_t size, Plan& plan) {
         } else if (what == "layer") {
             Layer layer;
             words >> layer.name >> layer.kind >> layer.type >> layer.microseconds;
+            for (char& letter : layer.name)
+                if (letter == '~') letter = ' ';
             plan.layers.push_back(layer);
         } else if (what == "input" || what == "output") {
             port.input = what == "input";

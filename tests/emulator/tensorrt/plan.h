@@ -8,8 +8,8 @@
 //     output y f32 -1,3
 //
 // Lines such as `layer conv+relu CaskConvolution Half 250` name the layers, with what runs each, the type around it, and
-// how many microseconds it is said to take: a number like the others, which nothing was measured for. A plan without them
-// has one layer, its operation.
+// how many microseconds it is said to take: a number like the others, which nothing was measured for; `~` is a space
+// in a name. A plan without them has one layer, its operation.
 //
 // An input has its shape and those of its profile: the smallest, the one it is tuned for and the largest. The open
 // lengths (-1) of an output are those of the first input, in their order; -2 is one that depends on the data.

@@ -1,7 +1,9 @@
 //! Whether a plan answers, on the device that is here, as the model that it was made of does on the processor. It is
 //! tried in a process of its own: a plan is code, and so is what runs it.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::fs;
 use std::io::{Read, Write};
 use std::path::PathBuf;
@@ -10,11 +12,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use revoada_builder::Samples;
 use revoada_builder::compare::{BoxAgreement, Failure, Report, Thresholds, compare_engines};
 use revoada_builder::compile::{PrecisionMismatch, check_plan_precision};
 use revoada_bundle::manifest::Manifest;
 use revoada_bundle::onnx::OnnxModel;
 use revoada_bundle::plan::{Plan, PlanAccuracy, PlanFacts, PlanHeader, PlanKey, PlanSpeed};
+use revoada_core::{Tensor, TensorData, TensorSpec};
 use revoada_engine::{Backend, BackendChoice, Engine, LoadOptions, ModelFormat, ModelSource, select};
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
@@ -164,12 +168,50 @@ fn run(request: &Request, global: &Global) -> anyhow::Result<Outcome> {
     let original = load(ModelSource::File(&trial.model), models::any_backend(global)?)?;
     let plan_backend = select(&BackendChoice::Auto, &models::all_backends(global), ModelFormat::Plan)?.backend;
     let compiled = load(ModelSource::Plan(plan), plan_backend)?;
-    let mut comparison = compare_engines(&original.engine, &compiled.engine, evidence.evaluation(), trial.scores)?;
+    let key = PlanHeader::read(plan)?.key().clone();
+    let samples = Repeated { one: evidence.evaluation(), rows: rows_min(&*compiled.engine, &key) };
+    let mut comparison = compare_engines(&original.engine, &compiled.engine, &samples, trial.scores)?;
     comparison.boxes = boxes::agreement(&original, &compiled, &manifest, evidence.frames());
     let layers = compiled.engine.layers()?.unwrap_or_default();
     let precision = check_plan_precision(&OnnxModel::read(converted)?, &layers)?;
-    let speed = speed(&*compiled.engine, PlanHeader::read(plan)?.key())?;
+    let speed = speed(&*compiled.engine, &key)?;
     Ok(Outcome { comparison, precision, speed })
+}
+
+/// Samples of one row, each repeated until it is a batch that the plan runs.
+struct Repeated<'a> {
+    one: &'a dyn Samples,
+    /// The least rows of each input.
+    rows: Vec<usize>,
+}
+
+impl Samples for Repeated<'_> {
+    fn count(&self) -> usize {
+        self.one.count()
+    }
+
+    fn sample(&self, index: usize) -> Result<Cow<'_, [Tensor]>, Box<dyn Error + Send + Sync>> {
+        let tensors = self.one.sample(index)?;
+        let repeated = tensors.iter().zip(&self.rows).map(|(tensor, rows)| {
+            let times = rows / tensor.shape().first().copied().unwrap_or(*rows).max(1);
+            if times < 2 {
+                return Ok(tensor.clone());
+            }
+            let (dtype, elements) = (tensor.dtype(), tensor.shape().iter().product::<usize>());
+            let mut data = TensorData::zeros(dtype, elements * times);
+            (0..times).for_each(|time| data.write(time * elements, tensor.data().as_slice()));
+            let mut shape = tensor.shape().to_vec();
+            shape[0] *= times;
+            Ok(Tensor::new(shape, data)?)
+        });
+        repeated.collect::<Result<Vec<_>, Box<dyn Error + Send + Sync>>>().map(Cow::Owned)
+    }
+}
+
+/// The least rows of each input that the plan runs.
+fn rows_min(engine: &dyn Engine, key: &PlanKey) -> Vec<usize> {
+    let least = |spec: &TensorSpec| key.profile.get(&spec.name).and_then(|range| range.min.first()).copied();
+    engine.inputs().iter().map(|spec| least(spec).unwrap_or(1)).collect()
 }
 
 /// How fast the plan is in its largest shapes.
