@@ -6,7 +6,7 @@ use revoada_engine::Backend;
 use serde::Serialize;
 use thiserror::Error;
 
-use crate::clean::{CleanOptions, CleanReport, clean};
+use crate::clean::{CleanReport, Cleaned};
 use crate::compare::{Failure, Report, Thresholds, compare};
 use crate::fp16::{self, Fp16, Fp16Options};
 use crate::int8::{self, Calibration, Int8, Int8Options, Method};
@@ -97,17 +97,16 @@ fn sentences(failures: &[Failure]) -> String {
     failures.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
-/// Converts a model and holds its answers against the original's. The search for layers to blame, which runs
+/// Converts what [`clean`](crate::clean::clean) made of a model and holds its answers against the original's. The search for layers to blame, which runs
 /// the model very often, begins only where it fails.
 pub fn convert(
     backend: &dyn Backend,
-    model: &OnnxModel,
+    original: &OnnxModel,
+    cleaned: &Cleaned,
     recipe: &Recipe<'_>,
     steps: &dyn Steps,
 ) -> Result<Converted, ConvertError> {
-    steps.step("fold and clean the graph");
-    let cleaned = clean(backend, model, &CleanOptions::default()).map_err(BuilderError::from)?;
-    let work = Work { backend, original: model, cleaned: &cleaned.model, clean: cleaned.report, recipe, steps };
+    let work = Work { backend, original, cleaned: &cleaned.model, clean: cleaned.report.clone(), recipe, steps };
     match recipe.precision {
         Precision::Fp32 => work.judge(Attempt::unchanged(&cleaned.model), None),
         Precision::Fp16 => work.half(),

@@ -26,6 +26,7 @@ use thiserror::Error;
 
 use crate::hash::{hash, hash_file};
 use crate::manifest::{Manifest, ManifestError};
+use crate::partial::sync_folder_of;
 use crate::sign::{PublicKey, Purpose, SecretKey, Signature};
 
 /// The version of the format that this program writes, and the latest that it reads.
@@ -384,8 +385,7 @@ impl BundleWriter {
         File::open(&self.partial)?.sync_all()?;
         // Refuses where another writer has put a bundle meanwhile: a folder with files is not replaced.
         fs::rename(&self.partial, &self.target)?;
-        let parent = self.target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(parent)?.sync_all()
+        sync_folder_of(&self.target)
     }
 
     fn cannot(&self, source: io::Error) -> BundleError {

@@ -45,9 +45,7 @@ impl Partial {
     pub fn commit(mut self) -> io::Result<PathBuf> {
         File::open(&self.partial)?.sync_all()?;
         self.rename()?;
-        // A renamed file is durable only once its folder is.
-        let folder = self.target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(folder)?.sync_all()?;
+        sync_folder_of(&self.target)?;
         Ok(self.target.clone())
     }
 
@@ -76,6 +74,12 @@ impl Drop for Partial {
             tracing::warn!(path = %self.partial.display(), %error, "cannot remove a partial file");
         }
     }
+}
+
+/// Makes a name that was given or taken away durable: a renamed file is so only once its folder is.
+pub fn sync_folder_of(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(folder)?.sync_all()
 }
 
 /// Refuses a path in a folder that does not exist, naming the folder.

@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use revoada_core::Digest;
 
+use crate::partial::sync_folder_of;
 use crate::plan::{Plan, PlanErrorKind, PlanHeader, PlanKey};
 
 const EXTENSION: &str = "plan";
@@ -114,8 +115,8 @@ impl PlanCache {
         let mut file = tempfile::Builder::new().prefix(".").suffix(UNFINISHED).tempfile_in(&self.folder)?;
         file.write_all(plan.bytes())?;
         file.as_file().sync_all()?;
-        file.persist(path)?;
-        File::open(&self.folder)?.sync_all()
+        file.persist(&path)?;
+        sync_folder_of(&path)
     }
 
     /// Waits until nobody else builds this plan. Then look again: it may be there.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, ensure};
 use revoada_builder::Keep;
+use revoada_builder::clean::Cleaned;
 use revoada_builder::compare::{Report as Comparison, Thresholds};
 use revoada_builder::convert::{Accuracy, ConvertError, Recipe, convert};
 use revoada_builder::int8::Method;
@@ -32,7 +33,7 @@ use crate::build::evidence::Evidence;
 use crate::build::plan::{Compiler, PlanArgs, Subject};
 use crate::build::steps::Timed;
 use crate::build::trial::Trial;
-use crate::build::{OPSET_MAX, scores};
+use crate::build::{OPSET_MAX, cleaned, scores};
 use crate::failure::Misuse;
 use crate::keys;
 use crate::models;
@@ -101,8 +102,10 @@ pub(super) fn run(args: &Args, global: &Global, load: &Load<'_>) -> anyhow::Resu
         thresholds: any_answer(),
         precise: false,
     };
+    let judge = models::any_backend(global)?;
     let workshop = Workshop {
-        judge: models::any_backend(global)?,
+        cleaned: cleaned(&*judge, &model)?,
+        judge,
         scores,
         model,
         manifest,
@@ -211,6 +214,7 @@ struct Workshop<'a> {
     manifest: Manifest,
     /// Runs the models whose answers are compared.
     judge: Arc<dyn Backend>,
+    cleaned: Cleaned,
     scores: Option<usize>,
     evidence: Evidence,
     /// Runs what is measured.
@@ -253,7 +257,7 @@ impl Workshop<'_> {
             row.kept = accuracy.kept;
             row.comparison = Some(accuracy.comparison);
         };
-        let converted = convert(&*self.judge, &self.model, &recipe, &Timed::default());
+        let converted = convert(&*self.judge, &self.model, &self.cleaned, &recipe, &Timed::default());
         match converted {
             Ok(converted) => {
                 accuracy(&mut row, converted.accuracy);

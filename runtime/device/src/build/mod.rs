@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
-use revoada_builder::clean::{CleanOptions, clean};
+use revoada_builder::clean::{CleanOptions, Cleaned, clean};
 use revoada_builder::compare::Thresholds;
-use revoada_builder::convert::{Accuracy, ConvertError, Converted, Recipe, Refusal, convert};
+use revoada_builder::convert::{Accuracy, ConvertError, Converted, Recipe, Refusal, Steps, convert};
 use revoada_builder::int8::Method;
 use revoada_builder::{Keep, report};
 use revoada_bundle::bundle::{
@@ -229,13 +229,14 @@ fn bundle_of_model(args: &Args, global: &Global) -> anyhow::Result<Built> {
     let backend = models::any_backend(global)?;
     let keys = keys::owner(args.key.as_deref())?;
     let compiler = Compiler::new(&args.plan, global)?;
+    let cleaned = cleaned(&*backend, &model)?;
     if let Some(compiler) = &compiler {
-        // Cleaned first: nodes that do nothing need not be read by anybody.
-        compiler.check(&clean(&*backend, &model, &CleanOptions::default())?.model)?;
+        compiler.check(&cleaned.model)?;
     }
     let evidence = Evidence::gather(&model, &manifest, args.calibration.as_deref(), args.evaluation.as_deref())?;
 
-    let (precision, converted) = convert_best(args, &model, &manifest, &backend, &evidence, compiler.as_ref())?;
+    let (precision, converted) =
+        convert_best(args, &model, &cleaned, &manifest, &backend, &evidence, compiler.as_ref())?;
     let output = args.output.clone().unwrap_or_else(|| default_output(&args.model, precision));
     let index = Index {
         version: VERSION,
@@ -280,10 +281,18 @@ fn plan_path(args: &Args, bundle: &Path) -> PathBuf {
     args.plan.plan.clone().unwrap_or_else(|| beside(bundle, "plan"))
 }
 
+/// Cleaned before anything else: nodes that do nothing need not be read by anybody.
+pub(crate) fn cleaned(backend: &dyn Backend, model: &OnnxModel) -> anyhow::Result<Cleaned> {
+    let steps = Timed::default();
+    steps.step("fold and clean the graph");
+    Ok(clean(backend, model, &CleanOptions::default())?)
+}
+
 /// The first precision whose model passes its gate.
 fn convert_best(
     args: &Args,
     model: &OnnxModel,
+    cleaned: &Cleaned,
     manifest: &Manifest,
     backend: &Arc<dyn Backend>,
     evidence: &Evidence,
@@ -318,7 +327,7 @@ fn convert_best(
             evaluation: evidence.evaluation(),
             opset_max: OPSET_MAX,
         };
-        let outcome = convert(&**backend, model, &recipe, &Timed::default())
+        let outcome = convert(&**backend, model, cleaned, &recipe, &Timed::default())
             .and_then(|converted| boxes::judge(args.boxes_min, model, manifest, backend, evidence, converted));
         match outcome {
             Ok(converted) => return Ok((precision, converted)),

@@ -77,7 +77,7 @@ impl KernelCache {
             let _ = fs::remove_file(&beside);
         }
         written?;
-        File::open(&self.folder)?.sync_all()?;
+        revoada_bundle::partial::sync_folder_of(path)?;
         self.shrink(path)
     }
 
