@@ -11,6 +11,22 @@ const HEADERS: &str = "../../.cache/tensorrt-headers/TRT-Enterprise-10.16";
 /// The two types of CUDA's that they want.
 const CUDA_TYPES: &str = "../../runtime/tensorrt/shim/cuda";
 
+/// The tables of functions that the emulated TensorRT has.
+const TABLES: [&str; 12] = [
+    "Runtime",
+    "CudaEngine",
+    "ExecutionContext",
+    "EngineInspector",
+    "Builder",
+    "BuilderConfig",
+    "HostMemory",
+    "Layer",
+    "NetworkDefinition",
+    "OptimizationProfile",
+    "Tensor",
+    "TimingCache",
+];
+
 /// Where the kernels stand.
 const KERNELS: &str = "../../runtime/engine/src/cuda";
 
@@ -26,8 +42,8 @@ fn main() {
     let mut driver: Vec<PathBuf> =
         ["control.cpp", "memory.cpp", "work.cpp", "driver.cpp"].map(|name| source.join(name)).into();
     driver.extend(kernels(&here.join(KERNELS), &out));
-    link(&[&source], &driver, "libcuda.so.1", &libraries);
-    link(&[&source], &["control.cpp", "nvrtc.cpp"].map(|name| source.join(name)), "libnvrtc.so.12", &libraries);
+    link(&[&source], &[], &driver, "libcuda.so.1", &libraries);
+    link(&[&source], &[], &["control.cpp", "nvrtc.cpp"].map(|name| source.join(name)), "libnvrtc.so.12", &libraries);
     // By this name the driver is looked for first; a real one must not be found before the emulated.
     let short = libraries.join("libcuda.so");
     if short.symlink_metadata().is_err() {
@@ -67,49 +83,68 @@ fn tensorrt(here: &Path, control: &Path, libraries: &Path, out: &Path) {
     let source = here.join("tensorrt");
     println!("cargo::rerun-if-changed={}", source.display());
     println!("cargo::rerun-if-changed={}", headers.display());
-    let Ok(tables) = fs::read_to_string(headers.join("NvInferImpl.h")) else { return };
-    let strict: String =
-        ["Runtime", "CudaEngine", "ExecutionContext"].iter().map(|table| strict(&tables, table)).collect();
-    let strict = format!(
-        "#pragma once\n#include \"control.h\"\n#pragma GCC diagnostic ignored \"-Wunused-parameter\"\n#pragma GCC \
-         diagnostic ignored \"-Woverloaded-virtual\"\n#pragma GCC diagnostic ignored \
-         \"-Wdeprecated-declarations\"\nnamespace strict {{\nusing namespace nvinfer1;\n{strict}}}\n"
+    let read = |name: &str| fs::read_to_string(headers.join(name));
+    let (Ok(tables), Ok(parser)) = (read("NvInferImpl.h"), read("NvOnnxParser.h")) else { return };
+    let table =
+        |name: &&str| strict(&tables, &format!("class V{name} : public VRoot"), name, &format!("apiv::V{name}"));
+    write_strict(out, "strict.h", "nvinfer1", &TABLES.iter().map(table).collect::<String>());
+    let parser = strict(&parser, "class IParser\n{", "Parser", "IParser");
+    write_strict(out, "strict_parser.h", "nvonnxparser", &parser);
+
+    let include = [control, &source, out];
+    let theirs = [&*headers, &here.join(CUDA_TYPES)];
+    let with_control = |names: &[&str]| -> Vec<PathBuf> {
+        names.iter().map(|name| source.join(name)).chain([control.join("control.cpp")]).collect()
+    };
+    link(
+        &include,
+        &theirs,
+        &with_control(&["plan.cpp", "infer.cpp", "onnx.cpp", "build.cpp"]),
+        "libnvinfer.so.10",
+        libraries,
     );
-    fs::write(out.join("strict.h"), strict).expect("the output folder is ours");
-    let mut sources = ["plan.cpp", "infer.cpp"].map(|name| source.join(name)).to_vec();
-    sources.push(control.join("control.cpp"));
-    let include = [control, &source, out, &headers, &here.join(CUDA_TYPES)];
-    link(&include, &sources, "libnvinfer.so.10", libraries);
+    link(&include, &theirs, &with_control(&["parser.cpp"]), "libnvonnxparser.so.10", libraries);
 }
 
-/// A class that has every function of one of TensorRT's tables, each of which ends the program.
-fn strict(tables: &str, table: &str) -> String {
-    let start = tables.find(&format!("class V{table} : public VRoot")).expect("the headers have the table");
-    let body = &tables[start..start + tables[start..].find("\n};").expect("a class ends")];
-    let mut code = format!("struct {table} : apiv::V{table} {{\n");
+fn write_strict(out: &Path, file: &str, namespace: &str, classes: &str) {
+    let text = format!(
+        "#pragma once\n#include \"control.h\"\n#pragma GCC diagnostic ignored \"-Wunused-parameter\"\n#pragma GCC \
+         diagnostic ignored \"-Woverloaded-virtual\"\n#pragma GCC diagnostic ignored \
+         \"-Wdeprecated-declarations\"\nnamespace strict {{\nusing namespace {namespace};\n{classes}}}\n"
+    );
+    fs::write(out.join(file), text).expect("the output folder is ours");
+}
+
+/// A class that has every function that the class at `start` of a header wants, each of which ends the program.
+fn strict(header: &str, start: &str, name: &str, base: &str) -> String {
+    let start = header.find(start).expect("the headers have the class");
+    let body = &header[start..start + header[start..].find("\n};").expect("a class ends")];
+    let mut code = format!("struct {name} : {base} {{\n");
     // What is compiled only with a feature of NVIDIA's own is no part of the table.
     let common = body.split("#if ").enumerate().map(|(index, part)| match index {
         0 => part,
         _ => part.split_once("#endif").map_or("", |(_, after)| after),
     });
     for declaration in common.collect::<String>().split("virtual ").skip(1) {
-        let declaration = declaration.split(" = 0;").next().expect("a split has a first part");
-        let name =
-            declaration.split('(').next().and_then(|head| head.split_whitespace().last()).expect("it has a name");
-        let name = name.trim_start_matches(['*', '&']);
+        // The next one's text may follow; what is not left open here needs nothing.
+        let end = declaration.find(';').expect("a declaration ends");
+        let Some(declaration) = declaration[..end].trim_end().strip_suffix("= 0") else { continue };
+        let head = declaration.split('(').next().and_then(|head| head.split_whitespace().last());
+        let name = head.expect("a function has a name").trim_start_matches(['*', '&']);
         writeln!(code, "{declaration} override {{ emulator::fatal(\"`{name}` of TensorRT is not emulated\"); }}")
             .expect("a string takes what is written");
     }
     code + "};\n"
 }
 
-fn link(include: &[&Path], sources: &[PathBuf], name: &str, folder: &Path) {
+fn link(ours: &[&Path], theirs: &[&Path], sources: &[PathBuf], name: &str, folder: &Path) {
     let compiler = cc::Build::new().cpp(true).std("c++17").pic(true).opt_level(2).warnings(true).get_compiler();
     let mut command: Command = compiler.to_command();
     command
         .args(["-shared", "-fvisibility=hidden", "-pthread"])
         .arg(format!("-Wl,-soname,{name}"))
-        .args(include.iter().map(|folder| format!("-I{}", folder.display())))
+        .args(ours.iter().map(|folder| format!("-I{}", folder.display())))
+        .args(theirs.iter().map(|folder| format!("-isystem{}", folder.display())))
         .args(sources)
         .arg("-o")
         .arg(folder.join(name))

@@ -13,10 +13,11 @@ use std::error::Error;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use prost::bytes::Bytes;
-use revoada_core::{Compatibility, DeviceClass, Digest, Mismatch};
+use revoada_core::{Compatibility, DeviceClass, Digest, Mismatch, TensorSpec};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -63,6 +64,8 @@ pub struct PlanKey {
     pub compatibility: Compatibility,
     pub precision: Precision,
     pub profile: ShapeProfile,
+    /// The core of the deep learning accelerator that it runs on; `None` is the GPU.
+    pub dla_core: Option<u32>,
     /// The program that built it: `revoada 0.1.0`.
     pub builder: String,
 }
@@ -74,29 +77,137 @@ impl PlanKey {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What a plan says of itself beside its key.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlanFacts {
+    /// As the graph declares them: TensorRT keeps no names of dimensions.
+    pub inputs: Vec<TensorSpec>,
+    pub outputs: Vec<TensorSpec>,
+    /// How well its answers agree with the model's, if it was built where it runs.
+    pub accuracy: Option<PlanAccuracy>,
+    /// How fast it was there.
+    pub speed: Option<PlanSpeed>,
+}
+
+/// The answers of a plan on the device that built it, against those of the model on its processor.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlanAccuracy {
+    pub samples: usize,
+    /// The least cosine of any output and sample.
+    pub cosine_min: f64,
+    /// Of classifiers: how often the best class is the same, as a share.
+    pub top1: Option<f64>,
+    /// Of detectors: boxes that both find, as a share.
+    pub boxes: Option<f64>,
+}
+
+/// Of one session with the largest batch, measured by the device that built the plan.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlanSpeed {
+    pub rows: usize,
+    /// Rows of all batches.
+    pub throughput_per_s: f64,
+    /// Of a batch.
+    pub latency_ms_median: f64,
+    pub latency_ms_p99: f64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Header {
     version: u32,
     key: PlanKey,
+    facts: PlanFacts,
     payload_bytes: u64,
     payload_sha256: Digest,
+}
+
+/// What a plan says of itself, signed by whom it says. Whether the payload is what it says is not known yet.
+#[derive(Clone, Debug)]
+pub struct PlanHeader {
+    header: Header,
+    signer: PublicKey,
 }
 
 /// A plan whose payload is what its header says, signed by whom it says.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    header: Header,
-    signer: PublicKey,
+    head: PlanHeader,
     file: Bytes,
     payload_start: usize,
 }
 
+impl PlanHeader {
+    /// Reads no more of the file than its beginning, so that many plans are looked through quickly.
+    pub fn read(path: &Path) -> Result<Self, PlanError> {
+        let read = || {
+            let cannot_read = |source| PlanErrorKind::Read { source };
+            let mut file = File::open(path).map_err(cannot_read)?;
+            let bytes = file.metadata().map_err(cannot_read)?.len();
+            let mut start = Vec::new();
+            file.by_ref().take(PREFIX_BYTES as u64).read_to_end(&mut start).map_err(cannot_read)?;
+            let payload_start = payload_start(&start)?;
+            file.take((payload_start - PREFIX_BYTES) as u64).read_to_end(&mut start).map_err(cannot_read)?;
+            let header = Self::parse(&start, payload_start)?;
+            match header.payload_bytes_missing(bytes.saturating_sub(payload_start as u64)) {
+                0 => Ok(header),
+                missing => Err(PlanErrorKind::Truncated { missing: Some(missing) }),
+            }
+        };
+        read().map_err(|kind| PlanError { path: Some(path.to_owned()), kind })
+    }
+
+    fn parse(file: &[u8], payload_start: usize) -> Result<Self, PlanErrorKind> {
+        let signature_start = PREFIX_BYTES + length(file, MAGIC.len())?;
+        let cut = |range: Range<usize>| file.get(range).ok_or(PlanErrorKind::Truncated { missing: None });
+        let header_text = cut(PREFIX_BYTES..signature_start)?;
+        let signature_text = cut(signature_start..payload_start)?;
+        let header = parse_header(header_text)?;
+        let signature: Signature = serde_json::from_slice(signature_text)
+            .map_err(|error| PlanErrorKind::Header { reason: error.to_string() })?;
+        if !signature.verify(Purpose::Plan, hash(header_text)) {
+            return Err(PlanErrorKind::Signature);
+        }
+        Ok(Self { header, signer: signature.key })
+    }
+
+    fn payload_bytes_missing(&self, payload_bytes: u64) -> u64 {
+        self.header.payload_bytes.saturating_sub(payload_bytes)
+    }
+
+    pub fn key(&self) -> &PlanKey {
+        &self.header.key
+    }
+
+    /// Who built it.
+    pub fn signer(&self) -> PublicKey {
+        self.signer
+    }
+
+    /// Whether its signer is trusted.
+    pub fn check_signer(&self, trust: Trust<'_>) -> Result<(), PlanErrorKind> {
+        match trust {
+            Trust::OneOf(keys) if !keys.contains(&self.signer) => Err(PlanErrorKind::Stranger { key: self.signer }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether it may and can be run here.
+    pub fn check(&self, trust: Trust<'_>, device: &DeviceClass) -> Result<(), PlanErrorKind> {
+        self.check_signer(trust)?;
+        let PlanKey { device: built_for, compatibility, .. } = self.key();
+        built_for.check(*compatibility, device).map_err(PlanErrorKind::Device)
+    }
+}
+
 impl Plan {
     /// Puts what TensorRT serialised into an envelope.
-    pub fn seal(key: PlanKey, payload: &[u8], signer: &SecretKey) -> Self {
-        let header =
-            Header { version: VERSION, key, payload_bytes: payload.len() as u64, payload_sha256: hash(payload) };
+    pub fn seal(key: PlanKey, facts: PlanFacts, payload: &[u8], signer: &SecretKey) -> Self {
+        let (payload_bytes, payload_sha256) = (payload.len() as u64, hash(payload));
+        let header = Header { version: VERSION, key, facts, payload_bytes, payload_sha256 };
         let header_text = serde_json::to_vec(&header).expect("a header is plain data with string keys");
         let signature = signer.sign(Purpose::Plan, hash(&header_text));
         let signature_text = serde_json::to_vec(&signature).expect("a signature is two strings");
@@ -105,7 +216,7 @@ impl Plan {
             [&MAGIC[..], &length(&header_text), &length(&signature_text), &header_text, &signature_text, payload]
                 .concat();
         let payload_start = file.len() - payload.len();
-        Self { header, signer: signer.public(), file: file.into(), payload_start }
+        Self { head: PlanHeader { header, signer: signer.public() }, file: file.into(), payload_start }
     }
 
     /// Whether a file begins like a plan.
@@ -128,70 +239,44 @@ impl Plan {
     }
 
     fn open(file: Bytes) -> Result<Self, PlanErrorKind> {
-        if !file.starts_with(MAGIC) {
-            // A file cut inside the magic bytes is a cut plan all the same, an empty one is nothing.
-            let cut = !file.is_empty() && MAGIC.starts_with(&file);
-            return Err(if cut { PlanErrorKind::Truncated { missing: None } } else { PlanErrorKind::NotAPlan });
-        }
-        let length = |at: usize| {
-            let bytes = file.get(at..at + 4).ok_or(PlanErrorKind::Truncated { missing: None })?;
-            let length = u32::from_le_bytes(bytes.try_into().expect("four bytes are four bytes")) as usize;
-            if length > HEADER_BYTES_MAX {
-                Err(PlanErrorKind::Header { reason: "it is too long".into() })
-            } else {
-                Ok(length)
-            }
-        };
-        let (header_bytes, signature_bytes) = (length(MAGIC.len())?, length(MAGIC.len() + 4)?);
-        let signature_start = PREFIX_BYTES + header_bytes;
-        let payload_start = signature_start + signature_bytes;
-        let cut = |range: std::ops::Range<usize>| file.get(range).ok_or(PlanErrorKind::Truncated { missing: None });
-        let header_text = cut(PREFIX_BYTES..signature_start)?;
-        let signature_text = cut(signature_start..payload_start)?;
-        let header = parse_header(header_text)?;
+        let payload_start = payload_start(&file)?;
+        let head = PlanHeader::parse(&file, payload_start)?;
         let payload = &file[payload_start..];
-        let payload_bytes = payload.len() as u64;
-        if payload_bytes < header.payload_bytes {
-            return Err(PlanErrorKind::Truncated { missing: Some(header.payload_bytes - payload_bytes) });
+        match head.payload_bytes_missing(payload.len() as u64) {
+            0 => {}
+            missing => return Err(PlanErrorKind::Truncated { missing: Some(missing) }),
         }
-        if payload_bytes > header.payload_bytes || hash(payload) != header.payload_sha256 {
+        if payload.len() as u64 > head.header.payload_bytes || hash(payload) != head.header.payload_sha256 {
             return Err(PlanErrorKind::Changed);
         }
-        let signature: Signature = serde_json::from_slice(signature_text)
-            .map_err(|error| PlanErrorKind::Header { reason: error.to_string() })?;
-        if !signature.verify(Purpose::Plan, hash(header_text)) {
-            return Err(PlanErrorKind::Signature);
-        }
-        Ok(Self { header, signer: signature.key, file, payload_start })
+        Ok(Self { head, file, payload_start })
+    }
+
+    pub fn header(&self) -> &PlanHeader {
+        &self.head
     }
 
     pub fn key(&self) -> &PlanKey {
-        &self.header.key
+        self.head.key()
+    }
+
+    pub fn facts(&self) -> &PlanFacts {
+        &self.head.header.facts
     }
 
     /// Who built it.
     pub fn signer(&self) -> PublicKey {
-        self.signer
+        self.head.signer()
     }
 
     /// Whether its signer is trusted.
     pub fn check_signer(&self, trust: Trust<'_>) -> Result<(), PlanError> {
-        match trust {
-            Trust::OneOf(keys) if !keys.contains(&self.signer) => {
-                Err(PlanError { path: None, kind: PlanErrorKind::Stranger { key: self.signer } })
-            }
-            _ => Ok(()),
-        }
+        self.head.check_signer(trust).map_err(|kind| PlanError { path: None, kind })
     }
 
     /// Whether it may and can be run here.
     pub fn check(&self, trust: Trust<'_>, device: &DeviceClass) -> Result<(), PlanError> {
-        self.check_signer(trust)?;
-        let fail = |kind| Err(PlanError { path: None, kind });
-        match self.header.key.device.check(self.header.key.compatibility, device) {
-            Ok(()) => Ok(()),
-            Err(mismatch) => fail(PlanErrorKind::Device(mismatch)),
-        }
+        self.head.check(trust, device).map_err(|kind| PlanError { path: None, kind })
     }
 
     /// What TensorRT reads.
@@ -202,6 +287,25 @@ impl Plan {
     /// The whole file.
     pub fn bytes(&self) -> &[u8] {
         &self.file
+    }
+}
+
+/// Where the payload begins, by the first bytes of a file.
+fn payload_start(file: &[u8]) -> Result<usize, PlanErrorKind> {
+    if !file.starts_with(MAGIC) {
+        // A file cut inside the magic bytes is a cut plan all the same, an empty one is nothing.
+        let cut = !file.is_empty() && MAGIC.starts_with(file);
+        return Err(if cut { PlanErrorKind::Truncated { missing: None } } else { PlanErrorKind::NotAPlan });
+    }
+    Ok(PREFIX_BYTES + length(file, MAGIC.len())? + length(file, MAGIC.len() + 4)?)
+}
+
+fn length(file: &[u8], at: usize) -> Result<usize, PlanErrorKind> {
+    let bytes = file.get(at..at + 4).ok_or(PlanErrorKind::Truncated { missing: None })?;
+    let length = u32::from_le_bytes(bytes.try_into().expect("four bytes are four bytes")) as usize;
+    match length > HEADER_BYTES_MAX {
+        true => Err(PlanErrorKind::Header { reason: "it is too long".into() }),
+        false => Ok(length),
     }
 }
 
@@ -224,6 +328,13 @@ pub struct PlanError {
     /// `None` for a plan in memory.
     pub path: Option<PathBuf>,
     pub kind: PlanErrorKind,
+}
+
+impl PlanError {
+    /// Whether there is no such file.
+    pub fn is_not_found(&self) -> bool {
+        matches!(&self.kind, PlanErrorKind::Read { source } if source.kind() == io::ErrorKind::NotFound)
+    }
 }
 
 /// ``plan `a.plan` is truncated``

@@ -10,12 +10,16 @@ use std::time::SystemTime;
 
 use thiserror::Error;
 
-use crate::plan::{Plan, PlanErrorKind, PlanKey};
+use revoada_core::Digest;
+
+use crate::plan::{Plan, PlanErrorKind, PlanHeader, PlanKey};
 
 const EXTENSION: &str = "plan";
 const UNFINISHED: &str = ".partial";
 /// Builds of different plans wait for each other only where they share one of so many locks.
 const BUILD_LOCKS: u8 = 64;
+/// Headers that are read in search of a bundle's plans: a cache holds a few dozen plans.
+const PLANS_LOOKED_AT_MAX: usize = 1024;
 
 /// A folder of plans.
 #[derive(Clone, Debug)]
@@ -75,6 +79,22 @@ impl PlanCache {
         }
     }
 
+    /// The plans of a bundle, the latest used first, by what their headers say: no payload is read. What cannot be
+    /// read as a plan is left out; [`get`](Self::get) says more of it.
+    pub fn plans_of(&self, bundle: Digest) -> Result<Vec<(PathBuf, PlanHeader)>, CacheError> {
+        let mut plans = self.plans().map_err(|source| self.error(source))?;
+        plans.sort_by(|a, b| b.cmp(a));
+        plans.truncate(PLANS_LOOKED_AT_MAX);
+        let headers = plans.into_iter().filter_map(|(_, _, path)| match PlanHeader::read(&path) {
+            Ok(header) => Some((path, header)),
+            Err(error) => {
+                tracing::debug!(%error, "a cached plan is passed over");
+                None
+            }
+        });
+        Ok(headers.filter(|(_, header)| header.key().bundle == bundle).collect())
+    }
+
     /// Keeps a plan; those that were not used for longest make room for it. A plan that alone is larger than
     /// the whole cache is not kept.
     pub fn insert(&self, plan: &Plan) -> Result<(), CacheError> {
@@ -125,14 +145,8 @@ impl PlanCache {
 
     /// Removes plans until `bytes` more fit, the one at `replaced` not counted.
     fn make_room(&self, bytes: u64, replaced: &Path) -> io::Result<()> {
-        let mut plans = Vec::new();
-        for entry in fs::read_dir(&self.folder)? {
-            let path = entry?.path();
-            if path.extension().is_some_and(|extension| extension == EXTENSION) && path != replaced {
-                let metadata = fs::metadata(&path)?;
-                plans.push((metadata.modified()?, metadata.len(), path));
-            }
-        }
+        let mut plans = self.plans()?;
+        plans.retain(|(_, _, path)| path != replaced);
         plans.sort();
         let mut kept: u64 = plans.iter().map(|(_, bytes, _)| bytes).sum();
         for (_, plan_bytes, path) in plans {
@@ -144,6 +158,23 @@ impl PlanCache {
             kept -= plan_bytes;
         }
         Ok(())
+    }
+
+    /// Every plan's time of last use, size and path.
+    fn plans(&self) -> io::Result<Vec<(SystemTime, u64, PathBuf)>> {
+        let mut plans = Vec::new();
+        for entry in fs::read_dir(&self.folder)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == EXTENSION) {
+                match fs::metadata(&path) {
+                    Ok(metadata) => plans.push((metadata.modified()?, metadata.len(), path)),
+                    // It has made room for another meanwhile.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(plans)
     }
 
     /// The time of the file is that of its last use. Where it cannot be set, the plan is only forgotten earlier.

@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 const PREFIX: &str = "ed25519:";
+/// A file of trusted keys: a thousand of them with a remark each.
+const KEYS_BYTES_MAX: u64 = 1 << 18;
 
 /// What is signed, so that a signature of one kind of thing is worth nothing for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +117,58 @@ impl TryFrom<String> for PublicKey {
     }
 }
 
+/// Who is to be trusted, as it is typed: a public key, or a file with one a line, where empty lines and those that
+/// begin with `#` say nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TrustedKeys {
+    Key(PublicKey),
+    File(PathBuf),
+}
+
+impl TrustedKeys {
+    /// The keys of all of them. A file without a key is refused: it would trust nobody.
+    pub fn read_all(named: &[Self]) -> Result<Vec<PublicKey>, KeyError> {
+        let mut keys = Vec::new();
+        for named in named {
+            match named {
+                Self::Key(key) => keys.push(*key),
+                Self::File(path) => keys.extend(read_keys(path)?),
+            }
+        }
+        Ok(keys)
+    }
+}
+
+fn read_keys(path: &Path) -> Result<Vec<PublicKey>, KeyError> {
+    let cannot_read = |source| KeyError::Read { path: path.to_owned(), source };
+    let mut text = String::new();
+    let file = fs::File::open(path).map_err(cannot_read)?;
+    io::Read::read_to_string(&mut io::Read::take(file, KEYS_BYTES_MAX), &mut text).map_err(cannot_read)?;
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let keys = lines.map(str::parse).collect::<Result<Vec<PublicKey>, _>>()?;
+    if keys.is_empty() { Err(KeyError::NoKeys { path: path.to_owned() }) } else { Ok(keys) }
+}
+
+impl fmt::Display for TrustedKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key(key) => key.fmt(f),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
+}
+
+impl FromStr for TrustedKeys {
+    type Err = KeyError;
+
+    fn from_str(text: &str) -> Result<Self, KeyError> {
+        match text.starts_with(PREFIX) {
+            true => text.parse().map(Self::Key),
+            false => Ok(Self::File(text.into())),
+        }
+    }
+}
+
 /// Who signed, and the signature as 128 hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -152,6 +206,8 @@ pub enum KeyError {
     },
     #[error("`{text}` is no public key: expected `ed25519:` and 64 hexadecimal digits")]
     NotPublic { text: String },
+    #[error("`{path}` names no public key, so that nobody would be trusted")]
+    NoKeys { path: PathBuf },
     #[error("the system gives no random numbers: {reason}")]
     Random { reason: String },
 }
@@ -196,6 +252,24 @@ mod tests {
         assert_eq!(key.to_string().parse::<PublicKey>().unwrap(), key);
         for text in ["", "ed25519:", &to_hex(&key.0), &format!("ed25519:{}", "f".repeat(63))] {
             assert!(text.parse::<PublicKey>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn trusted_keys_are_typed_or_stand_in_a_file_one_a_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("trusted");
+        let [a, b, c] = [(); 3].map(|()| SecretKey::generate().unwrap().public());
+        fs::write(&path, format!("# builders\n{b}\n\n  {c}\n")).unwrap();
+        let named: Vec<TrustedKeys> =
+            [a.to_string(), path.display().to_string()].map(|text| text.parse().unwrap()).into();
+        assert_eq!(named[1], TrustedKeys::File(path.clone()));
+        assert_eq!(TrustedKeys::read_all(&named).unwrap(), [a, b, c]);
+        assert!("ed25519:12".parse::<TrustedKeys>().is_err(), "a mistyped key is no file");
+        for (text, expected) in [("# nobody\n", "names no public key"), ("owner", "`owner` is no public key")] {
+            fs::write(&path, text).unwrap();
+            let error = TrustedKeys::read_all(&named).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
         }
     }
 

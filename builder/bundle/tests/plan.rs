@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use revoada_bundle::bundle::{Precision, Trust};
 use revoada_bundle::hash;
-use revoada_bundle::plan::{Plan, PlanKey, ShapeProfile, ShapeRange};
+use revoada_bundle::plan::{Plan, PlanAccuracy, PlanFacts, PlanKey, PlanSpeed, ShapeProfile, ShapeRange};
 use revoada_bundle::plan_cache::PlanCache;
 use revoada_bundle::sign::SecretKey;
-use revoada_core::{Architecture, Compatibility, DeviceClass, TensorRtFlavour, TensorRtVersion};
+use revoada_core::{
+    Architecture, Compatibility, DType, DeviceClass, Dim, TensorRtFlavour, TensorRtVersion, TensorSpec,
+};
 
 fn device() -> DeviceClass {
     DeviceClass {
@@ -29,6 +31,7 @@ fn key(name: &str) -> PlanKey {
         compatibility: Compatibility::default(),
         precision: Precision::Fp16,
         profile: ShapeProfile::from([("images".to_owned(), ShapeRange::fixed(&[1, 3, 8, 8]))]),
+        dla_core: None,
         builder: "revoada test".to_owned(),
     }
 }
@@ -36,15 +39,24 @@ fn key(name: &str) -> PlanKey {
 #[test]
 fn a_plan_is_read_back_as_it_was_sealed() {
     let signer = SecretKey::generate().unwrap();
-    let sealed = Plan::seal(key("a"), b"engine", &signer);
+    let spec = TensorSpec {
+        name: "x".to_owned(),
+        dtype: DType::F16,
+        dims: vec![Dim::Dynamic("batch".to_owned()), Dim::Fixed(3)],
+    };
+    let speed = PlanSpeed { rows: 4, throughput_per_s: 123.5, latency_ms_median: 32.1, latency_ms_p99: 40.0 };
+    let accuracy = PlanAccuracy { samples: 7, cosine_min: 0.9991, top1: Some(1.0), boxes: None };
+    let facts = PlanFacts { inputs: vec![spec], outputs: Vec::new(), accuracy: Some(accuracy), speed: Some(speed) };
+    let sealed = Plan::seal(key("a"), facts.clone(), b"engine", &signer);
     let plan = Plan::parse(sealed.bytes().to_vec()).unwrap();
+    assert_eq!(plan.facts(), &facts);
     assert_eq!((plan.key(), plan.payload(), plan.signer()), (&key("a"), &b"engine"[..], signer.public()));
     plan.check(Trust::OneOf(&[signer.public()]), &device()).unwrap();
 }
 
 #[test]
 fn a_plan_is_run_only_where_it_fits_and_from_whom_is_trusted() {
-    let plan = Plan::seal(key("a"), b"engine", &SecretKey::generate().unwrap());
+    let plan = Plan::seal(key("a"), PlanFacts::default(), b"engine", &SecretKey::generate().unwrap());
     let mut nano = device();
     (nano.tensorrt.major, nano.tensorrt.minor, nano.tensorrt.patch) = (8, 2, 1);
     let error = plan.check(Trust::Anybody, &nano).unwrap_err().to_string();
@@ -55,7 +67,7 @@ fn a_plan_is_run_only_where_it_fits_and_from_whom_is_trusted() {
 
 #[test]
 fn damage_is_told_in_one_sentence_wherever_it_is() {
-    let plan = Plan::seal(key("a"), &[7; 1000], &SecretKey::generate().unwrap());
+    let plan = Plan::seal(key("a"), PlanFacts::default(), &[7; 1000], &SecretKey::generate().unwrap());
     let bytes = plan.bytes();
     let told = |bytes: &[u8]| Plan::parse(bytes.to_vec()).unwrap_err().to_string();
     for length in 1..bytes.len() {
@@ -97,7 +109,7 @@ fn plans_in(folder: &Path) -> usize {
 fn a_cache_keeps_what_was_used_last_within_its_bound() {
     let folder = tempfile::tempdir().unwrap();
     let signer = SecretKey::generate().unwrap();
-    let seal = |name: &str| Plan::seal(key(name), &[1; 10_000], &signer);
+    let seal = |name: &str| Plan::seal(key(name), PlanFacts::default(), &[1; 10_000], &signer);
     let room_for_two = seal("a").bytes().len() as u64 * 2 + 100;
     let cache = PlanCache::open(&folder.path().join("new/cache"), room_for_two).unwrap();
     assert!(cache.get(&key("a")).unwrap().is_none());
@@ -116,22 +128,50 @@ fn a_cache_keeps_what_was_used_last_within_its_bound() {
     assert!(cache.get(&key("a")).unwrap().is_some() && cache.get(&key("c")).unwrap().is_some());
     cache.insert(&seal("c")).unwrap();
     assert_eq!(plans_in(cache.folder()), 2, "a plan that replaces itself needs no more room");
-    cache.insert(&Plan::seal(key("huge"), &[0; 100_000], &signer)).unwrap();
+    cache.insert(&Plan::seal(key("huge"), PlanFacts::default(), &[0; 100_000], &signer)).unwrap();
     assert!(cache.get(&key("huge")).unwrap().is_none());
     assert_eq!(plans_in(cache.folder()), 2, "what does not fit at all drives nothing out");
+}
+
+#[test]
+fn the_plans_of_a_bundle_are_found_by_their_headers_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = PlanCache::open(folder.path(), 1 << 20).unwrap();
+    let signer = SecretKey::generate().unwrap();
+    let batch = |name: &str, rows: usize| PlanKey {
+        profile: ShapeProfile::from([("x".to_owned(), ShapeRange::fixed(&[rows, 3]))]),
+        ..key(name)
+    };
+    for key in [batch("a", 1), batch("a", 4), batch("b", 1)] {
+        cache.insert(&Plan::seal(key, PlanFacts::default(), b"engine", &signer)).unwrap();
+    }
+    assert!(cache.get(&batch("a", 1)).unwrap().is_some());
+    let found = cache.plans_of(key("a").bundle).unwrap();
+    let keys: Vec<&PlanKey> = found.iter().map(|(_, header)| header.key()).collect();
+    assert_eq!(keys, [&batch("a", 1), &batch("a", 4)], "the latest used comes first");
+    assert!(found.iter().all(|(_, header)| header.signer() == signer.public()));
+
+    // That the payload was changed is found by who reads it; that it is cut, at once.
+    let whole = fs::read(&found[0].0).unwrap();
+    fs::write(&found[0].0, [&whole[..whole.len() - 1], b"!"].concat()).unwrap();
+    assert_eq!(cache.plans_of(key("a").bundle).unwrap().len(), 2);
+    fs::write(&found[0].0, &whole[..whole.len() - 1]).unwrap();
+    fs::write(folder.path().join("no.plan"), "not a plan").unwrap();
+    assert_eq!(cache.plans_of(key("a").bundle).unwrap().len(), 1);
 }
 
 #[test]
 fn a_damaged_plan_is_forgotten_and_a_killed_writer_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let cache = PlanCache::open(folder.path(), 1 << 20).unwrap();
-    let plan = Plan::seal(key("a"), b"engine", &SecretKey::generate().unwrap());
+    let plan = Plan::seal(key("a"), PlanFacts::default(), b"engine", &SecretKey::generate().unwrap());
     cache.insert(&plan).unwrap();
     let path = folder.path().join(key("a").digest().hex()).with_extension("plan");
     fs::write(&path, &plan.bytes()[..100]).unwrap();
     assert!(cache.get(&key("a")).unwrap().is_none() && !path.exists());
     // Another plan under this one's name.
-    fs::write(&path, Plan::seal(key("b"), b"other", &SecretKey::generate().unwrap()).bytes()).unwrap();
+    fs::write(&path, Plan::seal(key("b"), PlanFacts::default(), b"other", &SecretKey::generate().unwrap()).bytes())
+        .unwrap();
     assert!(cache.get(&key("a")).unwrap().is_none() && !path.exists());
 
     fs::write(folder.path().join(".x1y2.partial"), "half a plan").unwrap();
@@ -151,7 +191,7 @@ fn who_waits_for_a_build_finds_it_done() {
                 let _lock = cache.lock_build(&key("a")).unwrap();
                 if cache.get(&key("a")).unwrap().is_none() {
                     built.fetch_add(1, Ordering::SeqCst);
-                    cache.insert(&Plan::seal(key("a"), b"engine", &signer)).unwrap();
+                    cache.insert(&Plan::seal(key("a"), PlanFacts::default(), b"engine", &signer)).unwrap();
                 }
             });
         }

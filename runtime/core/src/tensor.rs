@@ -48,8 +48,9 @@ impl fmt::Display for DType {
     }
 }
 
-/// One dimension of a model's input or output.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+/// One dimension of a model's input or output; as data, a number or a name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(untagged)]
 pub enum Dim {
     Fixed(usize),
     /// Chosen by the caller; dimensions of the same name are equal. Unnamed ones are `?`.
@@ -75,7 +76,8 @@ impl fmt::Display for Dim {
 }
 
 /// The declared name, element type and shape of a model's input or output.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct TensorSpec {
     pub name: String,
     pub dtype: DType,

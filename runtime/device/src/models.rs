@@ -125,7 +125,7 @@ pub(crate) fn load(path: &Path, args: &BackendArgs, concurrent_max: usize, globa
     let source = ModelSource::of(path);
     let selected = select(&args.choice(), &all_backends(global), source.format())?;
     info!("{}", selected.reason);
-    let options = LoadOptions { threads: args.threads(), concurrent_max };
+    let options = LoadOptions { threads: args.threads(), concurrent_max, ..LoadOptions::default() };
     let engine = selected.backend.load(source, &options)?;
     Ok(Loaded { backend: selected.backend, engine })
 }

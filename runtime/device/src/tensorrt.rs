@@ -11,7 +11,7 @@ use revoada_tensorrt::{Library, LibraryPaths};
 use crate::Global;
 
 fn paths(global: &Global) -> Vec<LibraryPaths> {
-    global.tensorrt.as_deref().map_or_else(LibraryPaths::usual, LibraryPaths::in_folder)
+    LibraryPaths::search(global.tensorrt.as_deref())
 }
 
 pub(crate) fn library(global: &Global) -> anyhow::Result<Arc<Library>> {
@@ -22,14 +22,13 @@ pub(crate) fn version(global: &Global) -> anyhow::Result<TensorRtVersion> {
     Ok(library(global)?.version())
 }
 
-/// What the backend needs to know. Plans of this machine's own cache and command line are trusted.
+/// What the backend needs to know.
 pub(crate) fn options(global: &Global) -> TensorRtOptions {
     TensorRtOptions {
         libraries: paths(global),
         compilers: compiler_candidates(),
         kernels: crate::cache_folder().map(|folder| folder.join("kernels")),
         device: 0,
-        trusted: None,
     }
 }
 

@@ -1,16 +1,18 @@
 //! The three traits, and what passes through them.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use revoada_bundle::bundle::BundleError;
 use revoada_bundle::onnx::OnnxError;
-use revoada_bundle::plan::Plan;
-use revoada_bundle::plan::PlanError;
+use revoada_bundle::plan::{Plan, PlanError};
+use revoada_bundle::sign::PublicKey;
 use revoada_core::{
-    DType, Frame, ImageTransform, MemoryKind, Placement, Rect, Size, TensorError, TensorRef, TensorSpec,
+    DType, DeviceClass, Frame, ImageTransform, MemoryKind, Placement, Rect, Size, TensorError, TensorRef, TensorSpec,
 };
+pub use revoada_tensorrt::{InspectedLayer as Layer, LayerTime};
 use thiserror::Error;
 
 use crate::cuda::CudaSurface;
@@ -23,6 +25,11 @@ pub trait Backend: Send + Sync {
     /// What it loads; nobody asks it for anything else by himself.
     fn format(&self) -> ModelFormat {
         ModelFormat::Onnx
+    }
+
+    /// What plans must have been built for so that they run here; `None` where models are no plans.
+    fn device_class(&self) -> Result<Option<DeviceClass>, EngineError> {
+        Ok(None)
     }
 
     /// What it is and which version, for people: `ONNX Runtime 1.23.2`.
@@ -47,6 +54,11 @@ pub trait Engine: Send + Sync {
     /// inputs that do not exist and dimensions left open. The session keeps the model alive after
     /// the engine is dropped.
     fn session(&self, shapes: &Shapes) -> Result<Box<dyn Session>, EngineError>;
+
+    /// What a compiler made of the model, in the order in which it runs; `None` where none has, or it does not tell.
+    fn layers(&self) -> Result<Option<Vec<Layer>>, EngineError> {
+        Ok(None)
+    }
 }
 
 /// One thread's execution state: buffers for every input, and the latest answers.
@@ -84,6 +96,13 @@ pub trait Session: Send {
     /// The answers to the latest `submit`; refused where there was none or it failed. May be asked
     /// again, with the same answer.
     fn wait(&mut self) -> Result<Outputs<'_>, EngineError>;
+
+    /// As `submit` and `wait`, without the answers but with the time of each layer, in the order in which they ran;
+    /// `None`, and nothing is run, where the backend does not know them. Such a run is slower than others.
+    fn time_layers(&mut self, rows: usize) -> Result<Option<Vec<LayerTime>>, EngineError> {
+        let _ = rows;
+        Ok(None)
+    }
 }
 
 /// What an engine is loaded from.
@@ -128,11 +147,13 @@ pub struct LoadOptions {
     /// Inferences of this engine that may run at once, whichever sessions ask for them; the next one
     /// waits. Staging never waits. A backend may hold one copy of the weights for each.
     pub concurrent_max: usize,
+    /// Who may have built a plan, which is code; `None` is anybody.
+    pub trusted: Option<Vec<PublicKey>>,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { threads: None, concurrent_max: 1 }
+        Self { threads: None, concurrent_max: 1, trusted: None }
     }
 }
 
@@ -189,6 +210,20 @@ impl Surface {
 pub struct Timings {
     pub staging: Duration,
     pub inference: Duration,
+    /// Of backends that run on a device of their own, whose time the two above are then.
+    pub device: Option<DeviceTimings>,
+}
+
+/// What lies around staging and inference where a device does both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeviceTimings {
+    /// The CPU's time in `submit`.
+    pub enqueue: Duration,
+    /// The device's time for the tensors that were set since the `submit` before: from their copies, where its memory is
+    /// not the CPU's. Pictures are copied when they are imported, which is not in here.
+    pub upload: Duration,
+    /// The device's time to bring the outputs back.
+    pub download: Duration,
 }
 
 /// The outputs of one inference, in the order of [`Engine::outputs`], borrowed from the session.
@@ -208,6 +243,11 @@ pub enum EngineError {
     /// Unreadable, truncated, no ONNX at all, or declaring what cannot be passed.
     #[error(transparent)]
     Onnx(#[from] OnnxError),
+    /// Not whole or not to be trusted.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    #[error("bundle `{}` has no plan that runs here: {reason}; build one with `revoada build {0}`", .bundle.display())]
+    NoPlan { bundle: PathBuf, reason: String },
     /// Not whole, not to be trusted, or built for another device or version; TensorRT has not seen it.
     #[error(transparent)]
     Plan(#[from] PlanError),

@@ -36,15 +36,18 @@ mod api;
 mod backend;
 #[allow(unsafe_code, reason = "the driver of a GPU is a C library")]
 pub mod cuda;
+mod open;
 mod picture;
 mod stage;
 
 pub use api::{
-    Backend, Engine, EngineError, LoadOptions, ModelFormat, ModelSource, Outputs, Session, Shapes, Surface, Timings,
+    Backend, DeviceTimings, Engine, EngineError, Layer, LayerTime, LoadOptions, ModelFormat, ModelSource, Outputs,
+    Session, Shapes, Surface, Timings,
 };
 pub use backend::{
     BackendChoice, BackendOptions, OnnxRuntime, Rten, Selected, TensorRt, TensorRtOptions, backends,
     library_candidates, select,
 };
+pub use open::{Opened, PlanSearch, Wanted, open};
 pub use picture::{PictureInput, picture_input};
 pub use stage::{StageTarget, Stager, stage_reference};

@@ -30,7 +30,7 @@ fn resident_bytes() -> usize {
 }
 
 fn load_run_unload(backend: &dyn Backend, model: &[u8]) {
-    let options = LoadOptions { threads: Some(2), concurrent_max: 1 };
+    let options = LoadOptions { threads: Some(2), ..LoadOptions::default() };
     let engine = backend.load(ModelSource::Bytes(model), &options).unwrap();
     let mut session = engine.session(&Shapes::rows(2)).unwrap();
     session.set_input(0, TensorRef::of(&[2, 1024], &[1f32; 2048]).unwrap()).unwrap();

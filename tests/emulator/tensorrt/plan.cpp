@@ -68,6 +68,10 @@ void channel_means(const Bounds& in, const Bounds& out) {
         }
 }
 
+void sum(const Bounds& in, const Bounds& out) {
+    for (size_t i = 0; i < count(in[0].shape); i++) floats(out[0])[i] = number(in[0], i) + number(in[1], i);
+}
+
 void sum_and_scaled_difference(const Bounds& in, const Bounds& out) {
     for (size_t i = 0; i < count(in[0].shape); i++) {
         float a = number(in[0], i), b = number(in[1], i);
@@ -102,6 +106,7 @@ const std::map<std::string, Operation>& operations() {
         {"increment", increment},   {"widen", widen},
         {"transpose", transpose},   {"channel_means", channel_means},
         {"mixture", mixture},       {"sum_and_scaled_difference", sum_and_scaled_difference},
+        {"sum", sum},
     };
     return known;
 }
@@ -131,6 +136,10 @@ bool read_plan(const char* bytes, size_t size, Plan& plan) {
             words >> plan.operation;
         } else if (what == "workspace") {
             words >> plan.workspace_bytes;
+        } else if (what == "layer") {
+            Layer layer;
+            words >> layer.name >> layer.kind >> layer.type >> layer.microseconds;
+            plan.layers.push_back(layer);
         } else if (what == "input" || what == "output") {
             port.input = what == "input";
             words >> port.name >> port.type >> shape;
@@ -145,7 +154,27 @@ bool read_plan(const char* bytes, size_t size, Plan& plan) {
         }
         if (!words) return false;
     }
+    if (plan.layers.empty()) plan.layers.push_back({plan.operation, "Emulated", "Float", 100});
     return true;
+}
+
+std::string describe(const Plan& plan) {
+    std::ostringstream json;
+    const char* between = "{\"Layers\": [";
+    for (const Layer& layer : plan.layers) {
+        auto tensor = [&](const char* side) {
+            json << "\"" << side << "\": [{\"Name\": \"" << layer.name << "." << side << "\", \"Location\": \"Device\", "
+                 << "\"Format/Datatype\": \"" << layer.type << "\"}]";
+        };
+        json << between << "{\"Name\": \"" << layer.name << "\", \"LayerType\": \"" << layer.kind << "\", ";
+        tensor("Inputs");
+        json << ", ";
+        tensor("Outputs");
+        json << "}";
+        between = ", ";
+    }
+    json << "], \"Bindings\": []}";
+    return json.str();
 }
 
 bool is_known(const std::string& operation) {

@@ -1,13 +1,12 @@
-//! Sessions of backends that read host memory: what is filled, run and read back is the same for all
-//! of them; how a network runs is the backend's own.
+//! Inputs of backends that read host memory.
 
 use std::ops::Range;
 use std::time::Duration;
 
-use revoada_core::{ImageTransform, Placement, Rect, TensorData, TensorError, TensorRef, TensorSlice, TensorSpec};
+use revoada_core::{TensorData, TensorError, TensorRef, TensorSlice, TensorSpec};
 
 use super::inputs::{Inputs, Recorded, Store};
-use crate::{EngineError, Outputs, Session, Shapes, StageTarget, Stager, Surface, Timings};
+use crate::{EngineError, Shapes, StageTarget, Stager, Surface};
 
 /// Inputs in host memory.
 pub(super) type HostInputs = Inputs<TensorData>;
@@ -29,72 +28,24 @@ impl Store for TensorData {
 }
 
 impl HostInputs {
+    pub(super) fn on_host(specs: &[TensorSpec], shapes: &Shapes) -> Result<Self, EngineError> {
+        Inputs::new(specs, shapes, |dtype, elements| Ok(TensorData::zeros(dtype, elements)))
+    }
+
+    /// `prepare`, with the pictures staged by `stager`.
+    pub(super) fn prepare_with(&mut self, stager: &mut Stager, rows: usize) -> Result<Duration, EngineError> {
+        self.prepare(rows, |data, row_elements, recorded| {
+            recorded.iter().for_each(|picture| stage(stager, data, row_elements, picture));
+            Ok(())
+        })
+    }
+
     /// The tensors of the latest `prepare`, in the model's order.
     pub(super) fn tensors(&self) -> impl Iterator<Item = Result<(&TensorSpec, TensorRef<'_>), TensorError>> {
         self.filled().map(|(spec, shape, data)| {
             let data = data.as_slice().range(0..shape.iter().product());
             Ok((spec, TensorRef::new(shape, data)?))
         })
-    }
-}
-
-/// What runs a network over filled inputs.
-pub(super) trait Inference: Send {
-    /// What the outputs are read from, until the next inference.
-    type Answer: Send;
-
-    /// Also how long the inference itself took. The answer before is given back by then, so that its
-    /// memory can be used again.
-    fn infer(&mut self, inputs: &HostInputs) -> Result<(Self::Answer, Duration), EngineError>;
-
-    /// The outputs, in the model's order.
-    fn tensors<'a>(&'a self, answer: &'a Self::Answer) -> Result<Vec<TensorRef<'a>>, EngineError>;
-}
-
-pub(super) struct HostSession<I: Inference> {
-    inputs: HostInputs,
-    stager: Stager,
-    inference: I,
-    answer: Option<(I::Answer, Timings)>,
-}
-
-impl<I: Inference> HostSession<I> {
-    pub(super) fn new(specs: &[TensorSpec], shapes: &Shapes, inference: I) -> Result<Self, EngineError> {
-        let inputs = Inputs::new(specs, shapes, |dtype, elements| Ok(TensorData::zeros(dtype, elements)))?;
-        Ok(Self { inputs, stager: Stager::new(), inference, answer: None })
-    }
-}
-
-impl<I: Inference> Session for HostSession<I> {
-    fn stage(
-        &mut self,
-        input: usize,
-        row: usize,
-        surface: &Surface,
-        region: Rect,
-        transform: &ImageTransform,
-    ) -> Result<Placement, EngineError> {
-        self.inputs.stage(input, row, surface, region, transform)
-    }
-
-    fn set_input(&mut self, input: usize, tensor: TensorRef<'_>) -> Result<(), EngineError> {
-        self.inputs.set(input, tensor)
-    }
-
-    fn submit(&mut self, rows: usize) -> Result<(), EngineError> {
-        self.answer = None;
-        let staging = self.inputs.prepare(rows, |data, row_elements, recorded| {
-            recorded.iter().for_each(|picture| stage(&mut self.stager, data, row_elements, picture));
-            Ok(())
-        })?;
-        let (answer, inference) = self.inference.infer(&self.inputs)?;
-        self.answer = Some((answer, Timings { staging, inference }));
-        Ok(())
-    }
-
-    fn wait(&mut self) -> Result<Outputs<'_>, EngineError> {
-        let (answer, timings) = self.answer.as_ref().ok_or(EngineError::NothingSubmitted)?;
-        Ok(Outputs { tensors: self.inference.tensors(answer)?, timings: *timings })
     }
 }
 

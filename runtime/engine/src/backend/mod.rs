@@ -14,6 +14,7 @@ mod inputs;
 mod lending;
 mod onnxruntime;
 mod rten;
+mod session;
 mod tensorrt;
 
 pub use onnxruntime::{OnnxRuntime, library_candidates};

@@ -8,17 +8,20 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use ort::session::{Session as Network, SessionInputValue};
 use ort::value::{DynValue, Outlet, TensorElementType, TensorRef as OrtTensorRef, ValueType};
-use revoada_core::{DType, Dim, Frame, TensorRef, TensorSlice, TensorSpec};
+use revoada_core::{DType, Dim, Frame, TensorData, TensorRef, TensorSlice, TensorSpec};
 
 use self::library::Library;
-use super::host::{HostInputs, HostSession, Inference};
+use super::host::HostInputs;
 use super::lending::Lending;
+use super::session::{Inference, InferenceSession};
 use super::{OnnxSource, threads_each};
-use crate::{Backend, Engine, EngineError, LoadOptions, ModelSource, Session, Shapes, Surface};
+use crate::{
+    Backend, Engine, EngineError, LoadOptions, ModelSource, Outputs, Session, Shapes, Stager, Surface, Timings,
+};
 
 mod library;
 mod load_error;
@@ -144,22 +147,34 @@ impl Engine for OrtEngine {
     }
 
     fn session(&self, shapes: &Shapes) -> Result<Box<dyn Session>, EngineError> {
-        let inference =
-            OrtInference { networks: Arc::clone(&self.networks), shapes: vec![Vec::new(); self.outputs.len()] };
-        Ok(Box::new(HostSession::new(&self.inputs, shapes, inference)?))
+        let inference = OrtInference {
+            stager: Stager::new(),
+            networks: Arc::clone(&self.networks),
+            values: Vec::new(),
+            shapes: vec![Vec::new(); self.outputs.len()],
+            timings: Timings::default(),
+        };
+        Ok(Box::new(InferenceSession::new(HostInputs::on_host(&self.inputs, shapes)?, inference)))
     }
 }
 
 struct OrtInference {
+    stager: Stager,
     networks: Arc<Lending<Network>>,
+    /// The latest answer, in the network's arena.
+    values: Vec<DynValue>,
     /// Of the answer's tensors; kept apart so that their memory is used again.
     shapes: Vec<Vec<usize>>,
+    timings: Timings,
 }
 
 impl Inference for OrtInference {
-    type Answer = Vec<DynValue>;
+    type Memory = TensorData;
 
-    fn infer(&mut self, inputs: &HostInputs) -> Result<(Self::Answer, Duration), EngineError> {
+    fn submit(&mut self, inputs: &mut HostInputs, rows: usize) -> Result<(), EngineError> {
+        // Its memory can be used again.
+        self.values.clear();
+        let staging = inputs.prepare_with(&mut self.stager, rows)?;
         let mut feed = Vec::new();
         for input in inputs.tensors() {
             let (spec, tensor) = input?;
@@ -168,20 +183,22 @@ impl Inference for OrtInference {
         let mut network = self.networks.lend();
         let started = Instant::now();
         let outputs = network.run(feed).map_err(run_error)?;
-        let values: Vec<DynValue> = outputs.into_iter().map(|(_, value)| value).collect();
-        let took = started.elapsed();
+        self.values.extend(outputs.into_iter().map(|(_, value)| value));
+        self.timings = Timings { staging, inference: started.elapsed(), device: None };
         drop(network);
-        for (shape, value) in self.shapes.iter_mut().zip(&values) {
+        for (shape, value) in self.shapes.iter_mut().zip(&self.values) {
             shape.clear();
             // Sizes of a tensor in memory are never negative.
             shape.extend(value.shape().iter().map(|size| usize::try_from(*size).unwrap_or(0)));
         }
-        Ok((values, took))
+        Ok(())
     }
 
-    fn tensors<'a>(&'a self, answer: &'a Self::Answer) -> Result<Vec<TensorRef<'a>>, EngineError> {
+    fn wait(&mut self) -> Result<Outputs<'_>, EngineError> {
         let tensor = |(value, shape)| Ok(TensorRef::new(shape, output_slice(value).map_err(run_error)?)?);
-        answer.iter().zip(self.shapes.iter().map(Vec::as_slice)).map(tensor).collect()
+        let shapes = self.shapes.iter().map(Vec::as_slice);
+        let tensors = self.values.iter().zip(shapes).map(tensor).collect::<Result<_, EngineError>>()?;
+        Ok(Outputs { tensors, timings: self.timings })
     }
 }
 

@@ -9,20 +9,23 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 use revoada_bundle::onnx::proto::ValueInfoProto;
 use revoada_bundle::onnx::{OnnxError, OnnxErrorKind};
-use revoada_core::{DType, Frame, Tensor, TensorRef, TensorSlice, TensorSpec};
+use revoada_core::{DType, Frame, Tensor, TensorData, TensorRef, TensorSlice, TensorSpec};
 use rten::{Model, ModelOptions, NodeId, RunOptions, ThreadPool, Value, ValueView};
 use rten_tensor::{Layout as _, TensorView};
 
-use super::host::{HostInputs, HostSession, Inference};
+use super::host::HostInputs;
 use super::lending::Lending;
+use super::session::{Inference, InferenceSession};
 use super::{OnnxSource, read_onnx, threads_each};
-use crate::{Backend, Engine, EngineError, LoadOptions, ModelSource, Session, Shapes, Surface};
+use crate::{
+    Backend, Engine, EngineError, LoadOptions, ModelSource, Outputs, Session, Shapes, Stager, Surface, Timings,
+};
 
 const NAME: &str = "rten";
 
@@ -160,23 +163,31 @@ impl Engine for RtenEngine {
 
     fn session(&self, shapes: &Shapes) -> Result<Box<dyn Session>, EngineError> {
         let inference = RtenInference {
+            stager: Stager::new(),
             widened: self.inputs.iter().map(|spec| Widened::of(spec.dtype)).collect(),
             loaded: Arc::clone(&self.loaded),
+            answer: Vec::new(),
+            timings: Timings::default(),
         };
-        Ok(Box::new(HostSession::new(&self.inputs, shapes, inference)?))
+        Ok(Box::new(InferenceSession::new(HostInputs::on_host(&self.inputs, shapes)?, inference)))
     }
 }
 
 struct RtenInference {
+    stager: Stager,
     /// One per input.
     widened: Vec<Widened>,
     loaded: Arc<Loaded>,
+    answer: Vec<Tensor>,
+    timings: Timings,
 }
 
 impl Inference for RtenInference {
-    type Answer = Vec<Tensor>;
+    type Memory = TensorData;
 
-    fn infer(&mut self, inputs: &HostInputs) -> Result<(Self::Answer, Duration), EngineError> {
+    fn submit(&mut self, inputs: &mut HostInputs, rows: usize) -> Result<(), EngineError> {
+        self.answer.clear();
+        let staging = inputs.prepare_with(&mut self.stager, rows)?;
         let Loaded { model, input_ids, outputs, pools } = &*self.loaded;
         let pool = pools.lend();
         let started = Instant::now();
@@ -188,11 +199,13 @@ impl Inference for RtenInference {
         let options = RunOptions::default().with_thread_pool(Some(Arc::clone(&pool)));
         let values = model.run(feed, &ids, Some(options)).map_err(|error| run_error(error.to_string()))?;
         let tensors = values.into_iter().zip(outputs).map(|(value, port)| narrow(value, &port.spec));
-        Ok((tensors.collect::<Result<_, _>>()?, started.elapsed()))
+        self.answer = tensors.collect::<Result<_, _>>()?;
+        self.timings = Timings { staging, inference: started.elapsed(), device: None };
+        Ok(())
     }
 
-    fn tensors<'a>(&'a self, answer: &'a Self::Answer) -> Result<Vec<TensorRef<'a>>, EngineError> {
-        Ok(answer.iter().map(Tensor::as_ref).collect())
+    fn wait(&mut self) -> Result<Outputs<'_>, EngineError> {
+        Ok(Outputs { tensors: self.answer.iter().map(Tensor::as_ref).collect(), timings: self.timings })
     }
 }
 

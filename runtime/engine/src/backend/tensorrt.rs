@@ -4,7 +4,7 @@
 //! engine is shared; each session has a stream, a context and buffers of its own. `concurrent_max` is how many memories
 //! for what lies between layers an engine has: sessions that share one follow each other on the device.
 //!
-//! Plans do not keep the names of dimensions: those that are open are `?`. Outputs whose shape depends on the data, and
+//! TensorRT keeps no names of dimensions: the plan's envelope has them. Outputs whose shape depends on the data, and
 //! inputs whose values are a shape, are refused.
 
 use std::path::{Path, PathBuf};
@@ -13,16 +13,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use revoada_bundle::bundle::Trust;
 use revoada_bundle::plan::Plan;
-use revoada_bundle::sign::PublicKey;
 use revoada_core::{DeviceClass, Dim, Frame, TensorSpec};
 use revoada_tensorrt::{
     Engine as OpenPlan, IoTensor, Library, LibraryPaths, Message, PlanFault, RunError, Runtime, RuntimeOptions,
+    inspected_layers,
 };
 
-use self::session::TensorRtSession;
+use self::session::TensorRtInference;
 use super::OnnxSource;
 use crate::cuda::{Compiler, CudaContext, CudaError, ExecutionError, KernelCache, Kernels, SurfacePool, Workspace};
-use crate::{Backend, Engine, EngineError, LoadOptions, ModelFormat, ModelSource, Session, Shapes, Surface};
+use crate::{Backend, Engine, EngineError, Layer, LoadOptions, ModelFormat, ModelSource, Session, Shapes, Surface};
 
 mod memory;
 mod session;
@@ -43,8 +43,6 @@ pub struct TensorRtOptions {
     pub kernels: Option<PathBuf>,
     /// The device's number, counted from 0.
     pub device: usize,
-    /// Who may have built a plan; `None` is anybody.
-    pub trusted: Option<Vec<PublicKey>>,
 }
 
 /// The backend; cheap until it is used.
@@ -132,6 +130,10 @@ impl Backend for TensorRt {
         ModelFormat::Plan
     }
 
+    fn device_class(&self) -> Result<Option<DeviceClass>, EngineError> {
+        Ok(Some(self.opened()?.class.clone()))
+    }
+
     fn version(&self) -> Result<String, EngineError> {
         let opened = self.opened()?;
         Ok(format!("{} on {}", opened.class.tensorrt, opened.context.device().name))
@@ -151,7 +153,7 @@ impl Backend for TensorRt {
             }
         };
         let opened = self.opened()?;
-        let plan = self.read(path, &opened.class)?;
+        let plan = read(path, options, &opened.class)?;
         Ok(Arc::new(TensorRtEngine::open(opened, path, &plan, options)?))
     }
 
@@ -162,17 +164,15 @@ impl Backend for TensorRt {
     }
 }
 
-impl TensorRt {
-    /// A plan that may and can be run here.
-    fn read(&self, path: &Path, class: &DeviceClass) -> Result<Plan, EngineError> {
-        let plan = Plan::read(path)?;
-        let trust = self.options.trusted.as_deref().map_or(Trust::Anybody, Trust::OneOf);
-        plan.check(trust, class).map_err(|mut error| {
-            error.path = Some(path.to_owned());
-            error
-        })?;
-        Ok(plan)
-    }
+/// A plan that may and can be run here.
+fn read(path: &Path, options: &LoadOptions, class: &DeviceClass) -> Result<Plan, EngineError> {
+    let plan = Plan::read(path)?;
+    let trust = options.trusted.as_deref().map_or(Trust::Anybody, Trust::OneOf);
+    plan.check(trust, class).map_err(|mut error| {
+        error.path = Some(path.to_owned());
+        error
+    })?;
+    Ok(plan)
 }
 
 struct TensorRtEngine {
@@ -194,10 +194,10 @@ impl TensorRtEngine {
         let model = format!("`{}`", path.display());
         let refuse = |reason: String| EngineError::Load { backend: NAME, model: model.clone(), reason };
         opened.context.make_current().map_err(|error| refuse(error.to_string()))?;
-        let runtime = if plan.key().compatibility.version {
-            // Such a plan carries the code that later versions run it with.
-            let options = RuntimeOptions { host_code: true, ..RuntimeOptions::default() };
-            Runtime::new(opened.runtime.library(), options).map_err(|error| refuse(error.to_string()))?
+        // A version-compatible plan carries the code that later versions run it with.
+        let wanted = RuntimeOptions { dla_core: plan.key().dla_core, host_code: plan.key().compatibility.version };
+        let runtime = if wanted != RuntimeOptions::default() {
+            Runtime::new(opened.runtime.library(), wanted).map_err(|error| refuse(error.to_string()))?
         } else {
             Arc::clone(&opened.runtime)
         };
@@ -208,12 +208,8 @@ impl TensorRtEngine {
                 refuse(error.to_string())
             }
         })?;
-        let (mut inputs, mut outputs) = ((Vec::new(), Vec::new()), (Vec::new(), Vec::new()));
-        for (index, tensor) in open.tensors().iter().enumerate() {
-            let (specs, places) = if tensor.is_input { &mut inputs } else { &mut outputs };
-            specs.push(spec(tensor).map_err(&refuse)?);
-            places.push(index);
-        }
+        let (inputs, input_tensors) = declared(&plan.facts().inputs, open.tensors(), true).map_err(&refuse)?;
+        let (outputs, output_tensors) = declared(&plan.facts().outputs, open.tensors(), false).map_err(&refuse)?;
         let bytes = usize::try_from(open.device_memory_bytes()).unwrap_or(usize::MAX);
         let needed = || format!("what lies between the layers of {model}, {bytes} bytes");
         let workspaces = (0..options.concurrent_max.max(1))
@@ -222,10 +218,10 @@ impl TensorRtEngine {
             .map_err(|error| opened.cuda_error(needed, error))?;
         Ok(Self {
             model,
-            inputs: inputs.0,
-            outputs: outputs.0,
-            input_tensors: inputs.1,
-            output_tensors: outputs.1,
+            inputs,
+            outputs,
+            input_tensors,
+            output_tensors,
             workspaces,
             next_workspace: AtomicUsize::new(0),
             plan: open,
@@ -248,8 +244,46 @@ impl Engine for TensorRtEngine {
     }
 
     fn session(&self, shapes: &Shapes) -> Result<Box<dyn Session>, EngineError> {
-        Ok(Box::new(TensorRtSession::open(self, shapes)?))
+        Ok(Box::new(TensorRtInference::open(self, shapes)?))
     }
+
+    fn layers(&self) -> Result<Option<Vec<Layer>>, EngineError> {
+        let failed = |error: &dyn std::error::Error| EngineError::Run { backend: NAME, reason: error.to_string() };
+        self.opened.context.make_current().map_err(|error| failed(&error))?;
+        let json = self.plan.inspect().map_err(|error| failed(&error))?;
+        match inspected_layers(&json) {
+            Ok(layers) => Ok(Some(layers)),
+            Err(error) => {
+                tracing::debug!(%error, "what the layers of a plan are is not known");
+                Ok(None)
+            }
+        }
+    }
+}
+
+/// The inputs or the outputs as the graph declares them, and where each of them is among the plan's tensors. What a
+/// plan says nothing of is as TensorRT has it. The error continues a sentence about the plan.
+fn declared(
+    declared: &[TensorSpec],
+    tensors: &[IoTensor],
+    inputs: bool,
+) -> Result<(Vec<TensorSpec>, Vec<usize>), String> {
+    let mut found = Vec::new();
+    for (index, tensor) in tensors.iter().enumerate().filter(|(_, tensor)| tensor.is_input == inputs) {
+        let mut known = spec(tensor)?;
+        let place = declared.iter().position(|spec| spec.name == known.name);
+        if let Some(spec) = place.map(|place| &declared[place]) {
+            let names_it = |(known, spec): (&Dim, &Dim)| known == spec || known.fixed().or(spec.fixed()).is_none();
+            let same_dims = known.dims.len() == spec.dims.len() && known.dims.iter().zip(&spec.dims).all(names_it);
+            if known.dtype != spec.dtype || !same_dims {
+                return Err(format!("it has `{known}` where its envelope says `{spec}`"));
+            }
+            known = spec.clone();
+        }
+        found.push((place, known, index));
+    }
+    found.sort_by_key(|(place, _, index)| (place.unwrap_or(usize::MAX), *index));
+    Ok(found.into_iter().map(|(_, spec, index)| (spec, index)).unzip())
 }
 
 /// The error continues a sentence about the plan.

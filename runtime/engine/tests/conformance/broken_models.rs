@@ -104,7 +104,7 @@ fn rten_survives_damaged_models() {
     for bit in (0..network.len() * 8).step_by(61) {
         let mut damaged = network.clone();
         damaged[bit / 8] ^= 1 << (bit % 8);
-        match backend.load(ModelSource::Bytes(&damaged), &LoadOptions { threads: Some(1), concurrent_max: 1 }) {
+        match backend.load(ModelSource::Bytes(&damaged), &LoadOptions { threads: Some(1), ..LoadOptions::default() }) {
             Err(_) => refused += 1,
             Ok(engine) => {
                 let Ok(mut session) = engine.session(&Shapes::rows(1)) else { continue };

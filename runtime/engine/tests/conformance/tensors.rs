@@ -152,11 +152,11 @@ fn threads_agree(backend: &dyn Backend, options: &LoadOptions) {
 }
 
 pub(crate) fn sessions_on_threads_agree(backend: &dyn Backend) {
-    threads_agree(backend, &LoadOptions { threads: Some(1), concurrent_max: 2 });
+    threads_agree(backend, &LoadOptions { threads: Some(1), concurrent_max: 2, ..LoadOptions::default() });
 }
 
 pub(crate) fn one_network_serves_many_sessions(backend: &dyn Backend) {
-    threads_agree(backend, &LoadOptions { threads: Some(2), concurrent_max: 1 });
+    threads_agree(backend, &LoadOptions { threads: Some(2), ..LoadOptions::default() });
 }
 
 pub(crate) fn nan_and_infinity_pass_through(backend: &dyn Backend) {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use revoada_bundle::bundle::Precision;
 use revoada_bundle::hash;
 use revoada_bundle::onnx::OnnxModel;
-use revoada_bundle::plan::{Plan, PlanKey};
+use revoada_bundle::plan::{Plan, PlanFacts, PlanKey};
 use revoada_bundle::sign::SecretKey;
 use revoada_core::{Compatibility, DType, DeviceClass, Dim, Frame, TensorRtVersion, TensorSpec};
 use revoada_emulator::Emulated;
@@ -50,7 +50,6 @@ pub(crate) fn emulated_options(folder: &Path) -> TensorRtOptions {
         compilers: vec![revoada_emulator::nvrtc()],
         kernels: Some(folder.join("kernels")),
         device: 0,
-        trusted: None,
     }
 }
 
@@ -75,7 +74,7 @@ impl Compiling {
         };
         let folder = machine.folder().to_owned();
         let kernels = Some(folder.join("kernels"));
-        let options = TensorRtOptions { libraries, compilers: real_compilers(), kernels, device: 0, trusted: None };
+        let options = TensorRtOptions { libraries, compilers: real_compilers(), kernels, device: 0 };
         let class = class(library.version());
         Some(Self { inner: TensorRt::new(options), class, folder, library: Some(library) })
     }
@@ -90,7 +89,10 @@ impl Compiling {
             Some(library) => compile(library, model),
             None => describe(model).into_bytes(),
         };
-        self.seal(&self.class, &payload)
+        let graph = OnnxModel::parse(model.to_vec()).unwrap();
+        let (inputs, outputs) = (declared(&graph, true), declared(&graph, false));
+        let facts = PlanFacts { inputs, outputs, ..PlanFacts::default() };
+        self.write(Plan::seal(key(&self.class, &payload), facts, &payload, &SecretKey::generate().unwrap()))
     }
 
     /// Writes what TensorRT is to read in an envelope for a device.
@@ -100,7 +102,10 @@ impl Compiling {
 
     pub(crate) fn seal_with(&self, class: &DeviceClass, compatibility: Compatibility, payload: &[u8]) -> PathBuf {
         let key = PlanKey { compatibility, ..key(class, payload) };
-        let plan = Plan::seal(key, payload, &SecretKey::generate().unwrap());
+        self.write(Plan::seal(key, PlanFacts::default(), payload, &SecretKey::generate().unwrap()))
+    }
+
+    fn write(&self, plan: Plan) -> PathBuf {
         let path = self.folder.join(format!("{}.plan", hash(plan.bytes())));
         std::fs::write(&path, plan.bytes()).unwrap();
         path
@@ -119,6 +124,7 @@ fn key(class: &DeviceClass, payload: &[u8]) -> PlanKey {
         compatibility: Compatibility::default(),
         precision: Precision::Fp32,
         profile: Default::default(),
+        dla_core: None,
         builder: "test".to_owned(),
     }
 }
@@ -142,6 +148,7 @@ fn describe(model: &[u8]) -> String {
         "picture" => "widen",
         "two by two" => "sum_and_scaled_difference",
         "network" => "mixture",
+        "named" => "sum",
         same => same,
     };
     let mut text = format!("EMULATED PLAN\noperation {operation}\nworkspace 64\n");

@@ -2,9 +2,6 @@
 //! GPU where there is one; and what only this backend can get wrong.
 //!
 //! Of the suite of conformance these cases do not apply:
-//! - `tensors::inputs_and_outputs_are_as_declared`: plans do not keep the names of dimensions; here
-//!   `running::a_plan_says_its_inputs_and_outputs` stands for it;
-//! - `tensors::open_dimensions_are_settled_by_name_or_refused`: for the same reason;
 //! - `tensors::output_shapes_may_depend_on_the_data`: such plans are refused;
 //!   `running::an_output_whose_shape_depends_on_the_data_is_refused` stands for it;
 //! - `broken_models`: no ONNX model reaches this backend; `plans` stands for it.
@@ -60,6 +57,8 @@ macro_rules! conformance {
 }
 
 conformance! {
+    tensors::inputs_and_outputs_are_as_declared
+    tensors::open_dimensions_are_settled_by_name_or_refused
     tensors::an_open_batch_runs_the_rows_submitted
     tensors::a_fixed_batch_runs_whole_with_zeros_where_nothing_was_filled
     tensors::several_inputs_and_outputs_keep_their_order

@@ -96,8 +96,9 @@ fn a_plan_of_a_stranger_is_refused() {
     on_emulator("plans::a_plan_of_a_stranger_is_refused", &Emulated::new(Profile::Orin), |machine| {
         let path = Compiling::emulated(machine).plan(&models::increment("N"));
         let trusted = Some(vec![SecretKey::generate().unwrap().public()]);
-        let backend = TensorRt::new(TensorRtOptions { trusted, ..emulated_options(machine.folder()) });
-        let error = refused(&backend, ModelSource::Plan(&path));
+        let backend = TensorRt::new(emulated_options(machine.folder()));
+        let options = LoadOptions { trusted, ..LoadOptions::default() };
+        let error = backend.load(ModelSource::Plan(&path), &options).err().unwrap().to_string();
         assert!(error.ends_with("which is not among the trusted keys"), "{error}");
         never_deserialised(machine);
     });
