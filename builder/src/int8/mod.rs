@@ -1,9 +1,9 @@
 //! Eight bits: `QuantizeLinear` and `DequantizeLinear` inserted where a compiler fuses them.
 //!
 //! Everything is symmetric, with zero at zero. Weights have a scale for each output channel, activations one
-//! for the tensor, biases stay float. [`calibrate`] tells the range of each activation from samples,
-//! [`quantize`] writes it into the graph. The result may go through [`fp16::convert`](crate::fp16::convert),
-//! so that what is not INT8 is f16.
+//! for the tensor, biases stay float. [`calibrate`] tells from samples the range of each activation, whether each
+//! weight goes up or down, and what its bias makes up for; [`quantize`] writes it into the graph. The result may go
+//! through [`fp16::convert`](crate::fp16::convert), so that what is not INT8 is f16.
 //!
 //! Where pairs are placed, after TensorRT's advice on explicit quantisation:
 //! - on what `Conv`, `ConvTranspose`, `Gemm` and `MatMul` read;
