@@ -31,26 +31,33 @@ def session(model):
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
+def classifier_input(picture):
+    height, width = picture.shape[:2]
+    side = min(height, width)
+    # The middle square as `resize` would take it, but at its exact place: an odd margin is half a pixel off whole
+    # ones, and that alone moves a score by 0.03.
+    scale = side / 224
+    left, top = (width - side) / 2, (height - side) / 2
+    inverse = np.array([[scale, 0, left + scale / 2 - 0.5], [0, scale, top + scale / 2 - 0.5]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    square = cv2.warpAffine(picture, inverse, (224, 224), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    rgb = cv2.cvtColor(square, cv2.COLOR_BGR2RGB).astype(np.float32) / 255
+    return ((rgb - MEAN) / DEVIATION).transpose(2, 0, 1)[None]
+
+
 def classify(model, paths):
     network = session(model)
     for path in paths:
-        picture = cv2.imread(path)
-        height, width = picture.shape[:2]
-        side = min(height, width)
-        # The middle square as `resize` would take it, but at its exact place: an odd margin is half a pixel off whole
-        # ones, and that alone moves a score by 0.03.
-        scale = side / 224
-        left, top = (width - side) / 2, (height - side) / 2
-        inverse = np.array([[scale, 0, left + scale / 2 - 0.5], [0, scale, top + scale / 2 - 0.5]])
-        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        square = cv2.warpAffine(picture, inverse, (224, 224), flags=flags, borderMode=cv2.BORDER_REPLICATE)
-        rgb = cv2.cvtColor(square, cv2.COLOR_BGR2RGB).astype(np.float32) / 255
-        tensor = ((rgb - MEAN) / DEVIATION).transpose(2, 0, 1)[None]
-        logits = network.run(None, {"input": tensor})[0][0].astype(np.float64)
+        logits = network.run(None, {"input": classifier_input(cv2.imread(path))})[0][0].astype(np.float64)
         exponents = np.exp(logits - logits.max())
         scores = exponents / exponents.sum()
         best = np.argsort(-scores, kind="stable")[:5]
         yield [{"class": int(index), "score": float(scores[index])} for index in best]
+
+
+def detector_input(picture):
+    resized = cv2.resize(picture, (FACE_INPUT, FACE_INPUT), interpolation=cv2.INTER_LINEAR)
+    return cv2.cvtColor(resized, cv2.COLOR_BGR2RGB).astype(np.float32).transpose(2, 0, 1)[None]
 
 
 def detect(model, paths):
@@ -58,9 +65,7 @@ def detect(model, paths):
     for path in paths:
         picture = cv2.imread(path)
         height, width = picture.shape[:2]
-        resized = cv2.resize(picture, (FACE_INPUT, FACE_INPUT), interpolation=cv2.INTER_LINEAR)
-        tensor = cv2.cvtColor(resized, cv2.COLOR_BGR2RGB).astype(np.float32).transpose(2, 0, 1)[None]
-        outputs = network.run(["537", "538", "539", "540"], {"input.1": tensor})
+        outputs = network.run(["537", "538", "539", "540"], {"input.1": detector_input(picture)})
         yield suppress(faces(*(output[0] for output in outputs), width / FACE_INPUT, height / FACE_INPUT))
 
 

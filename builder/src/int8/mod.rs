@@ -1,9 +1,9 @@
 //! Eight bits: `QuantizeLinear` and `DequantizeLinear` inserted where a compiler fuses them.
 //!
 //! Everything is symmetric, with zero at zero. Weights have a scale for each output channel, activations one
-//! for the tensor, biases stay float. [`calibrate`] tells the range of each activation from samples,
-//! [`quantize`] writes it into the graph. The result may go through [`fp16::convert`](crate::fp16::convert),
-//! so that what is not INT8 is f16.
+//! for the tensor, biases stay float. [`calibrate`] tells from samples the range of each activation, whether each
+//! weight goes up or down, and what its bias makes up for; [`quantize`] writes it into the graph. The result may go
+//! through [`fp16::convert`](crate::fp16::convert), so that what is not INT8 is f16.
 //!
 //! Where pairs are placed, after TensorRT's advice on explicit quantisation:
 //! - on what `Conv`, `ConvTranspose`, `Gemm` and `MatMul` read;
@@ -17,12 +17,14 @@ mod calibrate;
 mod histogram;
 mod place;
 mod rewrite;
+mod round;
 mod shift;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use revoada_bundle::onnx::OnnxModel;
 use revoada_bundle::onnx::proto::NodeProto;
+use revoada_core::Tensor;
 use revoada_engine::Backend;
 use serde::{Deserialize, Serialize};
 
@@ -58,9 +60,13 @@ pub struct Calibration {
     /// By value: numbers from `-range` to `range` are kept apart, what is beyond is clipped.
     pub ranges: BTreeMap<String, f32>,
     /// By the output of each product of weights: what is added to the bias of each channel, to make up for
-    /// what rounding the weights does to the mean of its answers.
-    #[serde(default)]
+    /// what rounding the weights does to the mean of its answers. Like the levels it is no part of the record,
+    /// since it lies in the model.
+    #[serde(skip)]
     pub shifts: BTreeMap<String, Vec<f32>>,
+    /// By weight: the level of each of its elements, where the nearest is not the best.
+    #[serde(skip)]
+    pub levels: BTreeMap<String, Tensor>,
 }
 
 /// How weights lie in the model.
@@ -99,8 +105,9 @@ pub struct Int8Report {
     pub unknown: Vec<String>,
 }
 
-/// Runs the model on every sample, three times, or twice where the method is [`Method::MinMax`], and finds the
-/// range of each activation that [`quantize`] may ask for, whatever is kept, and the shift of each bias. Memory does not grow with the number of samples.
+/// Runs the model on every sample, a few times, and finds the range of each activation that [`quantize`] may ask
+/// for, whatever is kept, the levels of each weight, and the shift of each bias. Memory does not grow with the
+/// number of samples.
 pub fn calibrate(
     backend: &dyn Backend,
     model: &OnnxModel,
@@ -109,8 +116,9 @@ pub fn calibrate(
 ) -> Result<Calibration, BuilderError> {
     let values = place::activations(&model.edit()?);
     let ranges = calibrate::ranges(backend, model, samples, method, &values)?;
-    let shifts = shift::shifts(backend, model, samples)?;
-    Ok(Calibration { method, samples: samples.count(), ranges, shifts })
+    let levels = round::levels(backend, model, samples)?;
+    let shifts = shift::shifts(backend, model, samples, &levels)?;
+    Ok(Calibration { method, samples: samples.count(), ranges, shifts, levels })
 }
 
 /// Inserts the pairs; see the [module](self). A model of an operator set before 13, which has no scales for

@@ -15,7 +15,7 @@ use crate::BuilderError;
 /// The first operator set with a scale for each channel.
 pub(super) const OPSET_AXIS: i64 = 13;
 /// Symmetric: −128 stays unused, so that a number and its negative are as far from zero.
-const LEVEL_MAX: f32 = 127.0;
+pub(super) const LEVEL_MAX: f32 = 127.0;
 
 pub(super) fn rewrite(
     model: &OnnxModel,
@@ -42,7 +42,7 @@ pub(super) fn rewrite(
             if placement.reads.contains(&(index, input)) {
                 node.input[input] = pairs.activation(&name, scales[&name]);
             } else if let Some(axis) = placement.weights.get(&(index, input)) {
-                node.input[input] = pairs.weight(&name, *axis, options.weights);
+                node.input[input] = pairs.weight(&name, *axis, options.weights, calibration);
                 pairs.shift(&mut node, calibration);
             }
         }
@@ -92,13 +92,15 @@ impl Pairs<'_> {
     }
 
     /// The name of a weight behind its pair, or behind the second half of it.
-    fn weight(&mut self, name: &str, axis: usize, form: Weights) -> String {
+    fn weight(&mut self, name: &str, axis: usize, form: Weights, calibration: &Calibration) -> String {
         let key = (name.to_owned(), Some(axis));
         if let Some(made) = self.made.get(&key) {
             return made.clone();
         }
         let tensor = self.graph.tensor(name).expect("only f32 initialisers are placed as weights");
-        let (levels, scales) = quantise(&tensor, axis);
+        let scales = scales_of(&tensor, axis);
+        let chosen = calibration.levels.get(name).filter(|levels| levels.shape() == tensor.shape());
+        let levels = chosen.cloned().unwrap_or_else(|| nearest(&tensor, axis, &scales));
         let channels = [scales.len()];
         let zeros = vec![0i8; scales.len()];
         let of = "each channel has one";
@@ -106,7 +108,11 @@ impl Pairs<'_> {
         let zero = self.graph.add_tensor(&format!("{name}_zero"), TensorRef::of(&channels, &zeros).expect(of));
         let quantised = match form {
             Weights::Int8 => self.graph.add_tensor(&format!("{name}_i8"), levels.as_ref()),
-            Weights::F32 => self.node("QuantizeLinear", &format!("{name}_i8"), [name, &scale, &zero], Some(axis)),
+            Weights::F32 => {
+                let rounded = widened(&levels, axis, &scales);
+                let rounded = self.graph.add_tensor(&format!("{name}_rounded"), rounded.as_ref());
+                self.node("QuantizeLinear", &format!("{name}_i8"), [&rounded, &scale, &zero], Some(axis))
+            }
         };
         let inputs = [&quantised, &scale, &zero].map(String::as_str);
         let wide = self.node("DequantizeLinear", &format!("{name}_wide"), inputs, Some(axis));
@@ -159,29 +165,41 @@ fn scale(range: f32) -> f32 {
     }
 }
 
-/// Levels of a weight, and the scale of each channel.
-pub(super) fn quantise(tensor: &Tensor, axis: usize) -> (Tensor, Vec<f32>) {
-    let shape = tensor.shape();
+/// The scale of each channel of a weight.
+pub(super) fn scales_of(weight: &Tensor, axis: usize) -> Vec<f32> {
+    let shape = weight.shape();
     let channels = shape[axis];
     let inner: usize = shape[axis + 1..].iter().product();
-    let numbers = tensor.as_ref().as_slice::<f32>().expect("only f32 initialisers are placed as weights");
-    let channel = |index: usize| index / inner.max(1) % channels.max(1);
+    let numbers = weight.as_ref().as_slice::<f32>().expect("only f32 initialisers are placed as weights");
     let mut largest = vec![0f32; channels];
     for (index, number) in numbers.iter().enumerate().filter(|(_, number)| number.is_finite()) {
-        let largest = &mut largest[channel(index)];
+        let largest = &mut largest[index / inner.max(1) % channels];
         *largest = largest.max(number.abs());
     }
     // The scale of a channel of zeros is nobody's concern, but must be positive; it takes the widest one.
     let widest = largest.iter().copied().fold(0f32, f32::max);
     let widest = if widest > 0.0 { widest } else { LEVEL_MAX };
-    let scales: Vec<f32> =
-        largest.iter().map(|largest| scale(if *largest > 0.0 { *largest } else { widest })).collect();
+    largest.iter().map(|largest| scale(if *largest > 0.0 { *largest } else { widest })).collect()
+}
+
+/// The nearest level of each element of a weight.
+pub(super) fn nearest(weight: &Tensor, axis: usize, scales: &[f32]) -> Tensor {
+    let inner: usize = weight.shape()[axis + 1..].iter().product();
+    let numbers = weight.as_ref().as_slice::<f32>().expect("only f32 initialisers are placed as weights");
     let level = |(index, number): (usize, &f32)| {
-        let level = (number / scales[channel(index)]).round_ties_even();
+        let level = (number / scales[index / inner.max(1) % scales.len()]).round_ties_even();
         level.clamp(-LEVEL_MAX, LEVEL_MAX) as i8
     };
     let levels = numbers.iter().enumerate().map(level).collect();
-    (Tensor::of(shape.to_vec(), levels).expect("each element has a level"), scales)
+    Tensor::of(weight.shape().to_vec(), levels).expect("each element has a level")
+}
+
+/// What a weight's levels stand for.
+pub(super) fn widened(levels: &Tensor, axis: usize, scales: &[f32]) -> Tensor {
+    let inner: usize = levels.shape()[axis + 1..].iter().product();
+    let numbers = levels.as_ref().as_slice::<i8>().expect("levels are INT8").iter().enumerate();
+    let wide = numbers.map(|(index, level)| f32::from(*level) * scales[index / inner.max(1) % scales.len()]);
+    Tensor::of(levels.shape().to_vec(), wide.collect()).expect("each level is a number")
 }
 
 #[cfg(test)]
@@ -201,10 +219,11 @@ mod tests {
     #[test]
     fn channels_of_zeros_and_of_nearly_nothing_keep_positive_scales() {
         let weights = Tensor::of(vec![3, 2], vec![0.5f32, -1.0, 0.0, 0.0, 1e-9, -1e-9]).unwrap();
-        let (levels, scales) = quantise(&weights, 0);
+        let scales = scales_of(&weights, 0);
+        let levels = nearest(&weights, 0, &scales);
         assert!(scales.iter().all(|scale| *scale > 0.0));
         assert_eq!(levels.as_ref().as_slice::<i8>(), Some(&[63i8, -127, 0, 0, 0, 0][..]));
         let nothing = Tensor::of(vec![1, 2], vec![0f32; 2]).unwrap();
-        assert_eq!(quantise(&nothing, 0).1, [1.0]);
+        assert_eq!(scales_of(&nothing, 0), [1.0]);
     }
 }

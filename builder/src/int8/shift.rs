@@ -12,7 +12,7 @@ use revoada_core::{Tensor, TensorRef};
 use revoada_engine::Backend;
 
 use super::place::place;
-use super::rewrite::{OPSET_AXIS, quantise};
+use super::rewrite::{OPSET_AXIS, nearest, scales_of, widened};
 use crate::observe::observe;
 use crate::{BuilderError, Keep, Samples};
 
@@ -25,6 +25,7 @@ pub(super) fn shifts(
     backend: &dyn Backend,
     model: &OnnxModel,
     samples: &dyn Samples,
+    levels: &BTreeMap<String, Tensor>,
 ) -> Result<BTreeMap<String, Vec<f32>>, BuilderError> {
     let mut graph = model.edit()?;
     graph.lift(OPSET_AXIS)?;
@@ -34,7 +35,7 @@ pub(super) fn shifts(
     for ((index, _), axis) in weights {
         let node = graph.nodes()[index].clone();
         if takes_shift(&node) {
-            let mean = append(&mut graph, &node, axis)?;
+            let mean = append(&mut graph, &node, axis, levels)?;
             means.push((node.output[0].clone(), mean));
         }
     }
@@ -59,9 +60,14 @@ pub(super) fn takes_shift(node: &NodeProto) -> bool {
 
 /// Appends the same product by what rounding took from the weights, and the mean of its channels, whose name
 /// is returned. A product is linear, so this is by how much its answer falls short.
-fn append(graph: &mut Graph, node: &NodeProto, axis: usize) -> Result<String, BuilderError> {
+fn append(
+    graph: &mut Graph,
+    node: &NodeProto,
+    axis: usize,
+    levels: &BTreeMap<String, Tensor>,
+) -> Result<String, BuilderError> {
     let weight = graph.tensor(&node.input[1]).expect("only initialisers are placed as weights");
-    let lost = lost(&weight, axis);
+    let lost = lost(&weight, axis, levels.get(&node.input[1]));
     let name = graph.fresh(&format!("{}/lost", node.label()));
     let lost = graph.add_tensor(&format!("{}_lost", node.input[1]), lost.as_ref());
     let product = graph.fresh(&format!("{}_lost", node.output[0]));
@@ -88,13 +94,12 @@ fn append(graph: &mut Graph, node: &NodeProto, axis: usize) -> Result<String, Bu
 }
 
 /// The weight without what its levels hold.
-fn lost(weight: &Tensor, axis: usize) -> Tensor {
-    let (levels, scales) = quantise(weight, axis);
-    let inner: usize = weight.shape()[axis + 1..].iter().product();
-    let (levels, weights) = (levels.as_ref(), weight.as_ref());
-    let levels = levels.as_slice::<i8>().unwrap_or_default();
-    let pairs = weights.as_slice::<f32>().unwrap_or_default().iter().zip(levels).enumerate();
-    let lost =
-        pairs.map(|(index, (weight, level))| weight - f32::from(*level) * scales[index / inner.max(1) % scales.len()]);
-    Tensor::of(weight.shape().to_vec(), lost.collect()).expect("each weight has its level")
+fn lost(weight: &Tensor, axis: usize, levels: Option<&Tensor>) -> Tensor {
+    let scales = scales_of(weight, axis);
+    let levels = levels.cloned().unwrap_or_else(|| nearest(weight, axis, &scales));
+    let kept = widened(&levels, axis, &scales);
+    let (weights, kept) = (weight.as_ref(), kept.as_ref());
+    let pairs = weights.as_slice::<f32>().unwrap_or_default().iter().zip(kept.as_slice::<f32>().unwrap_or_default());
+    let lost = pairs.map(|(weight, kept)| weight - kept).collect();
+    Tensor::of(weight.shape().to_vec(), lost).expect("each weight has its level")
 }

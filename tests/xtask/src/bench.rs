@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use crate::progress::step;
 use crate::stamp::Made;
 use crate::workspace::Workspace;
-use crate::{process, python, setup};
+use crate::{opencv_samples, process, python, setup};
 
 /// How often the 720p clip is played into the 1080p one: long enough that start-up does not count.
 const CLIP_REPEATS: usize = 3;
@@ -28,13 +28,18 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
         process::show(build.args(["build", "--release", "--package", package, kind, name]))?;
     }
     let asked = |name: &str| arguments.is_empty() || arguments.contains(&name);
-    let own = ["stage", "plan", "gpu"];
+    let own = ["stage", "plan", "quantise", "gpu"];
     let parts: Vec<&str> = arguments.iter().copied().filter(|argument| !own.contains(argument)).collect();
     if !parts.is_empty() || arguments.is_empty() {
         process::show(script(workspace, "tests/bench/bench.py").args(parts))?;
     }
     if asked("plan") {
         process::show(&mut script(workspace, "tests/bench/plan.py"))?;
+    }
+    if asked("quantise") {
+        python::install(workspace, &python::QUANTISE)?;
+        opencv_samples::fetch(workspace)?;
+        process::show(&mut script(workspace, "tests/bench/quantise.py"))?;
     }
     if asked("stage") {
         process::show(script(workspace, "tests/bench/stage_opencv.py").arg("target/release/examples/stage_bench"))?;

@@ -14,6 +14,7 @@ mod demo;
 mod fetch;
 mod headers;
 mod models;
+mod opencv_samples;
 mod outcomes;
 mod process;
 mod progress;
@@ -39,8 +40,9 @@ usage: cargo xtask COMMAND
   demo            set up, build, then find faces in a clip and name what two pictures show
   test            set up, then check formatting and lints and run every test
   test --full     the same, with the slow tests and the check of dependencies
-  bench [PART]…   measure against Python and OpenCV: python, pipeline, start, stage, plan; on a GPU against a bare loop
-                  and the card's own copies: gpu; all of them, if none is named
+  bench [PART]…   measure against Python and OpenCV: python, pipeline, start, stage, plan; conversions against
+                  onnxconverter-common and onnxruntime.quantization: quantise; on a GPU against a bare loop and the
+                  card's own copies: gpu; all of them, if none is named
   help            print this
 
 A second run of `setup` finds everything in place, does nothing and needs no network.
@@ -63,7 +65,7 @@ fn run(arguments: &[&str]) -> Result<ExitCode> {
     match arguments {
         ["setup"] => setup::run(&workspace, setup::For::Demo)?,
         ["setup", "--tests"] => setup::run(&workspace, setup::For::Tests)?,
-        ["setup", "--list"] => print!("{}{}", headers::list(), assets::list()),
+        ["setup", "--list"] => print!("{}{}{}", headers::list(), assets::list(), opencv_samples::list()),
         ["demo"] => demo::run(&workspace)?,
         ["test"] => return test::run(&workspace, test::Extent::Usual),
         ["test", "--full"] => return test::run(&workspace, test::Extent::Full),

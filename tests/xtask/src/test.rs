@@ -10,7 +10,7 @@ use crate::outcomes::{Outcomes, Reader};
 use crate::progress::step;
 use crate::stamp::Made;
 use crate::workspace::Workspace;
-use crate::{process, setup};
+use crate::{opencv_samples, process, setup};
 
 /// Version of `cargo deny`, which is built from source where the machine has none.
 const CARGO_DENY: &str = "0.20.2";
@@ -26,6 +26,12 @@ pub(crate) enum Extent {
 pub(crate) fn run(workspace: &Workspace, extent: Extent) -> Result<ExitCode> {
     setup::run(workspace, setup::For::Tests)?;
     let mut total = Outcomes::default();
+    if extent == Extent::Full
+        && let Err(error) = opencv_samples::fetch(workspace)
+    {
+        // The test that asks for them says that it was skipped.
+        eprintln!("note: {error:#}");
+    }
     check(&mut total, "formatting", "rustfmt", cargo(workspace, &["fmt", "--all", "--check"]));
     let lints = ["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"];
     check(&mut total, "lints", "clippy-driver", cargo(workspace, &lints));
