@@ -84,7 +84,8 @@ fn tensorrt(here: &Path, control: &Path, libraries: &Path, out: &Path) {
     println!("cargo::rerun-if-changed={}", headers.display());
     let read = |name: &str| fs::read_to_string(headers.join(name));
     let (Ok(tables), Ok(parser)) = (read("NvInferImpl.h"), read("NvOnnxParser.h")) else { return };
-    let table = |name: &&str| strict(&tables, &format!("class V{name} : public VRoot"), name, &format!("apiv::V{name}"));
+    let table =
+        |name: &&str| strict(&tables, &format!("class V{name} : public VRoot"), name, &format!("apiv::V{name}"));
     write_strict(out, "strict.h", "nvinfer1", &TABLES.iter().map(table).collect::<String>());
     let parser = strict(&parser, "class IParser\n{", "Parser", "IParser");
     write_strict(out, "strict_parser.h", "nvonnxparser", &parser);
@@ -94,7 +95,13 @@ fn tensorrt(here: &Path, control: &Path, libraries: &Path, out: &Path) {
     let with_control = |names: &[&str]| -> Vec<PathBuf> {
         names.iter().map(|name| source.join(name)).chain([control.join("control.cpp")]).collect()
     };
-    link(&include, &theirs, &with_control(&["plan.cpp", "infer.cpp", "onnx.cpp", "build.cpp"]), "libnvinfer.so.10", libraries);
+    link(
+        &include,
+        &theirs,
+        &with_control(&["plan.cpp", "infer.cpp", "onnx.cpp", "build.cpp"]),
+        "libnvinfer.so.10",
+        libraries,
+    );
     link(&include, &theirs, &with_control(&["parser.cpp"]), "libnvonnxparser.so.10", libraries);
 }
 

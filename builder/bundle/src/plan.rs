@@ -177,6 +177,10 @@ impl PlanHeader {
         &self.header.key
     }
 
+    pub fn facts(&self) -> &PlanFacts {
+        &self.header.facts
+    }
+
     /// Who built it.
     pub fn signer(&self) -> PublicKey {
         self.signer
@@ -256,7 +260,7 @@ impl Plan {
     }
 
     pub fn facts(&self) -> &PlanFacts {
-        &self.header.facts
+        self.head.facts()
     }
 
     /// Who built it.

@@ -84,8 +84,9 @@ struct Latency {
 pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let (duration, warm_up) = (seconds("duration", args.duration)?, seconds("warm-up", args.warm_up)?);
     let shapes = shapes::parse(&args.shape)?;
+    let rows = args.batch.iter().copied().max().unwrap_or(1) as usize;
     let started = Instant::now();
-    let loaded = models::load(&args.model, &args.backend, args.sessions as usize, global)?;
+    let loaded = models::load(&args.model, &args.backend, rows, args.sessions as usize, global)?;
     let load_ms = started.elapsed().as_secs_f64() * 1e3;
 
     let mut results = Vec::new();

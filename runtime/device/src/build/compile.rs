@@ -131,7 +131,7 @@ pub(super) fn plan(
         profile: profile.clone(),
         builder: PRODUCER.to_owned(),
     };
-    let folder = crate::cache_folder().context("there is no home folder for the plan cache")?.join("plans");
+    let folder = plan_cache_folder().context("there is no home folder for the plan cache")?;
     let cache = PlanCache::open(&folder, CACHE_BYTES_MAX)?;
     let _alone = cache.lock_build(&key)?;
     let cached = cache.get(&key)?.filter(|plan| plan.signer() == signer.public());
@@ -170,6 +170,10 @@ pub(super) fn plan(
     let seconds = compiled.map(|compiled| format!("{:.1}", compiled.compile_time.as_secs_f64()));
     info!(plan = %path.display(), built_for = %built.built_for, bytes = built.bytes, seconds, "plan");
     Ok(built)
+}
+
+pub(crate) fn plan_cache_folder() -> Option<PathBuf> {
+    Some(crate::cache_folder()?.join("plans"))
 }
 
 /// Asks TensorRT, before time is spent on the model, whether it reads it.

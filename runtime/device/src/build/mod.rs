@@ -29,7 +29,7 @@ use crate::failure::{Misuse, Refused};
 use crate::terminal::say;
 use crate::{keys, models};
 
-pub(crate) use compile::{CHILD_VERB, run_child};
+pub(crate) use compile::{CHILD_VERB, plan_cache_folder, run_child};
 use compile::{Interrupt, Target};
 use evidence::Evidence;
 use steps::Timed;

@@ -109,7 +109,7 @@ impl Supervisor {
     /// Loads the model, opens every output, and starts all threads; nothing is left behind where
     /// one of these fails.
     pub(super) fn start(config: PipelineConfig, parts: Parts, stop: &StopFlag) -> Result<Self, RunError> {
-        let model = Model::load(&config.model, &parts.backends, &parts.decoders)?;
+        let model = parts.loader.load(&config.model, config.batch.frames_max)?;
         let rows = model.rows_max(config.batch.frames_max);
         if rows < config.batch.frames_max {
             warn!(asked = config.batch.frames_max, rows, "the model's batch is fixed; batches are smaller than asked");

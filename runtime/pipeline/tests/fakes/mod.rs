@@ -14,11 +14,12 @@ use revoada_core::{
     Prediction, Rect, Size, StreamId, TensorRef, TensorSpec, Timestamp,
 };
 use revoada_engine::{
-    Backend, BackendOptions, Engine, EngineError, LoadOptions, ModelSource, Outputs, Session, Shapes, Surface, Timings,
+    Backend, BackendOptions, Engine, EngineError, LoadOptions, ModelSource, Outputs, PlanSearch, Session, Shapes,
+    Surface, Timings,
 };
 use revoada_pipeline::config::{Draft, PipelineConfig, StreamConfig};
 use revoada_pipeline::decode::{DecodeError, Decoder, Decoders};
-use revoada_pipeline::run::{Parts, RunError, RunSummary, StopFlag, run};
+use revoada_pipeline::run::{Loader, Parts, RunError, RunSummary, StopFlag, run};
 use revoada_pipeline::{FrameResult, Pull, Sink, SinkError, SinkReport, Source, SourceError};
 
 /// No condition in these tests takes a healthy machine a second.
@@ -382,8 +383,7 @@ impl Script {
         let mut decoders = Decoders::standard();
         decoders.register("brightness", |_| Ok(Arc::new(BrightnessDecoder) as Arc<dyn Decoder>));
         let parts = Parts {
-            backends: vec![Arc::new(FakeBackend)],
-            decoders,
+            loader: Arc::new(Loader { backends: vec![Arc::new(FakeBackend)], decoders, plans: PlanSearch::default() }),
             open_source: Arc::new(open),
             open_sink: Box::new(move |_, _| {
                 let sink = sinks.lock().unwrap().pop().expect("the script has two sinks");
