@@ -22,11 +22,13 @@ mod perf;
 mod queue;
 mod reconnect;
 mod reload;
+mod sessions;
 mod stats;
 mod stop;
 mod stream;
 mod summary;
 mod supervisor;
+mod swap;
 mod timeline;
 
 use std::io;

@@ -214,6 +214,10 @@ pub struct ModelSession {
 }
 
 impl ModelSession {
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
     /// Most pictures of one batch.
     pub fn rows_max(&self) -> usize {
         self.rows_max

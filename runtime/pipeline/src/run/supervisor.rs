@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -12,14 +12,16 @@ use revoada_core::{StreamId, Timestamp};
 use serde_json::Value;
 use tracing::{error, info, warn};
 
-use super::infer::{Infer, SESSIONS};
-use super::output::{Output, OutputControls, OutputError};
+use super::infer::Infer;
+use super::output::{Output, OutputControls, OutputError, Returning};
 use super::perf::PerfLines;
 use super::queue::{Lanes, WhenFull};
+use super::sessions::{SESSIONS, Sessions};
 use super::stats::{Dropped, RunStats};
 use super::stop::{Halt, StopFlag, StopLevel};
 use super::stream::{Stream, Ticket};
-use super::{Model, ModelError, Parts, RunError, RunSummary, StreamError, reload};
+use super::swap::Swapper;
+use super::{ModelError, Parts, RunError, RunSummary, StreamError, reload};
 use crate::config::{PipelineConfig, SinkConfig, StreamConfig};
 use crate::control;
 use crate::draw::Painter;
@@ -84,7 +86,8 @@ pub(super) struct Supervisor {
     config: PipelineConfig,
     parts: Parts,
     stop: StopFlag,
-    model: Arc<Model>,
+    labels: Arc<[String]>,
+    swapper: Arc<Swapper>,
     stats: Arc<RunStats>,
     lanes: Arc<Lanes<Ticket>>,
     controls: Arc<OutputControls>,
@@ -125,10 +128,7 @@ impl Supervisor {
         let sinks = config.sinks.iter().map(|sink| (parts.open_sink)(sink, &context)).collect::<Result<Vec<_>, _>>()?;
 
         let (sender, events) = sync_channel(EVENTS_MAX);
-        let (idle, idle_sessions) = sync_channel(SESSIONS);
-        for _ in 0..SESSIONS {
-            idle.send(model.session(rows)?).expect("the receiver is held below and there is room for each");
-        }
+        let sessions = Sessions::open(&model, rows)?;
         let (batches_in, batches) = sync_channel(SESSIONS);
         let stats = Arc::new(RunStats::new(Arc::clone(model.decoder())));
         let lanes = Lanes::new();
@@ -140,20 +140,29 @@ impl Supervisor {
             clock: Arc::clone(&parts.clock),
             stats: Arc::clone(&stats),
             controls: Arc::clone(&controls),
-            idle: idle_sessions,
+            sessions: Arc::clone(&sessions),
             batches: batches_in,
         };
         let output = Output {
             batches,
-            idle,
+            sessions: Returning(Arc::clone(&sessions)),
             sinks,
             labels: Arc::clone(model.labels()),
             clock: Arc::clone(&parts.clock),
             controls: Arc::clone(&controls),
         };
+        let swapper = Arc::new(Swapper {
+            loader: Arc::clone(&parts.loader),
+            sessions,
+            stats: Arc::clone(&stats),
+            clock: Arc::clone(&parts.clock),
+            rows: config.batch.frames_max,
+            config: Mutex::new(config.model.clone()),
+        });
         let mut supervisor = Self {
             stop: stop.clone(),
-            model,
+            labels: Arc::clone(model.labels()),
+            swapper,
             stats,
             lanes,
             controls,
@@ -202,6 +211,7 @@ impl Supervisor {
             let handler = super::commands::Commands {
                 stats: Arc::clone(&self.stats),
                 controls: Arc::clone(&self.controls),
+                swapper: Arc::clone(&self.swapper),
                 events: self.sender.clone(),
             };
             self.control = Some(control::Server::bind(path, Box::new(move |command| handler.answer(command)))?);
@@ -422,7 +432,7 @@ impl Supervisor {
         let reread = self.parts.reread.as_ref().ok_or("the pipeline was not started from a file")?;
         let config = reread()?;
         let changes = reload::changes(&self.config, &config)?;
-        let painter = changes.draw.as_ref().map(|draw| Painter::new(draw, self.model.labels()));
+        let painter = changes.draw.as_ref().map(|draw| Painter::new(draw, &self.labels));
         if let Some(painter) = painter.transpose().map_err(|error| error.to_string())? {
             self.controls.repaint(painter);
         }
