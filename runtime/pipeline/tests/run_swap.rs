@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may panic: that is how it fails")]
 
-#[allow(dead_code, reason = "the other tests of running pipelines use more of it")]
 mod fakes;
 
 use std::path::Path;
