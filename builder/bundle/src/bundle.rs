@@ -151,6 +151,19 @@ pub enum Trust<'a> {
     OneOf(&'a [PublicKey]),
 }
 
+/// Where what belongs to a bundle and is no part of it lies: `a.plan` beside `a.bundle`.
+pub fn beside(bundle: &Path, extension: &str) -> PathBuf {
+    match bundle.extension() {
+        Some(known) if known == "bundle" => bundle.with_extension(extension),
+        _ => {
+            let mut name = bundle.as_os_str().to_owned();
+            name.push(".");
+            name.push(extension);
+            name.into()
+        }
+    }
+}
+
 impl Bundle {
     /// Whether a folder claims to be a bundle.
     pub fn is_at(folder: &Path) -> bool {

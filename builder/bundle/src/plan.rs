@@ -64,6 +64,8 @@ pub struct PlanKey {
     pub compatibility: Compatibility,
     pub precision: Precision,
     pub profile: ShapeProfile,
+    /// The core of the deep learning accelerator that it runs on; `None` is the GPU.
+    pub dla_core: Option<u32>,
     /// The program that built it: `revoada 0.1.0`.
     pub builder: String,
 }
@@ -121,18 +123,6 @@ pub struct Plan {
     head: PlanHeader,
     file: Bytes,
     payload_start: usize,
-}
-
-/// Where `revoada build` puts the plan of a bundle: `a.plan` beside `a.bundle`.
-pub fn beside(bundle: &Path) -> PathBuf {
-    match bundle.extension() {
-        Some(known) if known == "bundle" => bundle.with_extension("plan"),
-        _ => {
-            let mut name = bundle.as_os_str().to_owned();
-            name.push(".plan");
-            name.into()
-        }
-    }
 }
 
 impl PlanHeader {

@@ -31,6 +31,7 @@ fn key(name: &str) -> PlanKey {
         compatibility: Compatibility::default(),
         precision: Precision::Fp16,
         profile: ShapeProfile::from([("images".to_owned(), ShapeRange::fixed(&[1, 3, 8, 8]))]),
+        dla_core: None,
         builder: "revoada test".to_owned(),
     }
 }

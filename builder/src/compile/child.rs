@@ -1,18 +1,20 @@
 //! The other side: the process that calls TensorRT.
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Write};
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Instant;
 
+use revoada_bundle::onnx::OnnxModel;
 use revoada_core::{Architecture, HardwareCompatibility};
 use revoada_tensorrt::{
-    BuildRequest, Built, Cancel, Hardware, Library, LibraryPaths, Model, Profile, Progress, Range, Target,
+    BuildError, BuildRequest, Built, Cancel, Hardware, Library, LibraryPaths, Model, Profile, Progress, Range, Target,
 };
 
-use super::{CompileOptions, CompileRequest, Event, PlannedLayer, memory};
+use super::precision::check_precision;
+use super::{CompileOptions, CompileRequest, Event, memory};
 
 /// Among all processes the first that the system ends when memory runs out.
 const OOM_SCORE: &str = "1000";
@@ -36,7 +38,8 @@ pub fn child(input: &mut dyn Read, output: Box<dyn Write + Send>) -> io::Result<
 
 fn run(request: &CompileRequest, teller: &Teller) -> Result<Event, String> {
     let CompileRequest { model, plan, options } = request;
-    let library = Library::open(&library_paths(options.tensorrt.as_ref())).map_err(|error| error.to_string())?;
+    let library =
+        Library::open(&LibraryPaths::search(options.tensorrt.as_deref())).map_err(|error| error.to_string())?;
     let Some(plan) = plan else {
         let refused = library.refused_nodes(Model::File(model)).map_err(|error| error.to_string())?;
         return match refused.as_slice() {
@@ -48,27 +51,69 @@ fn run(request: &CompileRequest, teller: &Teller) -> Result<Event, String> {
             )),
         };
     };
-    let timing_cache = options.timing_cache.as_ref().map(|path| fs::read(path).unwrap_or_default());
-    let build = BuildRequest { timing_cache: timing_cache.as_deref(), ..build_request(Model::File(model), options)? };
+    let bytes = fs::read(model).map_err(|error| format!("cannot read the model: {error}"))?;
+    let request = build_request(Model::Bytes { bytes: &bytes, path: Some(model) }, options)?;
     let started = Instant::now();
-    let built = library.build(&build, teller, &Cancel::default()).map_err(|error| error.to_string())?;
+    let built = match &options.timing_cache {
+        Some(path) => build_with_timings(&library, &request, path, teller)?,
+        None => library.build(&request, teller, &Cancel::default()).map_err(|error| error.to_string())?,
+    };
     let compile_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    let graph = OnnxModel::parse(bytes).map_err(|error| error.to_string())?;
+    let checked = check_precision(&graph, &built.layers).map_err(|error| error.to_string())?;
+    let checked = checked.map_err(|mismatch| mismatch.to_string())?;
     fs::write(plan, &built.plan).map_err(|error| format!("cannot write the plan: {error}"))?;
-    if let (Some(path), Some(timings)) = (&options.timing_cache, &built.timing_cache)
-        && let Err(error) = revoada_bundle::partial::replace(path, timings)
-    {
-        tracing::warn!(path = %path.display(), %error, "cannot keep the timings of this build");
-    }
     Ok(Event::Done {
         tensorrt: library.version(),
-        layers: planned(built),
+        layers: built.layers.len(),
+        checked,
         peak_bytes: memory::peak_bytes(),
         compile_ms,
     })
 }
 
-pub(crate) fn library_paths(folder: Option<&PathBuf>) -> Vec<LibraryPaths> {
-    folder.map_or_else(LibraryPaths::usual, |folder| LibraryPaths::in_folder(folder))
+/// Builds with what earlier builds have timed, and leaves them what this one has; alone, as far as builds of this
+/// device go. Timings that cannot be used are begun anew.
+fn build_with_timings(
+    library: &Library,
+    request: &BuildRequest<'_>,
+    path: &Path,
+    teller: &Teller,
+) -> Result<Built, String> {
+    let _alone = alone(path, teller).map_err(|error| format!("cannot lock `{}`: {error}", path.display()))?;
+    let known = fs::read(path).unwrap_or_default();
+    let build = |timings: &[u8]| {
+        let request = BuildRequest { timing_cache: Some(timings), ..request.clone() };
+        library.build(&request, teller, &Cancel::default())
+    };
+    let built = match build(&known) {
+        Err(BuildError::TimingCache { .. }) if !known.is_empty() => {
+            tracing::warn!(path = %path.display(), "the timings of earlier builds cannot be used and are begun anew");
+            build(&[])
+        }
+        other => other,
+    };
+    let built = built.map_err(|error| error.to_string())?;
+    if let Some(timings) = &built.timing_cache
+        && let Err(error) = revoada_bundle::partial::replace(path, timings)
+    {
+        tracing::warn!(path = %path.display(), %error, "cannot keep the timings of this build");
+    }
+    Ok(built)
+}
+
+/// Waits until nobody else builds with the timings at `path`.
+fn alone(path: &Path, teller: &Teller) -> io::Result<File> {
+    let lock = File::options().create(true).append(true).open(path.with_extension("lock"))?;
+    match lock.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            teller.tell_or_end(&Event::Waiting);
+            lock.lock()?;
+        }
+        Err(TryLockError::Error(error)) => return Err(error),
+    }
+    Ok(lock)
 }
 
 fn build_request<'a>(model: Model<'a>, options: &CompileOptions) -> Result<BuildRequest<'a>, String> {
@@ -94,17 +139,6 @@ fn build_request<'a>(model: Model<'a>, options: &CompileOptions) -> Result<Build
         dla_core: options.dla_core,
         ..BuildRequest::new(model)
     })
-}
-
-fn planned(built: Built) -> Vec<PlannedLayer> {
-    let names = |types: Vec<revoada_tensorrt::DataType>| types.into_iter().map(|kind| kind.to_string()).collect();
-    let layer = |layer: revoada_tensorrt::Layer| PlannedLayer {
-        name: layer.name,
-        kind: layer.kind,
-        inputs: names(layer.inputs),
-        outputs: names(layer.outputs),
-    };
-    built.layers.into_iter().map(layer).collect()
 }
 
 /// Writes events; TensorRT's threads have some, too.

@@ -7,10 +7,10 @@
 //! of its own that goes with it.
 
 mod child;
+mod disk;
 mod memory;
 mod precision;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::process::ExitStatusExt;
@@ -29,13 +29,12 @@ use thiserror::Error;
 
 pub use child::child;
 pub use memory::{MemoryGuard, available_bytes};
-pub use precision::{PrecisionMismatch, check_precision};
 pub use revoada_tensorrt::Cancel;
 
 /// How often the watchdog looks.
 const WATCH_INTERVAL: Duration = Duration::from_millis(100);
-/// A line of the child's: all layers of a network at most.
-const EVENT_BYTES_MAX: usize = 64 << 20;
+/// A line of the child's: an error with every node that TensorRT refuses at most.
+const EVENT_BYTES_MAX: usize = 8 << 20;
 /// Events that the parent has not looked at yet; the child waits beyond it.
 const EVENTS_MAX: usize = 256;
 
@@ -52,7 +51,8 @@ pub struct CompileOptions {
     /// Device memory for a layer's scratch; `None` leaves it to TensorRT.
     pub workspace_bytes_max: Option<u64>,
     pub dla_core: Option<u32>,
-    /// Where the timings of earlier builds are, to be read and written.
+    /// Where the timings of earlier builds are, to be read and written. One build at a time has them, since others
+    /// would distort what it times.
     pub timing_cache: Option<PathBuf>,
 }
 
@@ -82,12 +82,15 @@ pub enum Event {
     Finished {
         phase: String,
     },
+    /// Another build times its kernels.
+    Waiting,
     /// TensorRT reads the model.
     Readable,
     /// The plan is written.
     Done {
         tensorrt: TensorRtVersion,
-        layers: Vec<PlannedLayer>,
+        layers: usize,
+        checked: usize,
         /// The most memory that the child had, where the system tells.
         peak_bytes: Option<u64>,
         /// How long TensorRT took, of all that the child did.
@@ -98,22 +101,16 @@ pub enum Event {
     },
 }
 
-/// A layer as TensorRT parsed it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PlannedLayer {
-    pub name: String,
-    pub kind: String,
-    pub inputs: Vec<String>,
-    pub outputs: Vec<String>,
-}
-
 /// What a compiler made of a graph.
 #[derive(Clone, Debug)]
 pub struct Compiled {
     /// As TensorRT serialised it.
     pub engine: Vec<u8>,
     pub tensorrt: TensorRtVersion,
-    pub layers: Vec<PlannedLayer>,
+    /// As TensorRT parsed them.
+    pub layers: usize,
+    /// Of these, the ones whose precision was held against the graph's.
+    pub checked: usize,
     pub peak_bytes: Option<u64>,
     pub compile_time: Duration,
 }
@@ -128,6 +125,11 @@ pub enum CompileError {
         "the build needs about {needed_mib} MiB of memory, {available_mib} MiB are free; stop other programs, or build on another device"
     )]
     TooLittleMemory { needed_mib: u64, available_mib: u64 },
+    #[error(
+        "the build needs about {needed_mib} MiB in `{}`, {available_mib} MiB are free there; delete what is not needed",
+        .folder.display()
+    )]
+    TooLittleDisk { folder: PathBuf, needed_mib: u64, available_mib: u64 },
     #[error("the build was ended because only {left_mib} MiB of memory were left; `--memory` makes it use less")]
     OutOfMemory { left_mib: u64 },
     #[error("the build was ended by signal {signal}{}", if *.signal == SIGKILL { ", most likely by the system for want of memory; `--memory` makes it use less" } else { ": TensorRT crashed" })]
@@ -138,8 +140,6 @@ pub enum CompileError {
     Cancelled,
     #[error("the build process wrote what it should not: {reason}")]
     Protocol { reason: String },
-    #[error(transparent)]
-    Precision(#[from] PrecisionMismatch),
     #[error("cannot {doing}")]
     Io {
         doing: &'static str,
@@ -180,10 +180,10 @@ impl Workshop<'_> {
         let folder = self.folder()?;
         let plan = folder.path().join("engine");
         match self.work(&folder, model, Some(plan.clone()), options, progress)? {
-            Event::Done { tensorrt, layers, peak_bytes, compile_ms } => {
+            Event::Done { tensorrt, layers, checked, peak_bytes, compile_ms } => {
                 let engine = fs::read(&plan).map_err(io("read the plan that was built"))?;
                 let compile_time = Duration::from_millis(compile_ms);
-                Ok(Compiled { engine, tensorrt, layers, peak_bytes, compile_time })
+                Ok(Compiled { engine, tensorrt, layers, checked, peak_bytes, compile_time })
             }
             other => Err(unexpected(&other)),
         }
@@ -205,6 +205,7 @@ impl Workshop<'_> {
     ) -> Result<Event, CompileError> {
         let bytes = model.encode();
         self.guard.check(bytes.len() as u64)?;
+        disk::check(folder.path(), bytes.len() as u64)?;
         let request = CompileRequest { model: folder.path().join("model.onnx"), plan, options: options.clone() };
         fs::write(&request.model, bytes).map_err(io("write the model for the compiler"))?;
         let mut command = (self.command)().map_err(io("find this program"))?;
@@ -303,9 +304,4 @@ fn follow(
             return Err(CompileError::OutOfMemory { left_mib: left >> 20 });
         }
     }
-}
-
-/// The types of the layers' tensors by name of the layer.
-fn by_name(layers: &[PlannedLayer]) -> BTreeMap<&str, &PlannedLayer> {
-    layers.iter().map(|layer| (layer.name.as_str(), layer)).collect()
 }

@@ -11,7 +11,7 @@ use revoada_tensorrt::{Library, LibraryPaths};
 use crate::Global;
 
 fn paths(global: &Global) -> Vec<LibraryPaths> {
-    global.tensorrt.as_deref().map_or_else(LibraryPaths::usual, LibraryPaths::in_folder)
+    LibraryPaths::search(global.tensorrt.as_deref())
 }
 
 pub(crate) fn library(global: &Global) -> anyhow::Result<Arc<Library>> {

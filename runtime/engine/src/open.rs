@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use revoada_bundle::bundle::{Bundle, Trust, VerifiedBundle};
-use revoada_bundle::plan::{self, PlanErrorKind, PlanHeader};
+use revoada_bundle::bundle::{self, Bundle, Trust, VerifiedBundle};
+use revoada_bundle::plan::{PlanErrorKind, PlanHeader};
 use revoada_bundle::plan_cache::{note_use, plans_of};
 use revoada_bundle::sign::PublicKey;
 use revoada_core::{DeviceClass, Digest};
@@ -135,7 +135,7 @@ fn candidates(
     refused: &mut BTreeSet<String>,
 ) -> Vec<(PathBuf, PlanHeader)> {
     let mut plans = Vec::new();
-    let beside = plan::beside(path);
+    let beside = bundle::beside(path, "plan");
     match PlanHeader::read(&beside) {
         Ok(header) => plans.push((beside, header)),
         Err(error) if error.is_not_found() => {}

@@ -37,6 +37,11 @@ impl LibraryPaths {
         Self::usual().into_iter().map(inside).collect()
     }
 
+    /// Where to look: in `folder` where one is named, else under the usual names.
+    pub fn search(folder: Option<&Path>) -> Vec<Self> {
+        folder.map_or_else(Self::usual, Self::in_folder)
+    }
+
     fn named(infer: &str, parser: &str) -> Self {
         Self { infer: infer.into(), parser: parser.into() }
     }

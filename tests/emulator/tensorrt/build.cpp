@@ -168,7 +168,8 @@ class Config final : public IBuilderConfig, strict::BuilderConfig {
         return static_cast<int32_t>(profiles.size()) - 1;
     }
     ITimingCache* createTimingCache(const void* bytes, std::size_t size) const noexcept override {
-        return new Timings(std::string(static_cast<const char*>(bytes), size));
+        std::string lines(static_cast<const char*>(bytes), size);
+        return lines.empty() || lines.back() == '\n' ? new Timings(lines) : nullptr;
     }
     bool setTimingCache(const ITimingCache& cache, bool) noexcept override {
         timings = const_cast<Timings*>(static_cast<const Timings*>(&cache));

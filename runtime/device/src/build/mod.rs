@@ -1,9 +1,10 @@
 //! `revoada build MODEL`: from an ONNX model to a signed bundle and, where TensorRT is there, a plan.
 
 mod boxes;
-mod compile;
 mod evidence;
+mod plan;
 mod steps;
+mod target;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,13 +16,16 @@ use revoada_builder::compare::Thresholds;
 use revoada_builder::convert::{Accuracy, ConvertError, Converted, Recipe, Refusal, convert};
 use revoada_builder::int8::Method;
 use revoada_builder::{Keep, report};
-use revoada_bundle::bundle::{BundleWriter, Index, Lineage, MANIFEST, MODEL, Precision, SealedBundle, VERSION};
+use revoada_bundle::bundle::{
+    Bundle, BundleWriter, Index, Lineage, MANIFEST, MODEL, Precision, SealedBundle, Trust, VERSION, beside,
+};
 use revoada_bundle::hash;
 use revoada_bundle::manifest::Manifest;
 use revoada_bundle::onnx::OnnxModel;
-use revoada_bundle::plan::ShapeProfile;
-use revoada_core::Dim;
+use revoada_bundle::sign::PublicKey;
+use revoada_core::Digest;
 use revoada_engine::Backend;
+use serde::Serialize;
 use tracing::{info, warn};
 
 use crate::Global;
@@ -29,9 +33,9 @@ use crate::failure::{Misuse, Refused};
 use crate::terminal::say;
 use crate::{keys, models};
 
-pub(crate) use compile::{CHILD_VERB, plan_cache_folder, run_child};
-use compile::{Interrupt, Target};
 use evidence::Evidence;
+use plan::{BuiltPlan, Compiler, PlanArgs, Subject};
+pub(crate) use plan::{CHILD_VERB, plan_cache_folder, run_child};
 use steps::Timed;
 
 pub(crate) const PRODUCER: &str = concat!("revoada ", env!("CARGO_PKG_VERSION"));
@@ -42,18 +46,19 @@ const OPSET_MAX: i64 = 19;
 #[command(after_help = "Examples:\n  \
     revoada build model.onnx\n  \
     revoada build model.onnx --precision int8 --calibration photographs/ --output model.bundle\n  \
-    revoada build model.onnx --target sm_86 --batch-max 8\n\n\
+    revoada build model.onnx --target sm_86 --batch-max 8\n  \
+    revoada build model-fp16.bundle --target local             only the plan, for the device that is here\n\n\
     A model that answers too differently from the original is refused: the report says which layers\n\
     are to blame, and `--mixed` keeps them as they are.")]
 pub(crate) struct Args {
-    /// The ONNX model; its manifest is looked for beside it (`model.toml`).
+    /// The ONNX model; its manifest is looked for beside it (`model.toml`). Or a bundle, of which only a plan is made.
     model: PathBuf,
     /// The model's manifest, where it is not beside it.
     #[arg(long, value_name = "FILE")]
     manifest: Option<PathBuf>,
-    /// What the model computes in.
-    #[arg(long, value_enum, default_value_t = PrecisionChoice::Fp16)]
-    precision: PrecisionChoice,
+    /// What the model computes in; FP16 when not given.
+    #[arg(long, value_enum)]
+    precision: Option<PrecisionChoice>,
     /// The bundle: a folder that must not be there yet. MODEL-PRECISION.bundle when not given.
     #[arg(long, value_name = "BUNDLE")]
     output: Option<PathBuf>,
@@ -65,8 +70,9 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FOLDER")]
     evaluation: Option<PathBuf>,
     /// How a range follows from the numbers seen: min-max, entropy, or a percentile such as 99.99.
-    #[arg(long, default_value = "99.99", value_name = "METHOD", value_parser = parse_method)]
-    calibration_method: Method,
+    /// 99.99 when not given.
+    #[arg(long, value_name = "METHOD", value_parser = parse_method)]
+    calibration_method: Option<Method>,
     /// A layer, by its node's name, that keeps the precision that it has; may be given again.
     #[arg(long, value_name = "NODE")]
     keep: Vec<String>,
@@ -84,25 +90,8 @@ pub(crate) struct Args {
     /// Least share of boxes that match, of a detector.
     #[arg(long, value_name = "SHARE", value_parser = parse_share)]
     boxes_min: Option<f64>,
-    /// For which GPU a plan is compiled: `local`, a compute capability such as `sm_86` (TensorRT for RTX only),
-    /// `none`, or `auto`: local where TensorRT and a GPU are there.
-    #[arg(long, default_value = "auto", value_name = "TARGET", value_parser = Target::parse)]
-    target: Target,
-    /// The plan's file; BUNDLE.plan when not given.
-    #[arg(long, value_name = "FILE")]
-    plan: Option<PathBuf>,
-    /// Largest batch of the plan, where the model leaves its batch open.
-    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    batch_max: u16,
-    /// Shapes of an input that the plan runs, smallest:best:largest: `images=1x3x640x640:4x3x640x640:8x3x640x640`.
-    #[arg(long, value_name = "INPUT=SHAPES")]
-    profile: Vec<String>,
-    /// Device memory in MiB that one layer may use as scratch.
-    #[arg(long, value_name = "MIB")]
-    memory: Option<u32>,
-    /// Memory in MiB that a build must leave free, or it is ended.
-    #[arg(long, default_value_t = 256, value_name = "MIB")]
-    memory_left: u32,
+    #[command(flatten)]
+    plan: PlanArgs,
     /// The private key that signs; made at the first build when not given.
     #[arg(long, value_name = "FILE")]
     key: Option<PathBuf>,
@@ -148,21 +137,85 @@ fn parse_share(text: &str) -> Result<f64, String> {
 }
 
 pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
+    let summary = match Bundle::is_at(&args.model) {
+        true => plan_of_bundle(args, global)?,
+        false => bundle_of_model(args, global)?,
+    };
+    if args.json {
+        return Ok(say(&serde_json::to_string_pretty(&summary)?)?);
+    }
+    let made = match &summary.plan {
+        Some(plan) if summary.accuracy.is_none() => &plan.path,
+        _ => &summary.bundle,
+    };
+    Ok(say(&made.display().to_string())?)
+}
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Built {
+    bundle: PathBuf,
+    digest: Digest,
+    precision: Precision,
+    /// Of the bundle.
+    signer: Option<PublicKey>,
+    /// Of a bundle that was made here.
+    accuracy: Option<Accuracy>,
+    plan: Option<BuiltPlan>,
+}
+
+/// Of a bundle only a plan can be made: everything else of it stands.
+fn plan_of_bundle(args: &Args, global: &Global) -> anyhow::Result<Built> {
+    let said = [
+        (args.precision.is_some(), "--precision"),
+        (args.manifest.is_some(), "--manifest"),
+        (args.output.is_some(), "--output"),
+        (args.calibration.is_some(), "--calibration"),
+        (args.evaluation.is_some(), "--evaluation"),
+        (args.calibration_method.is_some(), "--calibration-method"),
+        (!args.keep.is_empty(), "--keep"),
+        (args.mixed, "--mixed"),
+        (args.cosine_min.is_some(), "--cosine-min"),
+        (args.top1_min.is_some(), "--top1-min"),
+        (args.boxes_min.is_some(), "--boxes-min"),
+    ];
+    if let Some((_, option)) = said.iter().find(|(said, _)| *said) {
+        let bundle = args.model.display();
+        return Err(Misuse(format!("`{option}` has no effect: bundle `{bundle}` is converted already")).into());
+    }
+    let bundle = Bundle::open(&args.model)?.verify(Trust::Anybody)?;
+    let keys = keys::owner(args.key.as_deref())?;
+    let Some(compiler) = Compiler::new(&args.plan, global)? else {
+        return Err(Misuse("there is nothing to do: of a bundle only a plan can be built".into()).into());
+    };
+    let (model, manifest) = (OnnxModel::read(&bundle.model_path())?, bundle.manifest()?);
+    let index = bundle.index();
+    let subject = Subject { model: &model, manifest: &manifest, bundle: bundle.digest(), precision: index.precision };
+    let plan = compiler.plan(&subject, &keys, &plan_path(args, &args.model))?;
+    Ok(Built {
+        bundle: args.model.clone(),
+        digest: bundle.digest(),
+        precision: index.precision,
+        signer: bundle.signer(),
+        accuracy: None,
+        plan: Some(plan),
+    })
+}
+
+fn bundle_of_model(args: &Args, global: &Global) -> anyhow::Result<Built> {
     let source = fs::read(&args.model).with_context(|| format!("cannot read model `{}`", args.model.display()))?;
     let model = OnnxModel::read(&args.model)?;
     let manifest = manifest(args)?;
     let backend = models::any_backend(global)?;
     let keys = keys::owner(args.key.as_deref())?;
-    let target = args.target.resolve(global)?;
-    let interrupt = Interrupt::listen()?;
-    if let Some(target) = &target {
+    let compiler = Compiler::new(&args.plan, global)?;
+    if let Some(compiler) = &compiler {
         // Cleaned first: nodes that do nothing need not be read by anybody.
-        let cleaned = clean(&*backend, &model, &CleanOptions::default())?;
-        compile::check(args, global, &interrupt, target, &cleaned.model)?;
+        compiler.check(&clean(&*backend, &model, &CleanOptions::default())?.model)?;
     }
     let evidence = Evidence::gather(&model, &manifest, args.calibration.as_deref(), args.evaluation.as_deref())?;
 
-    let (precision, converted) = convert_best(args, &model, &manifest, &backend, &evidence, &target)?;
+    let (precision, converted) = convert_best(args, &model, &manifest, &backend, &evidence, compiler.as_ref())?;
     let output = args.output.clone().unwrap_or_else(|| default_output(&args.model, precision));
     let index = Index {
         version: VERSION,
@@ -179,37 +232,22 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     };
     // In its place only when all that was asked for is there.
     let sealed = seal_bundle(&output, index, &manifest, &converted, &keys)?;
-    let profile = profile(args, &converted.model, &manifest)?;
-    let built = match target {
-        Some(target) => {
-            let path = args.plan.clone().unwrap_or_else(|| beside(&output, "plan"));
-            Some(compile::plan(
-                args,
-                global,
-                &interrupt,
-                &target,
-                &converted.model,
-                sealed.digest(),
-                precision,
-                profile,
-                &keys,
-                &path,
-            )?)
-        }
-        None => None,
-    };
+    let subject = Subject { model: &converted.model, manifest: &manifest, bundle: sealed.digest(), precision };
+    let plan = compiler.map(|compiler| compiler.plan(&subject, &keys, &plan_path(args, &output))).transpose()?;
     let bundle = sealed.publish()?;
     info!(bundle = %output.display(), digest = %bundle.digest(), signer = %keys.public(), "signed");
-    let summary = serde_json::json!({
-        "bundle": output, "digest": bundle.digest(), "precision": precision, "signer": keys.public(),
-        "accuracy": converted.accuracy, "plan": built,
-    });
-    if args.json {
-        say(&serde_json::to_string_pretty(&summary)?)?
-    } else {
-        say(&output.display().to_string())?
-    }
-    Ok(())
+    Ok(Built {
+        bundle: output,
+        digest: bundle.digest(),
+        precision,
+        signer: Some(keys.public()),
+        accuracy: Some(converted.accuracy),
+        plan,
+    })
+}
+
+fn plan_path(args: &Args, bundle: &Path) -> PathBuf {
+    args.plan.plan.clone().unwrap_or_else(|| beside(bundle, "plan"))
 }
 
 /// The first precision whose model passes its gate.
@@ -219,19 +257,20 @@ fn convert_best(
     manifest: &Manifest,
     backend: &Arc<dyn Backend>,
     evidence: &Evidence,
-    target: &Option<compile::Resolved>,
+    compiler: Option<&Compiler<'_>>,
 ) -> anyhow::Result<(Precision, Converted)> {
-    let tries: Vec<Precision> = match args.precision {
+    let choice = args.precision.unwrap_or(PrecisionChoice::Fp16);
+    let tries: Vec<Precision> = match choice {
         PrecisionChoice::Best => {
             let able = |precision: &Precision| match precision {
                 Precision::Int8 if evidence.calibration().is_none() => {
                     info!("no pictures to calibrate with: INT8 is left out");
                     false
                 }
-                Precision::Int8 => target.as_ref().is_none_or(compile::Resolved::has_int8),
+                Precision::Int8 => compiler.is_none_or(Compiler::has_int8),
                 Precision::Fp32 | Precision::Fp16 => true,
             };
-            args.precision.tries().iter().copied().filter(able).collect()
+            choice.tries().iter().copied().filter(able).collect()
         }
         other => other.tries().to_vec(),
     };
@@ -241,14 +280,14 @@ fn convert_best(
         let recipe = Recipe {
             precision,
             keep: Keep { nodes: args.keep.iter().cloned().collect(), ..Keep::default() },
-            mixed: args.mixed || args.precision == PrecisionChoice::Best,
+            mixed: args.mixed || choice == PrecisionChoice::Best,
             thresholds: Thresholds {
                 cosine_min: args.cosine_min.or(Some(cosine_min(precision))),
                 top1_min: args.top1_min.filter(|_| scores.is_some()),
                 ..Thresholds::default()
             },
             scores,
-            method: args.calibration_method,
+            method: args.calibration_method.unwrap_or(Method::Percentile(99.99)),
             calibration: evidence.calibration(),
             evaluation: evidence.evaluation(),
             opset_max: OPSET_MAX,
@@ -262,7 +301,7 @@ fn convert_best(
                 let folder = beside(&output, "refused");
                 write_report(&folder, &stem(&args.model), &refusal.accuracy)?;
                 let error = refused(&refusal, &folder);
-                if args.precision == PrecisionChoice::Best {
+                if choice == PrecisionChoice::Best {
                     warn!("{error:#}");
                 }
                 last = Some(error);
@@ -348,51 +387,10 @@ fn write_report(folder: &Path, name: &str, accuracy: &Accuracy) -> anyhow::Resul
     write("accuracy.html", report::html(name, accuracy).as_bytes())
 }
 
-/// What the plan runs: what was said, and for inputs whose batch is open a batch of up to `--batch-max`.
-fn profile(args: &Args, model: &OnnxModel, manifest: &Manifest) -> anyhow::Result<ShapeProfile> {
-    let mut profile = crate::shapes::parse_profile(&args.profile)?;
-    let inputs = model.inputs()?;
-    if let Some(name) = profile.keys().find(|name| inputs.iter().all(|spec| spec.name != **name)) {
-        return Err(Misuse(format!("`--profile {name}=…` names no input of the model")).into());
-    }
-    let picture = revoada_engine::picture_input(&inputs, &manifest.input).ok();
-    for (index, spec) in inputs.iter().enumerate() {
-        if profile.contains_key(&spec.name) || spec.dims.iter().all(|dim| dim.fixed().is_some()) {
-            continue;
-        }
-        let batch = usize::from(args.batch_max);
-        let shape = |rows: usize| match &picture {
-            Some(picture) if picture.index == index => Some(picture.shape(picture.rows_fixed.unwrap_or(rows)).to_vec()),
-            _ => {
-                let rest: Option<Vec<usize>> = spec.dims[1..].iter().map(Dim::fixed).collect();
-                Some([vec![rows], rest?].concat())
-            }
-        };
-        let (Some(min), Some(max)) = (shape(1), shape(batch)) else {
-            return Err(Misuse(format!("input `{spec}` has open dimensions; give its shapes with `--profile`")).into());
-        };
-        profile.insert(spec.name.clone(), revoada_bundle::plan::ShapeRange { min, opt: max.clone(), max });
-    }
-    Ok(profile)
-}
-
 fn stem(model: &Path) -> String {
     model.file_stem().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 fn default_output(model: &Path, precision: Precision) -> PathBuf {
     PathBuf::from(format!("{}-{}.bundle", stem(model), precision.name()))
-}
-
-/// `a.bundle` → `a.plan`.
-fn beside(bundle: &Path, extension: &str) -> PathBuf {
-    match bundle.extension() {
-        Some(known) if known == "bundle" => bundle.with_extension(extension),
-        _ => {
-            let mut name = bundle.as_os_str().to_owned();
-            name.push(".");
-            name.push(extension);
-            name.into()
-        }
-    }
 }

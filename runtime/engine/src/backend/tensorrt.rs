@@ -193,10 +193,10 @@ impl TensorRtEngine {
         let model = format!("`{}`", path.display());
         let refuse = |reason: String| EngineError::Load { backend: NAME, model: model.clone(), reason };
         opened.context.make_current().map_err(|error| refuse(error.to_string()))?;
-        let runtime = if plan.key().compatibility.version {
-            // Such a plan carries the code that later versions run it with.
-            let options = RuntimeOptions { host_code: true, ..RuntimeOptions::default() };
-            Runtime::new(opened.runtime.library(), options).map_err(|error| refuse(error.to_string()))?
+        // A version-compatible plan carries the code that later versions run it with.
+        let wanted = RuntimeOptions { dla_core: plan.key().dla_core, host_code: plan.key().compatibility.version };
+        let runtime = if wanted != RuntimeOptions::default() {
+            Runtime::new(opened.runtime.library(), wanted).map_err(|error| refuse(error.to_string()))?
         } else {
             Arc::clone(&opened.runtime)
         };

@@ -123,6 +123,7 @@ fn key(class: &DeviceClass, payload: &[u8]) -> PlanKey {
         compatibility: Compatibility::default(),
         precision: Precision::Fp32,
         profile: Default::default(),
+        dla_core: None,
         builder: "test".to_owned(),
     }
 }

@@ -1,0 +1,175 @@
+//! `revoada build` for the device that is here, which `tests/emulator` stands for: it proves what is asked of TensorRT
+//! and what becomes of its answers, nothing of a GPU.
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, in its helpers too")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use revoada_bundle::onnx::GraphBuilder;
+use revoada_bundle::plan::Plan;
+use revoada_core::{DType, HardwareCompatibility, TensorRef};
+use revoada_emulator::{Emulated, Log, Profile};
+use revoada_tests::{Finished, Running, finish, names_in, revoada, wait_for};
+use serde_json::Value;
+
+/// A home for one test, with a model in it and an emulated device beside it.
+struct Device {
+    home: tempfile::TempDir,
+    emulated: Emulated,
+}
+
+impl Device {
+    /// `None`, and said aloud, where the emulator has no TensorRT.
+    fn new(profile: Profile) -> Option<Self> {
+        if revoada_emulator::tensorrt().is_none() {
+            println!("skipped: there were no headers of TensorRT 10.16 to build the emulator's TensorRT from");
+            return None;
+        }
+        let home = tempfile::tempdir().unwrap();
+        let graph = GraphBuilder::new("increment")
+            .input("x", DType::F32, "N,3")
+            .initializer("one", TensorRef::of(&[1], &[1f32]).unwrap())
+            .node("Add", &["x", "one"], &["y"])
+            .output("y", DType::F32, "N,3");
+        std::fs::write(home.path().join("increment.onnx"), graph.encode()).unwrap();
+        Some(Self { home, emulated: Emulated::new(profile) })
+    }
+
+    fn log(&self) -> PathBuf {
+        self.home.path().join("emulator.log")
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = revoada();
+        command.env("HOME", self.home.path()).current_dir(self.home.path()).args(arguments);
+        for variable in ["XDG_DATA_HOME", "XDG_CACHE_HOME", "REVOADA_TENSORRT"] {
+            command.env_remove(variable);
+        }
+        self.emulated.present(&mut command, &self.log());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Finished {
+        finish(&mut self.command(arguments))
+    }
+
+    fn build(&self, arguments: &[&str]) -> Value {
+        let always = ["build", "increment.onnx", "--target", "local", "--json"];
+        let finished = self.run(&[&always, arguments].concat()).expect_code(0);
+        serde_json::from_str(&finished.stdout).unwrap()
+    }
+
+    /// How often the emulator has written a line that begins so.
+    fn noted(&self, start: &str) -> usize {
+        let text = std::fs::read_to_string(self.log()).unwrap();
+        text.lines().filter(|line| line.starts_with(start)).count()
+    }
+
+    fn timings(&self) -> PathBuf {
+        let folder = self.home.path().join(".cache/revoada/timings");
+        let names: Vec<String> = names_in(&folder).into_iter().filter(|name| name.ends_with(".timings")).collect();
+        assert_eq!(names.len(), 1, "one device class, one file: {names:?}");
+        folder.join(&names[0])
+    }
+}
+
+fn plan_at(folder: &Path, name: &str) -> Plan {
+    Plan::read(&folder.join(name)).unwrap()
+}
+
+#[test]
+fn a_plan_says_for_which_device_it_was_built_and_is_built_once() {
+    let Some(device) = Device::new(Profile::Orin) else { return };
+    let built = device.build(&["--batch-max", "4"]);
+    assert!(built["plan"]["built_for"].as_str().unwrap().starts_with("sm_87, 16 multiprocessors, TensorRT 10.16.0"));
+    assert_eq!(built["plan"]["cached"], false);
+    let plan = plan_at(device.home.path(), "increment-fp16.plan");
+    assert_eq!(plan.facts().inputs[0].to_string(), "x f32[N,3]");
+    assert_eq!(plan.key().profile["x"].max, [4, 3]);
+    let again = device.build(&["--batch-max", "4", "--output", "again.bundle"]);
+    assert_eq!(again["plan"]["cached"], true);
+    assert_eq!(device.noted("buildSerializedNetwork"), 1);
+}
+
+#[test]
+fn kernels_are_timed_once_for_all_builds_of_a_device() {
+    let Some(device) = Device::new(Profile::Orin) else { return };
+    device.build(&[]);
+    let timed = device.noted("timed a layer");
+    assert!(timed > 0, "the first build times something");
+    device.build(&["--batch-max", "2", "--output", "two.bundle"]);
+    assert_eq!((device.noted("buildSerializedNetwork"), device.noted("timed a layer")), (2, timed));
+
+    std::fs::write(device.timings(), "damaged").unwrap();
+    device.build(&["--batch-max", "3", "--output", "three.bundle"]);
+    assert_eq!(device.noted("timed a layer"), 2 * timed, "timings that cannot be used are begun anew");
+    assert_ne!(std::fs::read(device.timings()).unwrap(), b"damaged");
+}
+
+#[test]
+fn a_build_waits_for_another_that_times_its_kernels() {
+    let Some(device) = Device::new(Profile::Orin) else { return };
+    device.build(&[]);
+    let lock = std::fs::File::options().append(true).open(device.timings().with_extension("lock")).unwrap();
+    lock.lock().unwrap();
+    let mut command = device.command(&["build", "increment.onnx", "--target", "local", "--batch-max", "2"]);
+    let stderr = device.home.path().join("stderr");
+    command.args(["--output", "two.bundle"]).stderr(std::fs::File::create(&stderr).unwrap());
+    let mut running = Running(command.spawn().unwrap());
+    wait_for("the build says that it waits", || {
+        std::fs::read_to_string(&stderr).unwrap().contains("another build has the device").then_some(())
+    });
+    assert_eq!(device.noted("buildSerializedNetwork"), 1);
+    lock.unlock().unwrap();
+    assert!(running.0.wait().unwrap().success());
+    assert_eq!(device.noted("buildSerializedNetwork"), 2);
+}
+
+#[test]
+fn what_was_asked_of_a_plan_is_asked_of_tensorrt_and_stands_in_the_plan() {
+    let Some(device) = Device::new(Profile::Orin) else { return };
+    device.build(&["--dla", "1", "--version-compatible", "--hardware-compatible", "ampere", "--memory", "8"]);
+    assert_eq!((device.noted("DLA core 1"), device.noted("hardware compatibility 1")), (1, 1));
+    assert_eq!(device.noted("workspace 8388608"), 1);
+    assert_eq!(device.noted("builder flag"), 2, "version compatibility, and the GPU for what the DLA cannot do");
+    let key = plan_at(device.home.path(), "increment-fp16.plan").key().clone();
+    assert_eq!((key.dla_core, key.compatibility.version), (Some(1), true));
+    assert_eq!(key.compatibility.hardware, HardwareCompatibility::AmpereAndLater);
+
+    let refused = device.run(&["build", "increment.onnx", "--target", "local", "--dla", "7", "--output", "b.bundle"]);
+    let refused = refused.expect_code(1);
+    assert!(refused.error().contains("has no DLA core 7 here: there are 2"), "{}", refused.stderr);
+    assert!(!device.home.path().join("b.bundle").exists());
+}
+
+#[test]
+fn of_a_bundle_only_the_plan_is_built() {
+    let Some(mut device) = Device::new(Profile::Orin) else { return };
+    let built = device.build(&["--precision", "fp32", "--output", "it.bundle"]);
+    device.emulated = Emulated::new(Profile::Discrete);
+    let always = ["build", "it.bundle", "--target", "local"];
+    let again = device.run(&[&always[..], &["--json"]].concat()).expect_code(0);
+    let again: Value = serde_json::from_str(&again.stdout).unwrap();
+    assert_eq!((&again["digest"], &again["precision"]), (&built["digest"], &"fp32".into()));
+    let plan = plan_at(device.home.path(), "it.plan");
+    assert_eq!(plan.key().bundle.to_string(), built["digest"].as_str().unwrap());
+    assert!(plan.key().device.to_string().starts_with("sm_90"), "{}", plan.key().device);
+    let refused = device.run(&[&always[..], &["--precision", "fp16"]].concat()).expect_code(2);
+    assert!(refused.error().contains("`--precision` has no effect: bundle `it.bundle` is converted already"));
+    let refused = device.run(&["build", "it.bundle", "--target", "none"]).expect_code(2);
+    assert!(refused.error().contains("of a bundle only a plan can be built"), "{}", refused.stderr);
+    let refused = device.run(&["build", "increment.onnx", "--target", "none", "--dla", "0"]).expect_code(2);
+    assert!(refused.error().contains("`--dla` has no effect with `--target none`"), "{}", refused.stderr);
+}
+
+#[test]
+fn a_compiler_that_fails_names_the_layer_and_leaves_nothing() {
+    let Some(mut device) = Device::new(Profile::Nano) else { return };
+    device.emulated.failures = vec![("buildSerializedNetwork", 1, 1)];
+    let failed = device.run(&["build", "increment.onnx", "--target", "local"]).expect_code(1);
+    assert!(failed.error().contains("Could not find any implementation for node"), "{}", failed.stderr);
+    let mut left = names_in(device.home.path());
+    left.retain(|name| !name.starts_with('.'));
+    assert_eq!(left, ["emulator.log", "increment.onnx"]);
+    assert_eq!(Log::read(&device.log()).calls("buildSerializedNetwork"), 1);
+}
