@@ -18,9 +18,11 @@
 mod boxes;
 mod thresholds;
 
+use std::sync::Arc;
+
 use revoada_bundle::onnx::OnnxModel;
 use revoada_core::{TensorRef, TensorSlice};
-use revoada_engine::Backend;
+use revoada_engine::{Backend, Engine};
 use serde::{Deserialize, Serialize};
 
 use crate::BuilderError;
@@ -237,6 +239,16 @@ pub struct TopAgreement {
 
 /// Runs both models on every sample. Outputs are compared by place and named as in `reference`; `scores` is
 /// as in [`Comparison::new`].
+pub fn compare_engines(
+    reference: &Arc<dyn Engine>,
+    candidate: &Arc<dyn Engine>,
+    samples: &dyn Samples,
+    scores: Option<usize>,
+) -> Result<Report, BuilderError> {
+    compare_runs(Runner::of(Arc::clone(reference)), Runner::of(Arc::clone(candidate)), samples, scores)
+}
+
+/// The same for models, which are loaded here.
 pub fn compare(
     backend: &dyn Backend,
     reference: &OnnxModel,
@@ -244,11 +256,18 @@ pub fn compare(
     samples: &dyn Samples,
     scores: Option<usize>,
 ) -> Result<Report, BuilderError> {
+    compare_runs(Runner::load(backend, reference)?, Runner::load(backend, candidate)?, samples, scores)
+}
+
+fn compare_runs(
+    mut left: Runner,
+    mut right: Runner,
+    samples: &dyn Samples,
+    scores: Option<usize>,
+) -> Result<Report, BuilderError> {
     if samples.count() == 0 {
         return Err(BuilderError::NoSamples);
     }
-    let mut left = Runner::load(backend, reference)?;
-    let mut right = Runner::load(backend, candidate)?;
     let names: Vec<String> = left.outputs().iter().map(|spec| spec.name.clone()).collect();
     if let Some(output) = scores.filter(|index| *index >= names.len()) {
         return Err(BuilderError::NoSuchOutput { output, count: names.len() });

@@ -79,8 +79,11 @@ struct Open {
 
 impl Runner {
     pub(crate) fn load(backend: &dyn Backend, model: &OnnxModel) -> Result<Self, EngineError> {
-        let engine = backend.load(ModelSource::Bytes(&model.encode()), &LoadOptions::default())?;
-        Ok(Self { engine, open: None })
+        backend.load(ModelSource::Bytes(&model.encode()), &LoadOptions::default()).map(Self::of)
+    }
+
+    pub(crate) fn of(engine: Arc<dyn Engine>) -> Self {
+        Self { engine, open: None }
     }
 
     pub(crate) fn outputs(&self) -> &[TensorSpec] {

@@ -21,6 +21,11 @@ struct Device {
 impl Device {
     /// `None`, and said aloud, where the emulator has no TensorRT.
     fn new(profile: Profile) -> Option<Self> {
+        Self::adding(profile, 1.0)
+    }
+
+    /// The emulator adds 1, whatever the model adds.
+    fn adding(profile: Profile, number: f32) -> Option<Self> {
         if revoada_emulator::tensorrt().is_none() {
             println!("skipped: there were no headers of TensorRT 10.16 to build the emulator's TensorRT from");
             return None;
@@ -28,7 +33,7 @@ impl Device {
         let home = tempfile::tempdir().unwrap();
         let graph = GraphBuilder::new("increment")
             .input("x", DType::F32, "N,3")
-            .initializer("one", TensorRef::of(&[1], &[1f32]).unwrap())
+            .initializer("one", TensorRef::of(&[1], &[number]).unwrap())
             .node("Add", &["x", "one"], &["y"])
             .output("y", DType::F32, "N,3");
         std::fs::write(home.path().join("increment.onnx"), graph.encode()).unwrap();
@@ -130,6 +135,7 @@ fn what_was_asked_of_a_plan_is_asked_of_tensorrt_and_stands_in_the_plan() {
     let Some(device) = Device::new(Profile::Orin) else { return };
     device.build(&["--dla", "1", "--version-compatible", "--hardware-compatible", "ampere", "--memory", "8"]);
     assert_eq!((device.noted("DLA core 1"), device.noted("hardware compatibility 1")), (1, 1));
+    assert_eq!((device.noted("runtime on DLA core 1"), device.noted("setEngineHostCodeAllowed")), (1, 1));
     assert_eq!(device.noted("workspace 8388608"), 1);
     assert_eq!(device.noted("builder flag"), 2, "version compatibility, and the GPU for what the DLA cannot do");
     let key = plan_at(device.home.path(), "increment-fp16.plan").key().clone();
@@ -160,6 +166,37 @@ fn of_a_bundle_only_the_plan_is_built() {
     assert!(refused.error().contains("of a bundle only a plan can be built"), "{}", refused.stderr);
     let refused = device.run(&["build", "increment.onnx", "--target", "none", "--dla", "0"]).expect_code(2);
     assert!(refused.error().contains("`--dla` has no effect with `--target none`"), "{}", refused.stderr);
+}
+
+#[test]
+fn a_plan_is_tried_here_before_it_is_kept() {
+    let Some(device) = Device::new(Profile::Orin) else { return };
+    let built = device.build(&[]);
+    assert_eq!(built["plan"]["accuracy"]["samples"], 4);
+    let accuracy = plan_at(device.home.path(), "increment-fp16.plan").facts().accuracy.unwrap();
+    assert!(accuracy.cosine_min > 0.999, "{accuracy:?}");
+    assert!(device.noted("enqueueV3") >= 4);
+}
+
+#[test]
+fn a_plan_that_answers_otherwise_than_its_model_is_refused_and_leaves_nothing() {
+    let Some(device) = Device::adding(Profile::Orin, 10.0) else { return };
+    let refused = device.run(&["build", "increment.onnx", "--target", "local"]).expect_code(1);
+    let expected = "the plan that was built is not accurate enough: the cosine of output `y` is ";
+    assert!(refused.error().contains(expected) && refused.stderr.contains("hint: "), "{}", refused.stderr);
+    let mut left = names_in(device.home.path());
+    left.retain(|name| !name.starts_with('.'));
+    assert_eq!(left, ["emulator.log", "increment.onnx"]);
+    device.run(&["build", "increment.onnx", "--target", "local", "--cosine-min", "0"]).expect_code(0);
+}
+
+#[test]
+fn a_plan_that_breaks_the_process_that_tries_it_is_told() {
+    let Some(mut device) = Device::new(Profile::Orin) else { return };
+    device.emulated.failures = vec![("enqueueV3", 1, 700)];
+    let failed = device.run(&["build", "increment.onnx", "--target", "local"]).expect_code(1);
+    assert!(failed.stderr.contains("does not run here: the process that tried it ended with"), "{}", failed.stderr);
+    assert!(!device.home.path().join("increment-fp16.bundle").exists());
 }
 
 #[test]

@@ -84,8 +84,23 @@ pub struct PlanFacts {
     /// As the graph declares them: TensorRT keeps no names of dimensions.
     pub inputs: Vec<TensorSpec>,
     pub outputs: Vec<TensorSpec>,
-    /// How fast it was where it was built, if it was built where it runs.
+    /// How well its answers agree with the model's, if it was built where it runs.
+    pub accuracy: Option<PlanAccuracy>,
+    /// How fast it was there.
     pub speed: Option<PlanSpeed>,
+}
+
+/// The answers of a plan on the device that built it, against those of the model on its processor.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PlanAccuracy {
+    pub samples: usize,
+    /// The least cosine of any output and sample.
+    pub cosine_min: f64,
+    /// Of classifiers: how often the best class is the same, as a share.
+    pub top1: Option<f64>,
+    /// Of detectors: boxes that both find, as a share.
+    pub boxes: Option<f64>,
 }
 
 /// Of one session with the largest batch, measured by the device that built the plan.

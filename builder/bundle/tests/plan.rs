@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use revoada_bundle::bundle::{Precision, Trust};
 use revoada_bundle::hash;
-use revoada_bundle::plan::{Plan, PlanFacts, PlanKey, PlanSpeed, ShapeProfile, ShapeRange};
+use revoada_bundle::plan::{Plan, PlanAccuracy, PlanFacts, PlanKey, PlanSpeed, ShapeProfile, ShapeRange};
 use revoada_bundle::plan_cache::{PlanCache, plans_of};
 use revoada_bundle::sign::SecretKey;
 use revoada_core::{
@@ -45,7 +45,8 @@ fn a_plan_is_read_back_as_it_was_sealed() {
         dims: vec![Dim::Dynamic("batch".to_owned()), Dim::Fixed(3)],
     };
     let speed = PlanSpeed { rows: 4, throughput_per_s: 123.5, latency_ms_median: 32.1, latency_ms_p99: 40.0 };
-    let facts = PlanFacts { inputs: vec![spec], outputs: Vec::new(), speed: Some(speed) };
+    let accuracy = PlanAccuracy { samples: 7, cosine_min: 0.9991, top1: Some(1.0), boxes: None };
+    let facts = PlanFacts { inputs: vec![spec], outputs: Vec::new(), accuracy: Some(accuracy), speed: Some(speed) };
     let sealed = Plan::seal(key("a"), facts.clone(), b"engine", &signer);
     let plan = Plan::parse(sealed.bytes().to_vec()).unwrap();
     assert_eq!(plan.facts(), &facts);

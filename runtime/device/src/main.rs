@@ -76,6 +76,9 @@ enum Verb {
     /// The step of `build` that runs in a process of its own.
     #[command(name = build::CHILD_VERB, hide = true)]
     CompilePlan,
+    /// The same.
+    #[command(name = build::TRIAL_VERB, hide = true)]
+    TryPlan,
     /// Say whether a bundle or a plan is whole, and who signed it.
     Verify(verify::Args),
     /// Show or make the key that signs.
@@ -119,6 +122,7 @@ fn main() -> ExitCode {
         Verb::Inspect(args) => inspect::run(&args, &cli.global),
         Verb::Build(args) => build::run(&args, &cli.global),
         Verb::CompilePlan => build::run_child(),
+        Verb::TryPlan => build::run_trial(&cli.global),
         Verb::Verify(args) => verify::run(&args),
         Verb::Key(args) => keys::run(&args),
         Verb::Bench(args) => bench::run(&args, &cli.global),

@@ -224,6 +224,10 @@ class Runtime final : public IRuntime, strict::Runtime {
 
     void setErrorRecorder(IErrorRecorder* to) noexcept override { recorder = to; }
 
+    int32_t getNbDLACores() const noexcept override { return setting("REVOADA_EMULATOR_DEVICE", "") == "orin" ? 2 : 0; }
+
+    void setDLACore(int32_t core) noexcept override { note("runtime on DLA core %d", core); }
+
     void setEngineHostCodeAllowed(bool) noexcept override { Call call("setEngineHostCodeAllowed"); }
 
     nvinfer1::ICudaEngine* deserializeCudaEngine(const void* bytes, std::size_t size) noexcept override {

@@ -8,7 +8,7 @@ use revoada_builder::{BuilderError, emulate};
 use revoada_bundle::manifest::Manifest;
 use revoada_bundle::onnx::OnnxModel;
 use revoada_core::{Detection, Frame};
-use revoada_engine::{Backend, LoadOptions, ModelSource};
+use revoada_engine::{Backend, Engine, LoadOptions, ModelSource};
 use revoada_pipeline::decode::Decoders;
 use revoada_pipeline::run::{Model, SystemClock};
 use tracing::debug;
@@ -17,6 +17,12 @@ use super::evidence::Evidence;
 
 /// Boxes that share so much of their union are the same box.
 const IOU_MIN: f32 = 0.5;
+
+/// A model on a backend.
+pub(super) struct Loaded {
+    pub(super) backend: Arc<dyn Backend>,
+    pub(super) engine: Arc<dyn Engine>,
+}
 
 /// Adds the agreement of boxes to the report, and holds it against the bound. A model that is no detector, or
 /// that cannot be read as one, is left as it is unless a bound was asked for.
@@ -29,18 +35,13 @@ pub(super) fn judge(
     mut converted: Converted,
 ) -> Result<Converted, ConvertError> {
     let emulated = emulate(&converted.model).map_err(BuilderError::from)?;
-    let found = detections(model, manifest, backend, evidence.frames())
-        .and_then(|original| Ok((original, detections(&emulated, manifest, backend, evidence.frames())?)));
-    match found {
-        Ok((original, candidate)) if original.iter().chain(&candidate).any(|found| !found.is_empty()) => {
-            let mut agreement = BoxAgreement::default();
-            for (original, candidate) in original.iter().zip(&candidate) {
-                agreement.add(original, candidate, IOU_MIN);
-            }
-            converted.accuracy.comparison.boxes = Some(agreement);
-        }
-        Ok(_) => {}
-        Err(error) => debug!("not compared as a detector: {error:#}"),
+    let load = |model: &OnnxModel| {
+        let engine = backend.load(ModelSource::Bytes(&model.encode()), &LoadOptions::default());
+        engine.map(|engine| Loaded { backend: Arc::clone(backend), engine }).map_err(BuilderError::from)
+    };
+    if !evidence.frames().is_empty() {
+        let (original, candidate) = (load(model)?, load(&emulated)?);
+        converted.accuracy.comparison.boxes = agreement(&original, &candidate, manifest, evidence.frames());
     }
     let thresholds = Thresholds { boxes_min, ..converted.accuracy.thresholds.clone() };
     converted.accuracy.failures = converted.accuracy.comparison.failures(&thresholds);
@@ -51,16 +52,34 @@ pub(super) fn judge(
     }
 }
 
-/// What the model finds in each picture.
-fn detections(
-    model: &OnnxModel,
+/// How far both find the same boxes; `None` where neither finds any, or they cannot be read as detectors.
+pub(super) fn agreement(
+    original: &Loaded,
+    candidate: &Loaded,
     manifest: &Manifest,
-    backend: &Arc<dyn Backend>,
     frames: &[Arc<Frame>],
-) -> anyhow::Result<Vec<Vec<Detection>>> {
-    let engine = backend.load(ModelSource::Bytes(&model.encode()), &LoadOptions::default())?;
+) -> Option<BoxAgreement> {
+    let found = detections(original, manifest, frames)
+        .and_then(|original| Ok((original, detections(candidate, manifest, frames)?)));
+    let (original, candidate) = match found {
+        Ok(found) => found,
+        Err(error) => {
+            debug!("not compared as a detector: {error:#}");
+            return None;
+        }
+    };
+    let mut agreement = BoxAgreement::default();
+    for (original, candidate) in original.iter().zip(&candidate) {
+        agreement.add(original, candidate, IOU_MIN);
+    }
+    (agreement != BoxAgreement::default()).then_some(agreement)
+}
+
+/// What the model finds in each picture.
+fn detections(model: &Loaded, manifest: &Manifest, frames: &[Arc<Frame>]) -> anyhow::Result<Vec<Vec<Detection>>> {
+    let Loaded { backend, engine } = model;
     let decoders = Decoders::standard();
-    let model = Model::new("model".to_owned(), Arc::clone(backend), engine, manifest.clone(), &decoders)?;
+    let model = Model::new("model".to_owned(), Arc::clone(backend), Arc::clone(engine), manifest.clone(), &decoders)?;
     let mut session = model.session(1)?;
     let clock = SystemClock::start();
     frames

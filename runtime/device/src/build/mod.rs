@@ -5,6 +5,7 @@ mod evidence;
 mod plan;
 mod steps;
 mod target;
+mod trial;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -37,6 +38,8 @@ use evidence::Evidence;
 use plan::{BuiltPlan, Compiler, PlanArgs, Subject};
 pub(crate) use plan::{CHILD_VERB, plan_cache_folder, run_child};
 use steps::Timed;
+use trial::Trial;
+pub(crate) use trial::{VERB as TRIAL_VERB, run_trial};
 
 pub(crate) const PRODUCER: &str = concat!("revoada ", env!("CARGO_PKG_VERSION"));
 /// ONNX operator sets up to this are in what today's TensorRT reads.
@@ -166,36 +169,52 @@ struct Built {
 
 /// Of a bundle only a plan can be made: everything else of it stands.
 fn plan_of_bundle(args: &Args, global: &Global) -> anyhow::Result<Built> {
-    let said = [
+    let bundle = args.model.display();
+    let without_effect = |said: &[(bool, &str)], why: &str| match said.iter().find(|(said, _)| *said) {
+        Some((_, option)) => Err(Misuse(format!("`{option}` has no effect: {why}"))),
+        None => Ok(()),
+    };
+    let of_conversion = [
         (args.precision.is_some(), "--precision"),
         (args.manifest.is_some(), "--manifest"),
         (args.output.is_some(), "--output"),
         (args.calibration.is_some(), "--calibration"),
-        (args.evaluation.is_some(), "--evaluation"),
         (args.calibration_method.is_some(), "--calibration-method"),
         (!args.keep.is_empty(), "--keep"),
         (args.mixed, "--mixed"),
+    ];
+    without_effect(&of_conversion, &format!("bundle `{bundle}` is converted already"))?;
+    let of_trial = [
+        (args.evaluation.is_some(), "--evaluation"),
         (args.cosine_min.is_some(), "--cosine-min"),
         (args.top1_min.is_some(), "--top1-min"),
         (args.boxes_min.is_some(), "--boxes-min"),
     ];
-    if let Some((_, option)) = said.iter().find(|(said, _)| *said) {
-        let bundle = args.model.display();
-        return Err(Misuse(format!("`{option}` has no effect: bundle `{bundle}` is converted already")).into());
-    }
     let bundle = Bundle::open(&args.model)?.verify(Trust::Anybody)?;
     let keys = keys::owner(args.key.as_deref())?;
     let Some(compiler) = Compiler::new(&args.plan, global)? else {
         return Err(Misuse("there is nothing to do: of a bundle only a plan can be built".into()).into());
     };
+    if !compiler.tries_plans() {
+        without_effect(&of_trial, "a plan for a GPU elsewhere cannot be tried")?;
+    }
     let (model, manifest) = (OnnxModel::read(&bundle.model_path())?, bundle.manifest()?);
     let index = bundle.index();
-    let subject = Subject { model: &model, manifest: &manifest, bundle: bundle.digest(), precision: index.precision };
+    let (precision, scores) = (index.precision, scores(&model, &manifest)?);
+    let trial = Trial {
+        model: bundle.model_path(),
+        manifest: None,
+        calibration: None,
+        evaluation: args.evaluation.clone(),
+        scores,
+        thresholds: thresholds(args, precision, scores),
+    };
+    let subject = Subject { model: &model, manifest: &manifest, bundle: bundle.digest(), precision, trial };
     let plan = compiler.plan(&subject, &keys, &plan_path(args, &args.model))?;
     Ok(Built {
         bundle: args.model.clone(),
         digest: bundle.digest(),
-        precision: index.precision,
+        precision,
         signer: bundle.signer(),
         accuracy: None,
         plan: Some(plan),
@@ -232,7 +251,16 @@ fn bundle_of_model(args: &Args, global: &Global) -> anyhow::Result<Built> {
     };
     // In its place only when all that was asked for is there.
     let sealed = seal_bundle(&output, index, &manifest, &converted, &keys)?;
-    let subject = Subject { model: &converted.model, manifest: &manifest, bundle: sealed.digest(), precision };
+    let scores = scores(&model, &manifest)?;
+    let trial = Trial {
+        model: args.model.clone(),
+        manifest: args.manifest.clone(),
+        calibration: args.calibration.clone(),
+        evaluation: args.evaluation.clone(),
+        scores,
+        thresholds: thresholds(args, precision, scores),
+    };
+    let subject = Subject { model: &converted.model, manifest: &manifest, bundle: sealed.digest(), precision, trial };
     let plan = compiler.map(|compiler| compiler.plan(&subject, &keys, &plan_path(args, &output))).transpose()?;
     let bundle = sealed.publish()?;
     info!(bundle = %output.display(), digest = %bundle.digest(), signer = %keys.public(), "signed");
@@ -281,11 +309,7 @@ fn convert_best(
             precision,
             keep: Keep { nodes: args.keep.iter().cloned().collect(), ..Keep::default() },
             mixed: args.mixed || choice == PrecisionChoice::Best,
-            thresholds: Thresholds {
-                cosine_min: args.cosine_min.or(Some(cosine_min(precision))),
-                top1_min: args.top1_min.filter(|_| scores.is_some()),
-                ..Thresholds::default()
-            },
+            thresholds: Thresholds { boxes_min: None, ..thresholds(args, precision, scores) },
             scores,
             method: args.calibration_method.unwrap_or(Method::Percentile(99.99)),
             calibration: evidence.calibration(),
@@ -315,6 +339,16 @@ fn convert_best(
         }
     }
     Err(last.expect("every choice tries something"))
+}
+
+/// What the answers of a converted model must reach.
+fn thresholds(args: &Args, precision: Precision, scores: Option<usize>) -> Thresholds {
+    Thresholds {
+        cosine_min: args.cosine_min.or(Some(cosine_min(precision))),
+        top1_min: args.top1_min.filter(|_| scores.is_some()),
+        boxes_min: args.boxes_min,
+        ..Thresholds::default()
+    }
 }
 
 /// What a conversion costs in a model that bears it well.

@@ -15,7 +15,7 @@ use revoada_bundle::bundle::Precision;
 use revoada_bundle::hash;
 use revoada_bundle::manifest::Manifest;
 use revoada_bundle::onnx::OnnxModel;
-use revoada_bundle::plan::{Plan, PlanFacts, PlanKey, ShapeProfile, ShapeRange};
+use revoada_bundle::plan::{Plan, PlanAccuracy, PlanFacts, PlanKey, ShapeProfile, ShapeRange};
 use revoada_bundle::plan_cache::PlanCache;
 use revoada_bundle::sign::SecretKey;
 use revoada_core::{Compatibility, Digest, Dim, HardwareCompatibility, TensorRtVersion};
@@ -24,6 +24,7 @@ use tracing::info;
 
 use super::PRODUCER;
 use super::target::{Resolved, Target};
+use super::trial::Trial;
 use crate::Global;
 use crate::failure::Misuse;
 use crate::terminal::progress;
@@ -125,6 +126,8 @@ pub(super) struct BuiltPlan {
     plan_ms: u128,
     compile_ms: Option<u128>,
     peak_bytes: Option<u64>,
+    /// Of a plan that was tried here.
+    accuracy: Option<PlanAccuracy>,
 }
 
 /// Of what a plan is wanted.
@@ -133,6 +136,8 @@ pub(super) struct Subject<'a> {
     pub(super) manifest: &'a Manifest,
     pub(super) bundle: Digest,
     pub(super) precision: Precision,
+    /// For a plan that runs here.
+    pub(super) trial: Trial,
 }
 
 /// What compiles plans for one target.
@@ -149,6 +154,11 @@ impl<'a> Compiler<'a> {
         args.check()?;
         let Some(target) = args.target.resolve(global)? else { return Ok(None) };
         Ok(Some(Self { args, global, target, interrupt: Interrupt::listen()? }))
+    }
+
+    /// Whether plans are tried: those for a GPU elsewhere cannot be.
+    pub(super) fn tries_plans(&self) -> bool {
+        self.target.elsewhere.is_none()
     }
 
     pub(super) fn has_int8(&self) -> bool {
@@ -188,7 +198,13 @@ impl<'a> Compiler<'a> {
                 let timings = self.timings(&folder)?;
                 let compiled = self.compile(subject.model, self.options(profile, timings), cache.folder())?;
                 let (inputs, outputs) = (subject.model.inputs()?, subject.model.outputs()?);
-                let facts = PlanFacts { inputs, outputs, speed: None };
+                let mut facts = PlanFacts { inputs, outputs, ..PlanFacts::default() };
+                if self.tries_plans() {
+                    let scratch = tempfile::NamedTempFile::new().context("cannot create a file")?;
+                    let untried = Plan::seal(key.clone(), facts.clone(), &compiled.engine, signer);
+                    fs::write(scratch.path(), untried.bytes()).context("cannot write the plan to try it")?;
+                    facts.accuracy = Some(subject.trial.of_plan(scratch.path(), self.global)?);
+                }
                 let plan = Plan::seal(key, facts, &compiled.engine, signer);
                 cache.insert(&plan)?;
                 (plan, Some(compiled))
@@ -205,6 +221,7 @@ impl<'a> Compiler<'a> {
             plan_ms: started.elapsed().as_millis(),
             compile_ms: compiled.as_ref().map(|compiled| compiled.compile_time.as_millis()),
             peak_bytes: compiled.as_ref().and_then(|compiled| compiled.peak_bytes),
+            accuracy: plan.facts().accuracy,
         };
         let seconds = compiled.map(|compiled| format!("{:.1}", compiled.compile_time.as_secs_f64()));
         info!(plan = %path.display(), built_for = %built.built_for, bytes = built.bytes, seconds, "plan");

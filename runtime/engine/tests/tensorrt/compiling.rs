@@ -90,7 +90,8 @@ impl Compiling {
             None => describe(model).into_bytes(),
         };
         let graph = OnnxModel::parse(model.to_vec()).unwrap();
-        let facts = PlanFacts { inputs: declared(&graph, true), outputs: declared(&graph, false), speed: None };
+        let (inputs, outputs) = (declared(&graph, true), declared(&graph, false));
+        let facts = PlanFacts { inputs, outputs, ..PlanFacts::default() };
         self.write(Plan::seal(key(&self.class, &payload), facts, &payload, &SecretKey::generate().unwrap()))
     }
 
