@@ -76,6 +76,9 @@ pub(crate) struct Args {
     /// be given again.
     #[arg(long, value_name = "KEY", help_heading = "Model")]
     trust: Vec<TrustedKeys>,
+    /// Where a bundle has no plan for this device, do not build one while the ONNX model runs.
+    #[arg(long, help_heading = "Model")]
+    no_rebuild: bool,
     /// Most frames of one inference, over all streams.
     #[arg(long, value_name = "N", help_heading = "Model")]
     batch: Option<i64>,
@@ -164,7 +167,11 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         return Ok(());
     }
     let stop = stop::on_signals()?;
-    let mut parts = Parts { loader: Arc::new(models::loader(global)), ..Parts::new(&models::backend_options(global)) };
+    let mut parts = Parts {
+        loader: Arc::new(models::loader(global)),
+        rebuild: Some(crate::rebuild::rebuild(global)),
+        ..Parts::new(&models::backend_options(global))
+    };
     if args.config.is_some() {
         let args = args.clone();
         parts.reread = Some(Box::new(move || configure(&args).map_err(|error| format!("{error:#}"))));
@@ -263,6 +270,7 @@ fn set_model(draft: &mut Draft, args: &Args) {
     if !args.trust.is_empty() {
         draft.set("model.trust", args.trust.iter().map(trusted).collect::<Value>());
     }
+    set(draft, "model.rebuild", args.no_rebuild.then_some(false));
     set(draft, "batch.frames_max", args.batch);
     set(draft, "batch.wait_ms", args.batch_wait);
 }

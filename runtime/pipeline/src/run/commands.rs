@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::output::OutputControls;
 use super::stats::RunStats;
 use super::supervisor::Event;
-use super::swap::{Swapper, chain};
+use super::swap::{Swapper, To, chain};
 use crate::control::Command;
 use crate::sink::{jpeg, png};
 
@@ -44,7 +44,7 @@ impl Commands {
                 self.events.try_send(Event::Reload { reply }).map_err(|_| "the pipeline is ending")?;
                 answer.recv_timeout(RELOAD_TIMEOUT).map_err(|_| "the pipeline is ending")?
             }
-            Command::Swap { model } => match self.swapper.swap(Some(&model)) {
+            Command::Swap { model } => match self.swapper.swap(To::Model(&model)) {
                 Ok(swapped) => serde_json::to_value(swapped).map_err(|error| error.to_string()),
                 Err(error) => Err(chain(&error)),
             },

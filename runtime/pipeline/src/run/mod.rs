@@ -20,6 +20,7 @@ mod model;
 mod output;
 mod perf;
 mod queue;
+mod rebuild;
 mod reconnect;
 mod reload;
 mod sessions;
@@ -46,6 +47,7 @@ use crate::{Sink, SinkError, SourceError, media, sink};
 
 pub use clock::SystemClock;
 pub use model::{Answer, Loader, Model, ModelError, ModelSession};
+pub use rebuild::{Build, Rebuild};
 pub use reconnect::{Next, Reconnect};
 #[cfg(test)]
 pub(crate) use stats::Dropped;
@@ -66,6 +68,8 @@ pub type Progress = dyn FnMut(&RunSummary) + Send;
 /// What a pipeline is put together from; tests bring their own.
 pub struct Parts {
     pub loader: Arc<Loader>,
+    /// Builds the plan that a bundle lacks while its ONNX model runs; `None` leaves it at that.
+    pub rebuild: Option<Rebuild>,
     pub clock: Arc<dyn Clock>,
     pub open_source: Arc<OpenSource>,
     pub open_sink: Box<OpenSink>,
@@ -83,6 +87,7 @@ impl Parts {
     pub fn new(options: &BackendOptions) -> Self {
         Self {
             loader: Arc::new(Loader::new(options)),
+            rebuild: None,
             clock: Arc::new(SystemClock::start()),
             open_source: Arc::new(|stream, clock| media::open(stream, Arc::clone(clock))),
             open_sink: Box::new(sink::open),

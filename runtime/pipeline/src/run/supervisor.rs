@@ -16,6 +16,7 @@ use super::infer::Infer;
 use super::output::{Output, OutputControls, OutputError, Returning};
 use super::perf::PerfLines;
 use super::queue::{Lanes, WhenFull};
+use super::rebuild::Rebuilding;
 use super::sessions::{SESSIONS, Sessions};
 use super::stats::{Dropped, RunStats};
 use super::stop::{Halt, StopFlag, StopLevel};
@@ -88,6 +89,7 @@ pub(super) struct Supervisor {
     stop: StopFlag,
     labels: Arc<[String]>,
     swapper: Arc<Swapper>,
+    rebuilding: Option<Rebuilding>,
     stats: Arc<RunStats>,
     lanes: Arc<Lanes<Ticket>>,
     controls: Arc<OutputControls>,
@@ -163,6 +165,7 @@ impl Supervisor {
             stop: stop.clone(),
             labels: Arc::clone(model.labels()),
             swapper,
+            rebuilding: None,
             stats,
             lanes,
             controls,
@@ -182,6 +185,10 @@ impl Supervisor {
             parts,
         };
         supervisor.serve()?;
+        let (rebuild, swapper) = (supervisor.parts.rebuild.take(), Arc::clone(&supervisor.swapper));
+        supervisor.rebuilding = Rebuilding::start(rebuild, &supervisor.config.model, &model, swapper)?;
+        // It is the sessions' from here on, so that it is gone with them.
+        drop(model);
         if let Err(error) = supervisor.spawn_all(infer, output) {
             // What was started must not run on without a supervisor.
             supervisor.controls.fail();
@@ -503,17 +510,17 @@ impl Supervisor {
         if matches!(self.phase, Phase::Abandoned { .. }) {
             return Err(RunError::Abandoned);
         }
-        if let Some(error) = self.error {
+        if let Some(error) = self.error.take() {
             return Err(error);
         }
-        let summary = self.stats.summary(self.files);
+        let summary = self.stats.summary(std::mem::take(&mut self.files));
         if summary.non_finite > 0 {
             warn!(
                 non_finite = summary.non_finite,
                 "the model answered NaN or infinity; those are not among the results"
             );
         }
-        match self.failed {
+        match self.failed.take() {
             Some((id, source)) if summary.frames_out == 0 => Err(RunError::Stream { id, source }),
             _ => Ok(summary),
         }
@@ -532,6 +539,14 @@ impl Supervisor {
         }
         for id in self.streams.keys() {
             warn!(stream = %id, "source does not end, leaving it behind");
+        }
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        if let Some(rebuilding) = self.rebuilding.take() {
+            rebuilding.end();
         }
     }
 }

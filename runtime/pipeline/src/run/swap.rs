@@ -31,12 +31,23 @@ pub(crate) enum SwapError {
     Ending,
     #[error(transparent)]
     Model(#[from] ModelError),
+    #[error("the plan that was built does not run: {reason}")]
+    NoPlan { reason: String },
     #[error("model `{new}` cannot take the place of `{old}`: {difference}")]
     Differs { new: String, old: String, difference: String },
     #[error("model `{model}` answers a grey picture with NaN or infinity")]
     NonFinite { model: String },
     #[error(transparent)]
     Frame(#[from] FrameError),
+}
+
+/// What takes over.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum To<'a> {
+    /// The model at a path, otherwise configured as the one that runs.
+    Model(&'a Path),
+    /// A plan of the bundle that runs without one.
+    Plan,
 }
 
 /// A swap that is done.
@@ -69,22 +80,20 @@ struct Kind {
 }
 
 impl Swapper {
-    /// Swaps to the model at `path`, otherwise configured as the one that runs; without a path, to what the same path
-    /// leads to by now.
-    pub(crate) fn swap(&self, path: Option<&Path>) -> Result<Swapped, SwapError> {
+    pub(crate) fn swap(&self, to: To<'_>) -> Result<Swapped, SwapError> {
         let mut config = match self.config.try_lock() {
             Ok(config) => config,
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return Err(SwapError::Busy),
         };
         let kind = Kind::of(&*self.sessions.model().ok_or(SwapError::Ending)?);
-        let wanted = match path {
-            Some(path) => ModelConfig { path: path.to_owned(), ..config.clone() },
-            None => config.clone(),
+        let wanted = match to {
+            To::Model(path) => ModelConfig { path: path.to_owned(), ..config.clone() },
+            To::Plan => config.clone(),
         };
-        let (sessions, gap) = match self.prepare(&wanted, &kind) {
+        let (sessions, gap) = match self.prepare(&wanted, &kind, to) {
             Err(error) if is_out_of_memory(&error) => {
-                let (sessions, gap) = self.prepare_alone(&config, &wanted, &kind, &error)?;
+                let (sessions, gap) = self.prepare_alone(&config, &wanted, &kind, to, &error)?;
                 (sessions, Some(gap))
             }
             prepared => (prepared?, None),
@@ -103,8 +112,11 @@ impl Swapper {
     }
 
     /// Loads the model and tries each of its sessions.
-    fn prepare(&self, config: &ModelConfig, kind: &Kind) -> Result<Vec<ModelSession>, SwapError> {
+    fn prepare(&self, config: &ModelConfig, kind: &Kind, to: To<'_>) -> Result<Vec<ModelSession>, SwapError> {
         let model = self.loader.load(config, self.rows)?;
+        if let (To::Plan, Some(reason)) = (to, model.no_plan()) {
+            return Err(SwapError::NoPlan { reason: reason.to_owned() });
+        }
         if let Some(difference) = Kind::of(&model).difference(kind) {
             return Err(SwapError::Differs { new: model.name().to_owned(), old: kind.name.clone(), difference });
         }
@@ -126,12 +138,13 @@ impl Swapper {
         running: &ModelConfig,
         wanted: &ModelConfig,
         kind: &Kind,
+        to: To<'_>,
         reason: &SwapError,
     ) -> Result<(Vec<ModelSession>, Duration), SwapError> {
         warn!("unloading `{}` first, so that nothing is inferred meanwhile: {reason}", kind.name);
         let begun = self.clock.now();
         self.sessions.unload();
-        let prepared = self.prepare(wanted, kind);
+        let prepared = self.prepare(wanted, kind, to);
         let gap = self.clock.now().since(begun);
         match prepared {
             Ok(sessions) => Ok((sessions, gap)),
