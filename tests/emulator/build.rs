@@ -12,10 +12,11 @@ const HEADERS: &str = "../../.cache/tensorrt-headers/TRT-Enterprise-10.16";
 const CUDA_TYPES: &str = "../../runtime/tensorrt/shim/cuda";
 
 /// The tables of functions that the emulated TensorRT has.
-const TABLES: [&str; 11] = [
+const TABLES: [&str; 12] = [
     "Runtime",
     "CudaEngine",
     "ExecutionContext",
+    "EngineInspector",
     "Builder",
     "BuilderConfig",
     "HostMemory",

@@ -76,11 +76,6 @@ pub(crate) fn table(rows: &[Vec<String>]) -> String {
     text
 }
 
-/// Milliseconds with two decimals, as latency tables show them.
-pub(crate) fn ms(duration: Duration) -> String {
-    format!("{:.2}", duration.as_secs_f64() * 1e3)
-}
-
 /// `12.3 M`, `4.56 k`: three significant digits with an SI prefix.
 pub(crate) fn si(value: f64) -> String {
     let (scaled, prefix) = [(1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")]

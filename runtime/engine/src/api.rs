@@ -12,6 +12,7 @@ use revoada_bundle::sign::PublicKey;
 use revoada_core::{
     DType, DeviceClass, Frame, ImageTransform, MemoryKind, Placement, Rect, Size, TensorError, TensorRef, TensorSpec,
 };
+pub use revoada_tensorrt::{InspectedLayer as Layer, LayerTime};
 use thiserror::Error;
 
 use crate::cuda::CudaSurface;
@@ -53,6 +54,11 @@ pub trait Engine: Send + Sync {
     /// inputs that do not exist and dimensions left open. The session keeps the model alive after
     /// the engine is dropped.
     fn session(&self, shapes: &Shapes) -> Result<Box<dyn Session>, EngineError>;
+
+    /// What a compiler made of the model, in the order in which it runs; `None` where none has, or it does not tell.
+    fn layers(&self) -> Result<Option<Vec<Layer>>, EngineError> {
+        Ok(None)
+    }
 }
 
 /// One thread's execution state: buffers for every input, and the latest answers.
@@ -90,6 +96,13 @@ pub trait Session: Send {
     /// The answers to the latest `submit`; refused where there was none or it failed. May be asked
     /// again, with the same answer.
     fn wait(&mut self) -> Result<Outputs<'_>, EngineError>;
+
+    /// As `submit` and `wait`, without the answers but with the time of each layer, in the order in which they ran;
+    /// `None`, and nothing is run, where the backend does not know them. Such a run is slower than others.
+    fn time_layers(&mut self, rows: usize) -> Result<Option<Vec<LayerTime>>, EngineError> {
+        let _ = rows;
+        Ok(None)
+    }
 }
 
 /// What an engine is loaded from.
@@ -197,6 +210,20 @@ impl Surface {
 pub struct Timings {
     pub staging: Duration,
     pub inference: Duration,
+    /// Of backends that run on a device of their own, whose time the two above are then.
+    pub device: Option<DeviceTimings>,
+}
+
+/// What lies around staging and inference where a device does both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DeviceTimings {
+    /// The CPU's time in `submit`.
+    pub enqueue: Duration,
+    /// The device's time for the tensors that were set since the `submit` before: from their copies, where its memory is
+    /// not the CPU's. Pictures are copied when they are imported, which is not in here.
+    pub upload: Duration,
+    /// The device's time to bring the outputs back.
+    pub download: Duration,
 }
 
 /// The outputs of one inference, in the order of [`Engine::outputs`], borrowed from the session.

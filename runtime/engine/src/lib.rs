@@ -41,7 +41,8 @@ mod picture;
 mod stage;
 
 pub use api::{
-    Backend, Engine, EngineError, LoadOptions, ModelFormat, ModelSource, Outputs, Session, Shapes, Surface, Timings,
+    Backend, DeviceTimings, Engine, EngineError, Layer, LayerTime, LoadOptions, ModelFormat, ModelSource, Outputs,
+    Session, Shapes, Surface, Timings,
 };
 pub use backend::{
     BackendChoice, BackendOptions, OnnxRuntime, Rten, Selected, TensorRt, TensorRtOptions, backends,

@@ -94,6 +94,19 @@ private:
     }
 };
 
+// Hears of the layers of one run, on the thread that runs it.
+class Profiler final : public nvinfer1::IProfiler {
+public:
+    explicit Profiler(const TrtLayerTimes &times) noexcept : times_(times) {}
+
+    void reportLayerTime(nvinfer1::AsciiChar const *layer, float milliseconds) noexcept override {
+        times_.layer(times_.user, layer == nullptr ? "" : layer, milliseconds);
+    }
+
+private:
+    TrtLayerTimes times_;
+};
+
 #if REVOADA_MAJOR >= 10
 class Monitor final : public nvinfer1::IProgressMonitor {
 public:

@@ -76,6 +76,12 @@ typedef struct TrtSink {
     void (*write)(void *user, const void *bytes, size_t size);
 } TrtSink;
 
+/* Takes the time of a layer; the name is gone when it returns. */
+typedef struct TrtLayerTimes {
+    void *user;
+    void (*layer)(void *user, const char *name, float milliseconds);
+} TrtLayerTimes;
+
 /* A negative value is a dimension that is not known. */
 typedef struct TrtDims {
     int32_t count;
@@ -187,6 +193,8 @@ typedef struct TrtApi {
     int32_t (*context_missing)(TrtContext *context, const TrtSink *names);
     int32_t (*context_memory)(TrtContext *context, uint64_t address, int64_t size);
     int32_t (*context_enqueue)(TrtContext *context, uint64_t stream);
+    /* Runs once and waits for it, and tells how long each layer took. */
+    int32_t (*context_time_layers)(TrtContext *context, uint64_t stream, const TrtLayerTimes *times);
 } TrtApi;
 
 #ifdef __cplusplus

@@ -180,6 +180,20 @@ int32_t context_enqueue(TrtContext *context, uint64_t stream) {
                             [&] { return done_if(io_enqueue(*context, stream_of(stream))); });
 }
 
+int32_t context_time_layers(TrtContext *context, uint64_t stream, const TrtLayerTimes *times) {
+    Profiler profiler(*times);
+    return guarded<int32_t>(context->host, TRT_REFUSED, [&] {
+        struct Attached {
+            IExecutionContext &context;
+            ~Attached() { context.setProfiler(nullptr); }
+        };
+        context->context->setProfiler(&profiler);
+        Attached attached{*context->context};
+        // Enqueuing waits and reports by itself: that is how every context begins, and nobody has it otherwise.
+        return done_if(io_enqueue(*context, stream_of(stream)));
+    });
+}
+
 } // namespace
 
 void add_runtime(TrtApi &api) noexcept {
@@ -205,6 +219,7 @@ void add_runtime(TrtApi &api) noexcept {
     api.context_missing = context_missing;
     api.context_memory = context_memory;
     api.context_enqueue = context_enqueue;
+    api.context_time_layers = context_time_layers;
 }
 
 } // namespace REVOADA_DIALECT

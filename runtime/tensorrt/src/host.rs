@@ -6,8 +6,10 @@ use std::ffi::{c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::error::Message;
+use crate::running::LayerTime;
 use crate::sys;
 use crate::tensor::text;
 
@@ -210,6 +212,24 @@ impl Bytes {
     pub(crate) fn sink(&mut self) -> sys::TrtSink {
         sys::TrtSink { user: (&raw mut *self).cast(), write: Some(write) }
     }
+}
+
+/// Collects the times of layers.
+#[derive(Default)]
+pub(crate) struct LayerTimes(pub(crate) Vec<LayerTime>);
+
+impl LayerTimes {
+    pub(crate) fn receiver(&mut self) -> sys::TrtLayerTimes {
+        sys::TrtLayerTimes { user: (&raw mut *self).cast(), layer: Some(layer) }
+    }
+}
+
+unsafe extern "C" fn layer(user: *mut c_void, name: *const c_char, milliseconds: f32) {
+    // A time that is none, such as NaN, counts as nothing.
+    let time = Duration::try_from_secs_f64(f64::from(milliseconds) / 1e3).unwrap_or_default();
+    // SAFETY: `user` is the `LayerTimes` whose receiver the shim was given, lent to nobody else during the call, and the
+    // text ends. Running out of memory aborts: nothing here unwinds.
+    unsafe { (*user.cast::<LayerTimes>()).0.push(LayerTime { name: text(name), time }) };
 }
 
 unsafe extern "C" fn write(user: *mut c_void, bytes: *const c_void, size: usize) {

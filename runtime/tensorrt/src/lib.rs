@@ -25,6 +25,7 @@ mod building;
 mod dialect;
 mod error;
 mod host;
+mod inspection;
 mod library;
 mod running;
 mod sys;
@@ -35,6 +36,7 @@ pub use building::{BuildRequest, Built, Hardware, Layer, Model, Profile, Range, 
 pub use dialect::dialects;
 pub use error::{BuildError, Message, OpenError, ParserError, PlanFault, RunError};
 pub use host::{Cancel, Progress};
+pub use inspection::{InspectError, InspectedLayer, InspectedTensor, inspected_layers};
 pub use library::{Library, LibraryPaths};
-pub use running::{Context, ContextMemory, Engine, Runtime, RuntimeOptions};
+pub use running::{Context, ContextMemory, Engine, LayerTime, Runtime, RuntimeOptions};
 pub use tensor::{DataType, IoTensor, NetworkInput};

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::ffi::CString;
 use std::ptr::NonNull;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::building::Range;
 use crate::error::{RunError, fault_in};
-use crate::host::{Bytes, Cancel, Host};
+use crate::host::{Bytes, Cancel, Host, LayerTimes};
 use crate::library::Library;
 use crate::sys::{self, call};
 use crate::tensor::{DataType, IoTensor, dims_of, text, to_dims};
@@ -168,7 +169,8 @@ impl Engine {
         usize::try_from(count).unwrap_or(0)
     }
 
-    /// What the inspector says of each layer, in TensorRT's JSON.
+    /// What the inspector says of each layer, in TensorRT's JSON, which [`inspected_layers`](crate::inspected_layers)
+    /// reads.
     pub fn inspect(&self) -> Result<String, RunError> {
         let mut json = Bytes::default();
         // SAFETY: the engine is open, and the sink's bytes outlive the call.
@@ -241,6 +243,14 @@ pub enum ContextMemory {
     /// In memory that [`Context::set_memory`] gives it before it runs, which contexts that never run at once may
     /// share.
     Given,
+}
+
+/// How long a layer took.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayerTime {
+    /// As [`InspectedLayer`](crate::InspectedLayer) has it.
+    pub name: String,
+    pub time: Duration,
 }
 
 /// One thread's way of running an engine. Tensors are named by their place in [`Engine::tensors`].
@@ -336,6 +346,20 @@ impl Context {
         // SAFETY: the context is open, and the caller vouches for the rest.
         let status = unsafe { call!(self.api(), context_enqueue(self.raw.as_ptr(), stream)) };
         self.done(status, || "run the engine".to_owned())
+    }
+
+    /// Runs once, waits for it, and says how long each layer took, in the order in which they ran. A run that is
+    /// timed takes longer than others, and cannot be captured.
+    ///
+    /// # Safety
+    /// As for [`enqueue`](Self::enqueue).
+    pub unsafe fn time_layers(&mut self, stream: u64) -> Result<Vec<LayerTime>, RunError> {
+        let mut times = LayerTimes::default();
+        // SAFETY: the context is open, the caller vouches for the rest, and the receiver of times outlives the call,
+        // after which the shim has forgotten it.
+        let status = unsafe { call!(self.api(), context_time_layers(self.raw.as_ptr(), stream, &times.receiver())) };
+        self.done(status, || "run the engine layer by layer".to_owned())?;
+        Ok(times.0)
     }
 
     fn api(&self) -> &'static sys::TrtApi {

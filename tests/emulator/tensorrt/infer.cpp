@@ -46,16 +46,23 @@ void report(IErrorRecorder* recorder, int code) {
                               ("Error Code 1: Cuda Runtime (cudaError " + std::to_string(code) + ": told to fail)").c_str());
 }
 
-using LaunchHostFunc = int (*)(void*, void (*)(void*), void*);
-
-// The driver's, which is the process's own.
-LaunchHostFunc launch_host_func() {
-    static const auto function = [] {
-        void* driver = dlopen("libcuda.so.1", RTLD_NOW);
-        return reinterpret_cast<LaunchHostFunc>(driver ? dlsym(driver, "cuLaunchHostFunc") : nullptr);
-    }();
+// A function of the driver's, which is the process's own.
+template <typename Function>
+Function driver(const char* name) {
+    void* library = dlopen("libcuda.so.1", RTLD_NOW);
+    auto function = reinterpret_cast<Function>(library ? dlsym(library, name) : nullptr);
     if (!function) fatal("libcuda.so.1 is not the emulator's");
     return function;
+}
+
+int launch_host_func(void* stream, void (*function)(void*), void* data) {
+    static const auto launch = driver<int (*)(void*, void (*)(void*), void*)>("cuLaunchHostFunc");
+    return launch(stream, function, data);
+}
+
+int synchronize(void* stream) {
+    static const auto wait = driver<int (*)(void*)>("cuStreamSynchronize");
+    return wait(stream);
 }
 
 // One `enqueueV3`, kept for good: a graph repeats it, and one that runs too late shall be noticed.
@@ -88,6 +95,11 @@ class Context final : public IExecutionContext, strict::ExecutionContext {
     }
 
     void setErrorRecorder(IErrorRecorder* to) noexcept override { recorder = to; }
+
+    void setProfiler(IProfiler* to) noexcept override {
+        Call call("setProfiler");
+        profiler = to;
+    }
 
     bool setInputShape(const char* name, const Dims& dims) noexcept override {
         Call call("setInputShape");
@@ -136,7 +148,12 @@ class Context final : public IExecutionContext, strict::ExecutionContext {
             if (!address) refused = INVALID_VALUE;
             (port.input ? run->inputs : run->outputs).push_back({port, shape, address});
         }
-        if (!refused) refused = launch_host_func()(stream, execute, run);
+        if (!refused) refused = launch_host_func(stream, execute, run);
+        // Whoever listens to layers waits for them; a stream that is captured cannot be waited for.
+        if (!refused && profiler) refused = synchronize(stream);
+        if (!refused && profiler)
+            for (const Layer& layer : plan.layers)
+                profiler->reportLayerTime(layer.name.c_str(), static_cast<float>(layer.microseconds) / 1000);
         if (refused) report(recorder, refused);
         return !refused;
     }
@@ -163,7 +180,25 @@ class Context final : public IExecutionContext, strict::ExecutionContext {
     std::map<std::string, Shape> shapes;
     std::map<std::string, char*> addresses;
     IErrorRecorder* recorder = nullptr;
+    IProfiler* profiler = nullptr;
     std::shared_ptr<bool> living = std::make_shared<bool>(true);
+};
+
+class Inspector final : public IEngineInspector, strict::EngineInspector {
+  public:
+    explicit Inspector(const Plan& plan) : json(describe(plan)) {
+        mImpl = this;
+        note("+inspector %p", static_cast<void*>(this));
+    }
+
+    ~Inspector() noexcept override { note("-inspector %p", static_cast<void*>(this)); }
+
+    const char* getEngineInformation(LayerInformationFormat format) const noexcept override {
+        return format == LayerInformationFormat::kJSON ? json.c_str() : nullptr;
+    }
+
+  private:
+    std::string json;
 };
 
 class Engine final : public ICudaEngine, strict::CudaEngine {
@@ -194,6 +229,12 @@ class Engine final : public ICudaEngine, strict::CudaEngine {
     Dims getProfileShape(const char* name, int32_t, OptProfileSelector which) const noexcept override {
         const Port& of = port(name);
         return to_dims(which == OptProfileSelector::kMIN ? of.min : which == OptProfileSelector::kOPT ? of.opt : of.max);
+    }
+
+    IEngineInspector* createEngineInspector() const noexcept override {
+        Call call("createEngineInspector");
+        if (call.refused) return report(recorder, call.refused), nullptr;
+        return new Inspector(plan);
     }
 
     IExecutionContext* createExecutionContext(ExecutionContextAllocationStrategy strategy) noexcept override {

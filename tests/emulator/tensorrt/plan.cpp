@@ -136,6 +136,10 @@ bool read_plan(const char* bytes, size_t size, Plan& plan) {
             words >> plan.operation;
         } else if (what == "workspace") {
             words >> plan.workspace_bytes;
+        } else if (what == "layer") {
+            Layer layer;
+            words >> layer.name >> layer.kind >> layer.type >> layer.microseconds;
+            plan.layers.push_back(layer);
         } else if (what == "input" || what == "output") {
             port.input = what == "input";
             words >> port.name >> port.type >> shape;
@@ -150,7 +154,27 @@ bool read_plan(const char* bytes, size_t size, Plan& plan) {
         }
         if (!words) return false;
     }
+    if (plan.layers.empty()) plan.layers.push_back({plan.operation, "Emulated", "Float", 100});
     return true;
+}
+
+std::string describe(const Plan& plan) {
+    std::ostringstream json;
+    const char* between = "{\"Layers\": [";
+    for (const Layer& layer : plan.layers) {
+        auto tensor = [&](const char* side) {
+            json << "\"" << side << "\": [{\"Name\": \"" << layer.name << "." << side << "\", \"Location\": \"Device\", "
+                 << "\"Format/Datatype\": \"" << layer.type << "\"}]";
+        };
+        json << between << "{\"Name\": \"" << layer.name << "\", \"LayerType\": \"" << layer.kind << "\", ";
+        tensor("Inputs");
+        json << ", ";
+        tensor("Outputs");
+        json << "}";
+        between = ", ";
+    }
+    json << "], \"Bindings\": []}";
+    return json.str();
 }
 
 bool is_known(const std::string& operation) {

@@ -7,6 +7,10 @@
 //     input x f32 -1,3 1,3 4,3 8,3
 //     output y f32 -1,3
 //
+// Lines such as `layer conv+relu CaskConvolution Half 250` name the layers, with what runs each, the type around it, and
+// how many microseconds it is said to take: a number like the others, which nothing was measured for. A plan without them
+// has one layer, its operation.
+//
 // An input has its shape and those of its profile: the smallest, the one it is tuned for and the largest. The open
 // lengths (-1) of an output are those of the first input, in their order; -2 is one that depends on the data.
 #pragma once
@@ -26,10 +30,16 @@ struct Port {
     Shape shape, min, opt, max;
 };
 
+struct Layer {
+    std::string name, kind, type;
+    unsigned microseconds = 0;
+};
+
 struct Plan {
     std::string operation;
     size_t workspace_bytes = 0;
     std::vector<Port> ports;
+    std::vector<Layer> layers;
 };
 
 // Whether the bytes are a plan.
@@ -45,6 +55,9 @@ struct Bound {
     Shape shape;
     char* address = nullptr;
 };
+
+// What the engine inspector says of the layers.
+std::string describe(const Plan& plan);
 
 // Whether there is an operation of this name.
 bool is_known(const std::string& operation);

@@ -22,12 +22,13 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
         ("revoada", "--bin", "revoada"),
         ("revoada-tests", "--example", "bare_ort"),
         ("revoada-engine", "--example", "stage_bench"),
+        ("revoada-engine", "--example", "stage_cuda"),
     ] {
         let mut build = process::cargo(workspace);
         process::show(build.args(["build", "--release", "--package", package, kind, name]))?;
     }
     let asked = |name: &str| arguments.is_empty() || arguments.contains(&name);
-    let own = ["stage", "plan"];
+    let own = ["stage", "plan", "gpu"];
     let parts: Vec<&str> = arguments.iter().copied().filter(|argument| !own.contains(argument)).collect();
     if !parts.is_empty() || arguments.is_empty() {
         process::show(script(workspace, "tests/bench/bench.py").args(parts))?;
@@ -37,6 +38,9 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
     }
     if asked("stage") {
         process::show(script(workspace, "tests/bench/stage_opencv.py").arg("target/release/examples/stage_bench"))?;
+    }
+    if asked("gpu") {
+        process::show(&mut script(workspace, "tests/bench/gpu.py"))?;
     }
     Ok(())
 }

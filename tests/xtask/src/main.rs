@@ -39,7 +39,8 @@ usage: cargo xtask COMMAND
   demo            set up, build, then find faces in a clip and name what two pictures show
   test            set up, then check formatting and lints and run every test
   test --full     the same, with the slow tests and the check of dependencies
-  bench [PART]…   measure against Python and OpenCV: python, pipeline, start, stage, plan; all of them, if none is named
+  bench [PART]…   measure against Python and OpenCV: python, pipeline, start, stage, plan; on a GPU against a bare loop
+                  and the card's own copies: gpu; all of them, if none is named
   help            print this
 
 A second run of `setup` finds everything in place, does nothing and needs no network.

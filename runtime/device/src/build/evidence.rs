@@ -18,7 +18,7 @@ const PICTURES_MAX: usize = 1000;
 /// Without pictures.
 const NOISE_SAMPLES: usize = 4;
 
-pub(super) struct Evidence {
+pub(crate) struct Evidence {
     calibration: Option<Pictures>,
     evaluation: Evaluation,
 }
@@ -29,7 +29,7 @@ enum Evaluation {
 }
 
 impl Evidence {
-    pub(super) fn gather(
+    pub(crate) fn gather(
         model: &OnnxModel,
         manifest: &Manifest,
         calibration: Option<&Path>,
@@ -60,11 +60,11 @@ impl Evidence {
         Ok(Self { calibration: calibration.as_deref().map(pictures).transpose()?, evaluation })
     }
 
-    pub(super) fn calibration(&self) -> Option<&dyn Samples> {
+    pub(crate) fn calibration(&self) -> Option<&dyn Samples> {
         self.calibration.as_ref().map(|pictures| pictures as &dyn Samples)
     }
 
-    pub(super) fn evaluation(&self) -> &dyn Samples {
+    pub(crate) fn evaluation(&self) -> &dyn Samples {
         match &self.evaluation {
             Evaluation::Pictures { samples, .. } => samples,
             Evaluation::Noise(noise) => noise,
@@ -72,7 +72,7 @@ impl Evidence {
     }
 
     /// The pictures on which the model is judged; none where that is noise.
-    pub(super) fn frames(&self) -> &[Arc<Frame>] {
+    pub(crate) fn frames(&self) -> &[Arc<Frame>] {
         match &self.evaluation {
             Evaluation::Pictures { frames, .. } => frames,
             Evaluation::Noise(_) => &[],

@@ -1,11 +1,11 @@
 //! `revoada build MODEL`: from an ONNX model to a signed bundle and, where TensorRT is there, a plan.
 
 mod boxes;
-mod evidence;
-mod plan;
-mod steps;
+pub(crate) mod evidence;
+pub(crate) mod plan;
+pub(crate) mod steps;
 mod target;
-mod trial;
+pub(crate) mod trial;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -43,7 +43,7 @@ pub(crate) use trial::{VERB as TRIAL_VERB, run_trial};
 
 pub(crate) const PRODUCER: &str = concat!("revoada ", env!("CARGO_PKG_VERSION"));
 /// ONNX operator sets up to this are in what today's TensorRT reads.
-const OPSET_MAX: i64 = 19;
+pub(crate) const OPSET_MAX: i64 = 19;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
@@ -382,7 +382,7 @@ fn manifest(args: &Args) -> anyhow::Result<Manifest> {
 
 /// The output with a score for each class, where the model classifies: the manifest says so, or its only output
 /// is a row of numbers.
-fn scores(model: &OnnxModel, manifest: &Manifest) -> anyhow::Result<Option<usize>> {
+pub(crate) fn scores(model: &OnnxModel, manifest: &Manifest) -> anyhow::Result<Option<usize>> {
     let outputs = model.outputs()?;
     let a_row = matches!(outputs.as_slice(), [only] if only.dims.len() == 2);
     Ok(match manifest.output.decoder.as_deref() {

@@ -33,6 +33,8 @@ use crate::terminal::progress;
 const PLANS: &str = "plans";
 /// Room for a few dozen plans.
 const CACHE_BYTES_MAX: u64 = 4 << 30;
+/// Enough that the system is not driven out.
+const MEMORY_LEFT_MIB: u32 = 256;
 /// The child is this program with a verb that no help names.
 pub(crate) const CHILD_VERB: &str = "compile-plan";
 
@@ -44,7 +46,7 @@ pub(crate) fn plan_cache_folder() -> Option<PathBuf> {
 /// What is said of the plan.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Plan")]
-pub(super) struct PlanArgs {
+pub(crate) struct PlanArgs {
     /// For which GPU a plan is compiled: `local`, a compute capability such as `sm_86` (TensorRT for RTX only),
     /// `none`, or `auto`: local where TensorRT and a GPU are there.
     #[arg(long, default_value = "auto", value_name = "TARGET", value_parser = Target::parse)]
@@ -72,7 +74,7 @@ pub(super) struct PlanArgs {
     #[arg(long, value_name = "MIB")]
     memory: Option<u32>,
     /// Memory in MiB that a build must leave free, or it is ended.
-    #[arg(long, default_value_t = 256, value_name = "MIB")]
+    #[arg(long, default_value_t = MEMORY_LEFT_MIB, value_name = "MIB")]
     memory_left: u32,
 }
 
@@ -85,6 +87,21 @@ enum OtherGpus {
 }
 
 impl PlanArgs {
+    /// For the GPU that is here and these shapes, each as `--profile` takes it; the rest is as when nothing is said.
+    pub(crate) fn local(profile: Vec<String>) -> Self {
+        Self {
+            target: Target::Local,
+            plan: None,
+            batch_max: None,
+            profile,
+            dla: None,
+            version_compatible: false,
+            hardware_compatible: None,
+            memory: None,
+            memory_left: MEMORY_LEFT_MIB,
+        }
+    }
+
     /// Whatever is said of a plan that is not wanted has no effect.
     fn check(&self) -> Result<(), Misuse> {
         let said = [
@@ -116,32 +133,32 @@ impl PlanArgs {
 
 /// What `--json` says of a plan.
 #[derive(Debug, Serialize)]
-pub(super) struct BuiltPlan {
+pub(crate) struct BuiltPlan {
     pub(super) path: PathBuf,
     built_for: String,
     tensorrt: TensorRtVersion,
-    bytes: usize,
+    pub(crate) bytes: usize,
     cached: bool,
     /// From the converted graph to the plan in its file.
     plan_ms: u128,
     compile_ms: Option<u128>,
     peak_bytes: Option<u64>,
     /// Of a plan that was tried here.
-    accuracy: Option<PlanAccuracy>,
+    pub(crate) accuracy: Option<PlanAccuracy>,
 }
 
 /// Of what a plan is wanted.
-pub(super) struct Subject<'a> {
-    pub(super) model: &'a OnnxModel,
-    pub(super) manifest: &'a Manifest,
-    pub(super) bundle: Digest,
-    pub(super) precision: Precision,
+pub(crate) struct Subject<'a> {
+    pub(crate) model: &'a OnnxModel,
+    pub(crate) manifest: &'a Manifest,
+    pub(crate) bundle: Digest,
+    pub(crate) precision: Precision,
     /// For a plan that runs here.
-    pub(super) trial: Trial,
+    pub(crate) trial: Trial,
 }
 
 /// What compiles plans for one target.
-pub(super) struct Compiler<'a> {
+pub(crate) struct Compiler<'a> {
     args: &'a PlanArgs,
     global: &'a Global,
     target: Resolved,
@@ -150,7 +167,7 @@ pub(super) struct Compiler<'a> {
 
 impl<'a> Compiler<'a> {
     /// `None` where no plan is wanted, or can be had and need not.
-    pub(super) fn new(args: &'a PlanArgs, global: &'a Global) -> anyhow::Result<Option<Self>> {
+    pub(crate) fn new(args: &'a PlanArgs, global: &'a Global) -> anyhow::Result<Option<Self>> {
         args.check()?;
         let Some(target) = args.target.resolve(global)? else { return Ok(None) };
         Ok(Some(Self { args, global, target, interrupt: Interrupt::listen()? }))
@@ -173,7 +190,7 @@ impl<'a> Compiler<'a> {
     }
 
     /// Writes the plan to `path`.
-    pub(super) fn plan(&self, subject: &Subject<'_>, signer: &SecretKey, path: &Path) -> anyhow::Result<BuiltPlan> {
+    pub(crate) fn plan(&self, subject: &Subject<'_>, signer: &SecretKey, path: &Path) -> anyhow::Result<BuiltPlan> {
         let started = Instant::now();
         let profile = profile(self.args, subject.model, subject.manifest)?;
         let key = PlanKey {

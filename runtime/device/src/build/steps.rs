@@ -8,7 +8,7 @@ use tracing::info;
 
 /// Tells a step when it is over; the last one when it is dropped.
 #[derive(Default)]
-pub(super) struct Timed(RefCell<Option<(String, Instant)>>);
+pub(crate) struct Timed(RefCell<Option<(String, Instant)>>);
 
 impl Timed {
     fn end(&self) {

@@ -29,15 +29,15 @@ const REQUEST_BYTES_MAX: u64 = 1 << 20;
 
 /// What a plan is held against.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Trial {
-    pub(super) model: PathBuf,
+pub(crate) struct Trial {
+    pub(crate) model: PathBuf,
     /// Where it is not beside the model.
-    pub(super) manifest: Option<PathBuf>,
-    pub(super) calibration: Option<PathBuf>,
-    pub(super) evaluation: Option<PathBuf>,
+    pub(crate) manifest: Option<PathBuf>,
+    pub(crate) calibration: Option<PathBuf>,
+    pub(crate) evaluation: Option<PathBuf>,
     /// The output with a score for each class, of classifiers.
-    pub(super) scores: Option<usize>,
-    pub(super) thresholds: Thresholds,
+    pub(crate) scores: Option<usize>,
+    pub(crate) thresholds: Thresholds,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -184,7 +184,7 @@ impl Inference for OrtInference {
         let started = Instant::now();
         let outputs = network.run(feed).map_err(run_error)?;
         self.values.extend(outputs.into_iter().map(|(_, value)| value));
-        self.timings = Timings { staging, inference: started.elapsed() };
+        self.timings = Timings { staging, inference: started.elapsed(), device: None };
         drop(network);
         for (shape, value) in self.shapes.iter_mut().zip(&self.values) {
             shape.clear();

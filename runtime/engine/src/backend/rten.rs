@@ -200,7 +200,7 @@ impl Inference for RtenInference {
         let values = model.run(feed, &ids, Some(options)).map_err(|error| run_error(error.to_string()))?;
         let tensors = values.into_iter().zip(outputs).map(|(value, port)| narrow(value, &port.spec));
         self.answer = tensors.collect::<Result<_, _>>()?;
-        self.timings = Timings { staging, inference: started.elapsed() };
+        self.timings = Timings { staging, inference: started.elapsed(), device: None };
         Ok(())
     }
 

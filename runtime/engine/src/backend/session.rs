@@ -4,7 +4,7 @@
 use revoada_core::{ImageTransform, Placement, Rect, TensorRef};
 
 use super::inputs::{Inputs, Store};
-use crate::{EngineError, Outputs, Session, Surface};
+use crate::{EngineError, LayerTime, Outputs, Session, Surface};
 
 /// What runs a network over inputs.
 pub(super) trait Inference: Send {
@@ -16,6 +16,16 @@ pub(super) trait Inference: Send {
 
     /// The answers to the latest `submit`, which did not fail.
     fn wait(&mut self) -> Result<Outputs<'_>, EngineError>;
+
+    /// See [`Session::time_layers`].
+    fn time_layers(
+        &mut self,
+        inputs: &mut Inputs<Self::Memory>,
+        rows: usize,
+    ) -> Result<Option<Vec<LayerTime>>, EngineError> {
+        let _ = (inputs, rows);
+        Ok(None)
+    }
 }
 
 /// Fields are dropped in this order: an inference may still read its inputs.
@@ -59,5 +69,12 @@ impl<I: Inference> Session for InferenceSession<I> {
             return Err(EngineError::NothingSubmitted);
         }
         self.inference.wait()
+    }
+
+    fn time_layers(&mut self, rows: usize) -> Result<Option<Vec<LayerTime>>, EngineError> {
+        let submitted = std::mem::take(&mut self.submitted);
+        let layers = self.inference.time_layers(&mut self.inputs, rows)?;
+        self.submitted = submitted && layers.is_none();
+        Ok(layers)
     }
 }

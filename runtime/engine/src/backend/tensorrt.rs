@@ -16,12 +16,13 @@ use revoada_bundle::plan::Plan;
 use revoada_core::{DeviceClass, Dim, Frame, TensorSpec};
 use revoada_tensorrt::{
     Engine as OpenPlan, IoTensor, Library, LibraryPaths, Message, PlanFault, RunError, Runtime, RuntimeOptions,
+    inspected_layers,
 };
 
 use self::session::TensorRtInference;
 use super::OnnxSource;
 use crate::cuda::{Compiler, CudaContext, CudaError, ExecutionError, KernelCache, Kernels, SurfacePool, Workspace};
-use crate::{Backend, Engine, EngineError, LoadOptions, ModelFormat, ModelSource, Session, Shapes, Surface};
+use crate::{Backend, Engine, EngineError, Layer, LoadOptions, ModelFormat, ModelSource, Session, Shapes, Surface};
 
 mod memory;
 mod session;
@@ -244,6 +245,19 @@ impl Engine for TensorRtEngine {
 
     fn session(&self, shapes: &Shapes) -> Result<Box<dyn Session>, EngineError> {
         Ok(Box::new(TensorRtInference::open(self, shapes)?))
+    }
+
+    fn layers(&self) -> Result<Option<Vec<Layer>>, EngineError> {
+        let failed = |error: &dyn std::error::Error| EngineError::Run { backend: NAME, reason: error.to_string() };
+        self.opened.context.make_current().map_err(|error| failed(&error))?;
+        let json = self.plan.inspect().map_err(|error| failed(&error))?;
+        match inspected_layers(&json) {
+            Ok(layers) => Ok(Some(layers)),
+            Err(error) => {
+                tracing::debug!(%error, "what the layers of a plan are is not known");
+                Ok(None)
+            }
+        }
     }
 }
 

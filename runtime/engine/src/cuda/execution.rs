@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use revoada_core::DType;
-use revoada_tensorrt::{Context, ContextMemory, Engine, RunError};
+use revoada_tensorrt::{Context, ContextMemory, Engine, LayerTime, RunError};
 use thiserror::Error;
 
 use super::context::CudaContext;
@@ -101,11 +101,31 @@ impl Execution {
     /// Enqueues one run, after the run before it in the same workspace. The bound memory is the device's until the
     /// stream has come this far.
     pub(crate) fn run(&mut self, bindings: &[Binding<'_>]) -> Result<(), ExecutionError> {
+        self.in_turn(bindings, Self::launch)
+    }
+
+    /// As [`Self::run`], layer by layer, with the time of each; waits for the run.
+    pub(crate) fn time_layers(&mut self, bindings: &[Binding<'_>]) -> Result<Vec<LayerTime>, ExecutionError> {
+        self.in_turn(bindings, |execution, bindings| {
+            execution.bind(bindings)?;
+            // What was captured before TensorRT was told to look at layers is not what it runs after.
+            if !matches!(execution.replay, Replay::Never) {
+                execution.replay = Replay::AfterFirst;
+            }
+            time_layers(&mut execution.context, &execution.stream)
+        })
+    }
+
+    fn in_turn<T>(
+        &mut self,
+        bindings: &[Binding<'_>],
+        launch: impl FnOnce(&mut Self, &[Binding<'_>]) -> Result<T, ExecutionError>,
+    ) -> Result<T, ExecutionError> {
         self.check(bindings)?;
         let workspace = Arc::clone(&self.workspace);
         let last = workspace.last.lock().unwrap_or_else(PoisonError::into_inner);
         self.stream.wait(&last)?;
-        let ran = self.launch(bindings);
+        let ran = launch(self, bindings);
         // Also after a failure: what was enqueued before it may still use the workspace.
         let marked = last.record(&self.stream);
         match ran {
@@ -114,7 +134,7 @@ impl Execution {
                 Err(lost @ CudaError::ContextLost { .. }) => Err(lost.into()),
                 _ => Err(error.into()),
             },
-            ran => ran.and(marked.map_err(ExecutionError::from)),
+            ran => ran.and_then(|answer| Ok(marked.map(|()| answer)?)),
         }
     }
 
@@ -136,6 +156,15 @@ impl Execution {
         Ok(())
     }
 
+    /// Makes the context current and tells TensorRT where everything lies.
+    fn bind(&mut self, bindings: &[Binding<'_>]) -> Result<(), ExecutionError> {
+        self.stream.context().make_current()?;
+        for binding in bindings {
+            self.context.set_address(binding.tensor, binding.memory.pointer())?;
+        }
+        Ok(())
+    }
+
     fn launch(&mut self, bindings: &[Binding<'_>]) -> Result<(), ExecutionError> {
         let bound = || bindings.iter().map(|binding| binding.memory.pointer());
         match &mut self.replay {
@@ -144,10 +173,7 @@ impl Execution {
             }
             Replay::Never | Replay::AfterFirst | Replay::Next | Replay::Captured { .. } => {}
         }
-        self.stream.context().make_current()?;
-        for binding in bindings {
-            self.context.set_address(binding.tensor, binding.memory.pointer())?;
-        }
+        self.bind(bindings)?;
         if !matches!(self.replay, Replay::Next) {
             enqueue(&mut self.context, &self.stream)?;
             if matches!(self.replay, Replay::AfterFirst) {
@@ -170,13 +196,19 @@ impl Execution {
     }
 }
 
-/// Called by [`Execution::launch`] alone.
+/// Called by [`Execution::in_turn`]'s callers alone.
 fn enqueue(context: &mut Context, stream: &Stream) -> Result<(), ExecutionError> {
     // SAFETY: the stream is alive and of the CUDA context that was made current. `Execution::check` has seen that every
     // tensor has memory of its size, the addresses are those, and freeing memory waits for the device. Nobody else
     // reaches what the device has. The workspace is as large as the engine asks, held by the `Execution`, and its runs
     // wait for each other. The context is dropped after the stream has come to its end.
     Ok(unsafe { context.enqueue(handle(stream)) }?)
+}
+
+/// Called by [`Execution::time_layers`] alone.
+fn time_layers(context: &mut Context, stream: &Stream) -> Result<Vec<LayerTime>, ExecutionError> {
+    // SAFETY: as in `enqueue`.
+    Ok(unsafe { context.time_layers(handle(stream)) }?)
 }
 
 fn handle(stream: &Stream) -> u64 {

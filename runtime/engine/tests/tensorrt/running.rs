@@ -1,6 +1,7 @@
 //! How sessions use the device.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use revoada_core::{ColorSpec, Frame, ImageLayout, ImageTransform, PixelFormat, Rect, Size, TensorRef};
 use revoada_emulator::{Emulated, Profile};
@@ -136,4 +137,62 @@ fn a_surface_of_another_backend_is_refused() {
         assert!(refuses(&backend, &host) && refuses(&Rten, &device));
         assert!(!refuses(&backend, &device) && !refuses(&Rten, &host));
     });
+}
+
+#[test]
+fn a_device_tells_how_long_each_part_of_a_run_took() {
+    let name = "running::a_device_tells_how_long_each_part_of_a_run_took";
+    on_emulator(name, &Emulated::new(Profile::Discrete), |machine| {
+        let mut session = session(&Compiling::emulated(machine), &models::increment("N"), 2);
+        session.set_input(0, TensorRef::of(&[2, 3], &[1f32; 6]).unwrap()).unwrap();
+        session.submit(2).unwrap();
+        let first = session.wait().unwrap().timings;
+        assert!(first.device.is_some_and(|device| device.enqueue > Duration::ZERO), "{first:?}");
+        assert_eq!(session.wait().unwrap().timings, first, "asked again");
+        session.submit(2).unwrap();
+        let second = session.wait().unwrap().timings.device.unwrap();
+        assert_eq!(second.upload, Duration::ZERO, "nothing was set since");
+    });
+    let mut on_cpu = session(&Rten, &models::increment("N"), 1);
+    on_cpu.set_input(0, TensorRef::of(&[1, 3], &[1f32; 3]).unwrap()).unwrap();
+    on_cpu.submit(1).unwrap();
+    assert_eq!(on_cpu.wait().unwrap().timings.device, None);
+}
+
+#[test]
+fn layers_are_timed_and_described() {
+    let name = "running::layers_are_timed_and_described";
+    on_emulator(name, &Emulated::new(Profile::Orin), |machine| {
+        let backend = Compiling::emulated(machine);
+        let plan = text("increment", 0, "1,3 1,3 1,3 1,3", "1,3")
+            + "layer reformat Reformat Float 250\nlayer conv+relu CaskConvolution Half 1500\n";
+        let path = backend.seal(backend.class(), plan.as_bytes());
+        let engine = backend.load(ModelSource::Plan(&path), &LoadOptions::default()).unwrap();
+        let layers = engine.layers().unwrap().unwrap();
+        let kinds: Vec<_> = layers.iter().map(|layer| (layer.name.as_str(), layer.kind.as_deref().unwrap())).collect();
+        assert_eq!(kinds, [("reformat", "Reformat"), ("conv+relu", "CaskConvolution")]);
+        assert_eq!(layers[1].outputs[0].format, "Half");
+
+        let mut session = engine.session(&Shapes::rows(1)).unwrap();
+        session.set_input(0, TensorRef::of(&[1, 3], &[1f32; 3]).unwrap()).unwrap();
+        for _ in 0..3 {
+            assert_eq!(answer(&mut *session), [2.0; 3], "by a graph, from the second run on");
+        }
+        let times = session.time_layers(1).unwrap().unwrap();
+        let told: Vec<_> = times.iter().map(|layer| (layer.name.as_str(), layer.time)).collect();
+        assert_eq!(told, [("reformat", Duration::from_micros(250)), ("conv+relu", Duration::from_micros(1500))]);
+        assert!(matches!(session.wait(), Err(EngineError::NothingSubmitted)));
+        for _ in 0..3 {
+            assert_eq!(answer(&mut *session), [2.0; 3], "and after it");
+        }
+    });
+}
+
+#[test]
+fn backends_of_onnx_models_know_no_layers() {
+    let engine = load(&Rten, &models::increment("N"));
+    assert_eq!(engine.layers().unwrap(), None);
+    let mut session = engine.session(&Shapes::rows(1)).unwrap();
+    session.set_input(0, TensorRef::of(&[1, 3], &[1f32; 3]).unwrap()).unwrap();
+    assert_eq!(session.time_layers(1).unwrap(), None);
 }

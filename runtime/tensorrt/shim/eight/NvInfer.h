@@ -52,6 +52,12 @@ public:
     virtual RefCount decRefCount() noexcept = 0;
 };
 
+class IProfiler {
+public:
+    virtual void reportLayerTime(char const *layer, float milliseconds) noexcept = 0;
+    virtual ~IProfiler() noexcept = default;
+};
+
 class IPluginFactory;
 class ITensor;
 class ILayer;
@@ -200,6 +206,7 @@ public:
 
 class IExecutionContext : public Object {
 public:
+    void setProfiler(IProfiler *profiler) noexcept { call<slots::VExecutionContext_setProfiler>(profiler); }
     void setDeviceMemory(void *memory) noexcept { call<slots::VExecutionContext_setDeviceMemory>(memory); }
     void setErrorRecorder(IErrorRecorder *recorder) noexcept {
         call<slots::VExecutionContext_setErrorRecorder>(recorder);

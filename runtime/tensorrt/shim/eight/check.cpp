@@ -81,6 +81,7 @@ int main() {
 #undef REVOADA_VALUE
 
     compare("ILogger::log", number_of(&ILogger::log), 0);
+    compare("IProfiler::reportLayerTime", number_of(&IProfiler::reportLayerTime), 0);
     compare("IErrorRecorder::getNbErrors", number_of(&IErrorRecorder::getNbErrors), 2);
     compare("IErrorRecorder::getErrorCode", number_of(&IErrorRecorder::getErrorCode), 3);
     compare("IErrorRecorder::getErrorDesc", number_of(&IErrorRecorder::getErrorDesc), 4);

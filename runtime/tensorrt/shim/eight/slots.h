@@ -91,6 +91,7 @@ REVOADA_SLOT(VCudaEngine, getNbIOTensors, 45, int32_t, ())
 REVOADA_SLOT(VCudaEngine, getIOTensorName, 46, char const*, (int32_t))
 #endif
 
+REVOADA_SLOT(VExecutionContext, setProfiler, 6, void, (IProfiler*))
 REVOADA_SLOT(VExecutionContext, setDeviceMemory, 11, void, (void*))
 REVOADA_SLOT(VExecutionContext, getOptimizationProfile, 14, int32_t, ())
 REVOADA_SLOT(VExecutionContext, setBindingDimensions, 15, bool, (int32_t, Dims))

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use revoada_tensorrt::{
-    BuildError, BuildRequest, Cancel, ContextMemory, DataType, Hardware, Library, LibraryPaths, Model, PlanFault,
-    Profile, Range, RunError, Runtime, RuntimeOptions,
+    BuildError, BuildRequest, Cancel, ContextMemory, DataType, Hardware, LayerTime, Library, LibraryPaths, Model,
+    PlanFault, Profile, Range, RunError, Runtime, RuntimeOptions,
 };
 
 use crate::{compiler, file};
@@ -181,6 +182,32 @@ fn a_context_runs_in_the_profile_that_it_has_taken() {
         assert!(error.to_string().starts_with("cannot give input `x` the shape [1, 2, 3]: "), "{error}");
         let error = context.set_memory(0, 4096).unwrap_err();
         assert!(error.to_string().starts_with("cannot give the context memory"), "{error}");
+    }
+}
+
+#[test]
+fn layers_are_timed_in_runs_of_their_own() {
+    for minor in [2, 5, 6] {
+        let emulator = emulator(minor);
+        let engine =
+            Runtime::new(&emulator.library, RuntimeOptions::default()).unwrap().engine(b"network 1\n").unwrap();
+        let mut context = engine.context(ContextMemory::Own).unwrap();
+        let (input, mut output) = ([1f32; 6], [0f32; 6]);
+        // SAFETY: the emulator has no streams.
+        unsafe { context.set_profile(0, 0) }.unwrap();
+        context.set_shape(0, &[2, 3]).unwrap();
+        context.set_address(0, input.as_ptr() as u64).unwrap();
+        context.set_address(1, output.as_mut_ptr() as u64).unwrap();
+        for _ in 0..2 {
+            // SAFETY: the emulator's device is this program's memory, it is done when it returns, and both tensors have
+            // as many elements as their shapes say.
+            let times = unsafe { context.time_layers(0) }.unwrap();
+            assert_eq!(times, [LayerTime { name: "double".to_owned(), time: Duration::from_millis(1) }]);
+            assert_eq!(output, [2.0; 6]);
+            // A profiler that was left attached would be gone by now.
+            // SAFETY: as above.
+            unsafe { context.enqueue(0) }.unwrap();
+        }
     }
 }
 

@@ -183,14 +183,18 @@ IHostMemory *build(void *, INetworkDefinition &, IBuilderConfig &) {
 constexpr int32_t kProfiles = 2;
 
 struct Running : Impl {
+    IProfiler *profiler = nullptr;
     int32_t profile = 0;
     int32_t batch = -1;
     void *addresses[2] = {};
 };
 
-void run(void *const *addresses, int32_t batch) {
+void run(Running &running, void *const *addresses, int32_t batch) {
     for (int32_t index = 0; index < batch * 3; ++index) {
         static_cast<float *>(addresses[1])[index] = 2 * static_cast<float *>(addresses[0])[index];
+    }
+    if (running.profiler != nullptr) {
+        running.profiler->reportLayerTime("double", 0.5F * static_cast<float>(batch));
     }
 }
 
@@ -198,6 +202,8 @@ IExecutionContext *context(void *) {
     auto impl = std::make_shared<Running>();
     auto *shell = new Shell(impl);
     impl->put<slots::VExecutionContext_setErrorRecorder>([](void *, IErrorRecorder *) {});
+    impl->put<slots::VExecutionContext_setProfiler>(
+        [](void *self, IProfiler *profiler) { static_cast<Running *>(self)->profiler = profiler; });
     impl->put<slots::VExecutionContext_setDeviceMemory>([](void *, void *) {});
     impl->put<slots::VExecutionContext_getOptimizationProfile>([](void *self) { return static_cast<Running *>(self)->profile; });
     impl->put<slots::VExecutionContext_setOptimizationProfileAsync>([](void *self, int32_t profile, cudaStream_t) {
@@ -213,7 +219,7 @@ IExecutionContext *context(void *) {
         [](void *self, int32_t) { return shape(static_cast<Running *>(self)->batch); });
     impl->put<slots::VExecutionContext_enqueueV2>([](void *self, void *const *bindings, cudaStream_t, cudaEvent_t *) {
         auto &running = *static_cast<Running *>(self);
-        run(bindings + 2 * running.profile, running.batch);
+        run(running, bindings + 2 * running.profile, running.batch);
         return true;
     });
 #if REVOADA_EIGHT_MINOR >= 5
@@ -236,7 +242,7 @@ IExecutionContext *context(void *) {
     });
     impl->put<slots::VExecutionContext_enqueueV3>([](void *self, cudaStream_t) {
         auto &running = *static_cast<Running *>(self);
-        run(running.addresses, running.batch);
+        run(running, running.addresses, running.batch);
         return true;
     });
 #endif

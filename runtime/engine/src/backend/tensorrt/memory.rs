@@ -1,14 +1,16 @@
 //! Tensors in memory that the CPU and the GPU hand to each other.
 
+use std::cell::Cell;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use half::f16;
 use revoada_core::{DType, TensorSlice};
 
 use super::NAME;
 use crate::backend::inputs::Store;
-use crate::cuda::{CudaContext, CudaError, DeviceSlice, SharedBuffer, Stream};
+use crate::cuda::{CudaContext, CudaError, DeviceSlice, Event, SharedBuffer, Stream};
 use crate::{EngineError, Surface};
 
 /// The memory of one input or output. The device has it but while the CPU writes an input or reads an output.
@@ -16,7 +18,24 @@ pub(super) struct DeviceTensor {
     buffer: SharedBuffer,
     on_device: bool,
     dtype: DType,
+    /// Of inputs.
+    upload: Option<Arc<Upload>>,
+    /// Whether there was one that nobody has asked for.
+    uploaded: Cell<bool>,
     stream: Arc<Stream>,
+}
+
+/// When the latest tensor that was set began to move to the device, and was there.
+pub(super) struct Upload {
+    started: Event,
+    ended: Event,
+}
+
+impl Upload {
+    /// Once the stream has passed it.
+    pub(super) fn time(&self) -> Result<Duration, CudaError> {
+        self.ended.elapsed_since(&self.started)
+    }
 }
 
 impl DeviceTensor {
@@ -29,9 +48,21 @@ impl DeviceTensor {
     ) -> Result<Self, CudaError> {
         let bytes = elements * dtype.size();
         let buffer = SharedBuffer::new(context, bytes)?;
-        let mut tensor = Self { buffer, on_device: false, dtype, stream: Arc::clone(stream) };
+        let (stream, uploaded) = (Arc::clone(stream), Cell::new(false));
+        let mut tensor = Self { buffer, on_device: false, dtype, upload: None, uploaded, stream };
         tensor.upload(0..bytes)?;
         Ok(tensor)
+    }
+
+    /// Keeps the time of uploads from now on.
+    pub(super) fn timed(self, context: &Arc<CudaContext>) -> Result<Self, CudaError> {
+        let upload = Upload { started: Event::timed(context)?, ended: Event::timed(context)? };
+        Ok(Self { upload: Some(Arc::new(upload)), ..self })
+    }
+
+    /// Of the tensor that was set since this was asked before.
+    pub(super) fn new_upload(&self) -> Option<Arc<Upload>> {
+        self.upload.clone().filter(|_| self.uploaded.take())
     }
 
     pub(super) fn dtype(&self) -> DType {
@@ -83,8 +114,21 @@ impl DeviceTensor {
 
     fn write_bytes(&mut self, range: Range<usize>, write: impl FnOnce(&mut [u8])) -> Result<(), CudaError> {
         self.download(0..0)?;
-        write(&mut self.buffer.host_mut()?[range.clone()]);
-        self.upload(range)
+        write(&mut self.buffer.host_mut()?[range]);
+        Ok(())
+    }
+
+    fn set(&mut self, bytes: &[u8]) -> Result<(), CudaError> {
+        self.write_bytes(0..bytes.len(), |target| target.copy_from_slice(bytes))?;
+        if let Some(upload) = &self.upload {
+            upload.started.record(&self.stream)?;
+        }
+        self.upload(0..bytes.len())?;
+        if let Some(upload) = &self.upload {
+            upload.ended.record(&self.stream)?;
+            self.uploaded.set(true);
+        }
+        Ok(())
     }
 }
 
@@ -103,12 +147,13 @@ impl Store for DeviceTensor {
             TensorSlice::I64(data) => bytemuck::cast_slice(data),
             TensorSlice::Bool(data) => bytemuck::cast_slice(data),
         };
-        self.write_bytes(0..bytes.len(), |target| target.copy_from_slice(bytes)).map_err(run_error)
+        self.set(bytes).map_err(run_error)
     }
 
     fn zero(&mut self, elements: Range<usize>) -> Result<(), EngineError> {
         let size = self.dtype.size();
-        self.write_bytes(elements.start * size..elements.end * size, |target| target.fill(0)).map_err(run_error)
+        let bytes = elements.start * size..elements.end * size;
+        self.write_bytes(bytes.clone(), |target| target.fill(0)).and_then(|()| self.upload(bytes)).map_err(run_error)
     }
 }
 

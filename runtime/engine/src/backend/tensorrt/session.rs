@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use revoada_core::{TensorRef, TensorSpec};
 use revoada_tensorrt::Range;
 
-use super::memory::DeviceTensor;
+use super::memory::{DeviceTensor, Upload};
 use super::{NAME, Opened, TensorRtEngine};
 use crate::backend::inputs::{Inputs, Recorded};
 use crate::backend::session::{Inference, InferenceSession};
 use crate::cuda::{Binding, CudaError, CudaStager, Event, Execution, ExecutionError, StageRow, Stream};
-use crate::{EngineError, Outputs, Shapes, Surface, Timings};
+use crate::{DeviceTimings, EngineError, LayerTime, Outputs, Shapes, Surface, Timings};
 
 /// Fields are dropped in this order: first what waits for the device.
 pub(super) struct TensorRtInference {
@@ -23,6 +24,10 @@ pub(super) struct TensorRtInference {
     /// Whether no shape of the plan is open.
     fixed: bool,
     marks: Marks,
+    /// Of tensors that were set before the latest submit.
+    uploads: Vec<Arc<Upload>>,
+    /// The CPU's time in the latest submit.
+    enqueue: Duration,
     stream: Arc<Stream>,
     opened: Arc<Opened>,
 }
@@ -34,11 +39,12 @@ struct Output {
     data: DeviceTensor,
 }
 
-/// When the latest submit started, had staged its pictures, and was done.
+/// When the latest submit started, had staged its pictures, had run, and had given its outputs back.
 struct Marks {
     started: Event,
     staged: Event,
     done: Event,
+    downloaded: Event,
 }
 
 impl TensorRtInference {
@@ -49,7 +55,9 @@ impl TensorRtInference {
         let stream = Arc::new(Stream::new(context).map_err(plain)?);
         let inputs = Inputs::new(&engine.inputs, shapes, |dtype, elements| {
             let needed = || format!("an input of {} bytes", elements * dtype.size());
-            DeviceTensor::new(context, &stream, dtype, elements).map_err(|error| opened.cuda_error(needed, error))
+            DeviceTensor::new(context, &stream, dtype, elements)
+                .and_then(|tensor| tensor.timed(context))
+                .map_err(|error| opened.cuda_error(needed, error))
         })?;
 
         let fixed = engine.inputs.iter().all(|spec| spec.dims.iter().all(|dim| dim.fixed().is_some()));
@@ -83,7 +91,7 @@ impl TensorRtInference {
         let rows = inputs.picture_rows();
         let stager = if rows > 0 { Some(opened.kernels.stager(rows).map_err(plain)?) } else { None };
         let mark = || Event::timed(context).map_err(plain);
-        let marks = Marks { started: mark()?, staged: mark()?, done: mark()? };
+        let marks = Marks { started: mark()?, staged: mark()?, done: mark()?, downloaded: mark()? };
         let inference = Self {
             execution,
             stager,
@@ -91,6 +99,8 @@ impl TensorRtInference {
             outputs,
             fixed,
             marks,
+            uploads: Vec::new(),
+            enqueue: Duration::ZERO,
             stream,
             opened: Arc::clone(&engine.opened),
         };
@@ -98,11 +108,15 @@ impl TensorRtInference {
     }
 }
 
-impl Inference for TensorRtInference {
-    type Memory = DeviceTensor;
-
-    fn submit(&mut self, inputs: &mut Inputs<DeviceTensor>, rows: usize) -> Result<(), EngineError> {
-        let Self { execution, stager, input_tensors, outputs, fixed, marks, stream, opened } = self;
+impl TensorRtInference {
+    /// Stages, runs and brings the outputs back, all of it enqueued.
+    fn enqueue<T>(
+        &mut self,
+        inputs: &mut Inputs<DeviceTensor>,
+        rows: usize,
+        run: impl FnOnce(&mut Execution, &[Binding<'_>]) -> Result<T, ExecutionError>,
+    ) -> Result<T, EngineError> {
+        let Self { execution, stager, input_tensors, outputs, fixed, marks, uploads, stream, opened, .. } = self;
         let opened = &**opened;
         let cuda = |error: CudaError| opened.cuda_error(|| "a batch".to_owned(), error);
         let failed = |error: ExecutionError| opened.run_error(|| "a run".to_owned(), error);
@@ -130,28 +144,61 @@ impl Inference for TensorRtInference {
         for output in &*outputs {
             bindings.push(Binding { tensor: output.tensor, memory: output.data.device()? });
         }
-        execution.run(&bindings).map_err(failed)?;
+        let ran = run(execution, &bindings).map_err(failed)?;
         marks.done.record(stream).map_err(cuda)?;
         for output in outputs {
             let bytes = output.shape.iter().product::<usize>() * output.data.dtype().size();
             output.data.download(0..bytes).map_err(cuda)?;
         }
+        marks.downloaded.record(stream).map_err(cuda)?;
+        *uploads = inputs.filled().filter_map(|(_, _, data)| data.new_upload()).collect();
+        Ok(ran)
+    }
+
+    /// Of a submit that the stream has passed.
+    fn timings(&self) -> Result<Timings, CudaError> {
+        let Marks { started, staged, done, downloaded } = &self.marks;
+        Ok(Timings {
+            staging: staged.elapsed_since(started)?,
+            inference: done.elapsed_since(staged)?,
+            device: Some(DeviceTimings {
+                enqueue: self.enqueue,
+                upload: self.uploads.iter().map(|upload| upload.time()).sum::<Result<_, _>>()?,
+                download: downloaded.elapsed_since(done)?,
+            }),
+        })
+    }
+}
+
+impl Inference for TensorRtInference {
+    type Memory = DeviceTensor;
+
+    fn submit(&mut self, inputs: &mut Inputs<DeviceTensor>, rows: usize) -> Result<(), EngineError> {
+        let started = Instant::now();
+        self.enqueue(inputs, rows, Execution::run)?;
+        self.enqueue = started.elapsed();
         Ok(())
     }
 
     fn wait(&mut self) -> Result<Outputs<'_>, EngineError> {
         let failed = |error| self.opened.cuda_error(|| "a batch".to_owned(), error);
         self.stream.synchronize().map_err(failed)?;
-        let Marks { started, staged, done } = &self.marks;
-        let timings = Timings {
-            staging: staged.elapsed_since(started).map_err(failed)?,
-            inference: done.elapsed_since(staged).map_err(failed)?,
-        };
+        let timings = self.timings().map_err(failed)?;
         let mut tensors = Vec::with_capacity(self.outputs.len());
         for Output { shape, data, .. } in &mut self.outputs {
             tensors.push(TensorRef::new(shape, data.elements(shape.iter().product())?)?);
         }
         Ok(Outputs { tensors, timings })
+    }
+
+    fn time_layers(
+        &mut self,
+        inputs: &mut Inputs<DeviceTensor>,
+        rows: usize,
+    ) -> Result<Option<Vec<LayerTime>>, EngineError> {
+        let layers = self.enqueue(inputs, rows, Execution::time_layers)?;
+        self.stream.synchronize().map_err(|error| self.opened.cuda_error(|| "a batch".to_owned(), error))?;
+        Ok(Some(layers))
     }
 }
 

@@ -1,0 +1,349 @@
+//! Watts, where the board or the processor reports them.
+//!
+//! Jetsons have INA3221 monitors on their rails: Linux 5 shows them below `class/hwmon` (millivolts and milliamperes),
+//! NVIDIA's Linux 4.9 as `iio` devices (milliwatts). Processors of Intel's and AMD's count their energy (RAPL, below
+//! `class/powercap`), which only root may read on most systems; what a graphics card takes is not in it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
+use std::thread::{self, ScopedJoinHandle};
+use std::time::{Duration, Instant};
+
+/// A rail's monitor averages over some milliseconds itself; looking more often tells nothing new.
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(50);
+
+/// What everything takes together, by the names that NVIDIA gives these rails.
+const TOTAL_RAILS: [&str; 3] = ["VDD_IN", "POM_5V_IN", "VDD_5V_IN"];
+
+/// Rails that are fed by another that is monitored as well, or by none.
+const PARTIAL_RAILS: [&str; 3] = ["VDDQ_VDD2_1V8AO", "NC", ""];
+
+/// Channels of one monitor.
+const CHANNELS: u32 = 3;
+
+/// Whose power is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Consumer {
+    Cpu,
+    Gpu,
+}
+
+/// What can be read here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PowerMeter {
+    /// Of what: `VDD_IN`.
+    pub(crate) source: String,
+    sensors: Vec<Sensor>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Sensor {
+    /// Milliwatts.
+    Power(PathBuf),
+    /// Millivolts and milliamperes.
+    VoltageAndCurrent(PathBuf, PathBuf),
+    /// Microjoules that have been used, and after how many the counter begins again.
+    Energy { counter: PathBuf, range: u64 },
+}
+
+impl PowerMeter {
+    /// Looks below `system`, which is `/sys` but in tests. The error continues a sentence: why there is none.
+    pub(crate) fn find(system: &Path, consumer: Consumer) -> Result<Self, String> {
+        let rails = [hwmon_rails(system), iio_rails(system)].into_iter().find(|rails| !rails.is_empty());
+        if let Some(rails) = rails {
+            return Ok(Self::of_rails(rails));
+        }
+        if consumer == Consumer::Gpu {
+            return Err("this board does not report it (no INA3221 monitor of a Jetson)".to_owned());
+        }
+        rapl(system)
+    }
+
+    /// The whole input where that is a rail, else the sum of those that add up.
+    fn of_rails(mut rails: Vec<(String, Sensor)>) -> Self {
+        let total = TOTAL_RAILS.iter().find_map(|name| rails.iter().position(|(rail, _)| rail == name));
+        if let Some(total) = total {
+            rails = vec![rails.swap_remove(total)];
+        }
+        let names: Vec<&str> = rails.iter().map(|(name, _)| name.as_str()).collect();
+        Self { source: names.join(" + "), sensors: rails.into_iter().map(|(_, sensor)| sensor).collect() }
+    }
+
+    /// Reads from now on, on a thread of `scope`, until it is stopped.
+    pub(crate) fn start<'scope>(&'scope self, scope: &'scope thread::Scope<'scope, '_>) -> Sampling<'scope> {
+        let (stop, stopped) = channel();
+        let thread = scope.spawn(move || {
+            let mut average = Average::new(&self.sensors);
+            while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(SAMPLE_INTERVAL) {
+                average.sample();
+            }
+            average.sample();
+            average.watts()
+        });
+        Sampling { stop, thread }
+    }
+}
+
+/// A measurement that goes on.
+pub(crate) struct Sampling<'scope> {
+    stop: Sender<()>,
+    thread: ScopedJoinHandle<'scope, Option<f64>>,
+}
+
+impl Sampling<'_> {
+    /// The average watts; `None` where nothing could be read any more.
+    pub(crate) fn stop(self) -> Option<f64> {
+        drop(self.stop);
+        self.thread.join().expect("the sampling thread does not panic")
+    }
+}
+
+struct Average<'a> {
+    sensors: &'a [Sensor],
+    started: Instant,
+    /// Watts that were seen, one sum a look, and how many looks there were.
+    watts: f64,
+    looks: u32,
+    joules: f64,
+    counters: Vec<Option<u64>>,
+    failed: bool,
+}
+
+impl<'a> Average<'a> {
+    fn new(sensors: &'a [Sensor]) -> Self {
+        let mut average = Self {
+            sensors,
+            started: Instant::now(),
+            watts: 0.0,
+            looks: 0,
+            joules: 0.0,
+            counters: vec![None; sensors.len()],
+            failed: false,
+        };
+        average.sample();
+        average
+    }
+
+    fn sample(&mut self) {
+        let mut watts = 0.0;
+        for (sensor, before) in self.sensors.iter().zip(&mut self.counters) {
+            let read = match sensor {
+                Sensor::Power(power) => number(power).map(|milliwatts| watts += milliwatts as f64 / 1e3),
+                Sensor::VoltageAndCurrent(voltage, current) => {
+                    let both = number(voltage).zip(number(current));
+                    both.map(|(millivolts, milliamperes)| watts += millivolts as f64 * milliamperes as f64 / 1e6)
+                }
+                Sensor::Energy { counter, range } => number(counter).map(|now| {
+                    let used = before.replace(now).map_or(0, |before| match now >= before {
+                        true => now - before,
+                        false => now + range.saturating_sub(before),
+                    });
+                    self.joules += used as f64 / 1e6;
+                }),
+            };
+            self.failed |= read.is_none();
+        }
+        self.watts += watts;
+        self.looks += 1;
+    }
+
+    fn watts(&self) -> Option<f64> {
+        let seconds = self.started.elapsed().as_secs_f64();
+        (!self.failed && seconds > 0.0).then(|| self.watts / f64::from(self.looks) + self.joules / seconds)
+    }
+}
+
+fn hwmon_rails(system: &Path) -> Vec<(String, Sensor)> {
+    let mut rails = Vec::new();
+    for monitor in folders(&system.join("class/hwmon")) {
+        if text(&monitor.join("name")).as_deref() != Some("ina3221") {
+            continue;
+        }
+        for channel in 1..=CHANNELS {
+            let of = |what: &str| monitor.join(what.replace('N', &channel.to_string()));
+            let (voltage, current) = (of("inN_input"), of("currN_input"));
+            let name = text(&of("inN_label")).unwrap_or_default();
+            if is_whole(&name) && number(&voltage).is_some() && number(&current).is_some() {
+                rails.push((name, Sensor::VoltageAndCurrent(voltage, current)));
+            }
+        }
+    }
+    rails
+}
+
+fn iio_rails(system: &Path) -> Vec<(String, Sensor)> {
+    let mut rails = Vec::new();
+    let chips = folders(&system.join("bus/i2c/drivers/ina3221x"));
+    let monitors = chips
+        .iter()
+        .flat_map(|chip| folders(chip))
+        .filter(|folder| folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with("iio:device")));
+    for monitor in monitors {
+        for channel in 0..CHANNELS {
+            let power = monitor.join(format!("in_power{channel}_input"));
+            let name = text(&monitor.join(format!("rail_name_{channel}"))).unwrap_or_default();
+            if is_whole(&name) && number(&power).is_some() {
+                rails.push((name, Sensor::Power(power)));
+            }
+        }
+    }
+    rails
+}
+
+fn is_whole(rail: &str) -> bool {
+    !PARTIAL_RAILS.contains(&rail)
+}
+
+/// The whole platform where it counts, else the packages; their parts are counted in them.
+fn rapl(system: &Path) -> Result<PowerMeter, String> {
+    let zones: Vec<(String, PathBuf)> = folders(&system.join("class/powercap"))
+        .into_iter()
+        .filter_map(|zone| Some((text(&zone.join("name"))?, zone)))
+        .filter(|(name, _)| name == "psys" || name.starts_with("package-"))
+        .collect();
+    let whole = zones.iter().filter(|(name, _)| name == "psys").take(1).cloned().collect::<Vec<_>>();
+    let chosen = if whole.is_empty() { zones } else { whole };
+    if chosen.is_empty() {
+        return Err("neither the board nor the processor reports it".to_owned());
+    }
+    let mut sensors = Vec::new();
+    for (_, zone) in &chosen {
+        let counter = zone.join("energy_uj");
+        if number(&counter).is_none() {
+            return Err(format!("`{}` cannot be read, but by root", counter.display()));
+        }
+        sensors.push(Sensor::Energy { counter, range: number(&zone.join("max_energy_range_uj")).unwrap_or(0) });
+    }
+    let names: Vec<String> = chosen.into_iter().map(|(name, _)| name).collect();
+    Ok(PowerMeter { source: names.join(" + "), sensors })
+}
+
+/// In a folder, by name; none where it cannot be read.
+fn folders(folder: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> =
+        fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    paths.retain(|path| path.is_dir());
+    paths.sort();
+    paths
+}
+
+fn text(path: &Path) -> Option<String> {
+    fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
+}
+
+fn number(path: &Path) -> Option<u64> {
+    text(path)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A tree of files with a line each.
+    fn system(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (path, line) in files {
+            let path = folder.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, format!("{line}\n")).unwrap();
+        }
+        folder
+    }
+
+    fn watts(meter: &PowerMeter) -> Option<f64> {
+        thread::scope(|scope| meter.start(scope).stop())
+    }
+
+    fn find(system: &tempfile::TempDir, consumer: Consumer) -> Result<PowerMeter, String> {
+        PowerMeter::find(system.path(), consumer)
+    }
+
+    #[test]
+    fn the_whole_input_is_preferred_to_its_parts() {
+        let orin_nano = system(&[
+            ("class/hwmon/hwmon0/name", "nvme"),
+            ("class/hwmon/hwmon1/name", "ina3221"),
+            ("class/hwmon/hwmon1/in1_label", "VDD_IN"),
+            ("class/hwmon/hwmon1/in1_input", "5000"),
+            ("class/hwmon/hwmon1/curr1_input", "1200"),
+            ("class/hwmon/hwmon1/in2_label", "VDD_CPU_GPU_CV"),
+            ("class/hwmon/hwmon1/in2_input", "5000"),
+            ("class/hwmon/hwmon1/curr2_input", "400"),
+            ("class/hwmon/hwmon1/in7_label", "sum of shunt voltages"),
+            ("class/hwmon/hwmon1/in7_input", "7"),
+        ]);
+        let meter = find(&orin_nano, Consumer::Gpu).unwrap();
+        assert_eq!((meter.source.as_str(), watts(&meter)), ("VDD_IN", Some(6.0)));
+
+        let nano = system(&[
+            ("bus/i2c/drivers/ina3221x/6-0040/iio:device0/rail_name_0", "POM_5V_IN"),
+            ("bus/i2c/drivers/ina3221x/6-0040/iio:device0/in_power0_input", "2500"),
+            ("bus/i2c/drivers/ina3221x/6-0040/iio:device0/rail_name_1", "POM_5V_GPU"),
+            ("bus/i2c/drivers/ina3221x/6-0040/iio:device0/in_power1_input", "100"),
+        ]);
+        let meter = find(&nano, Consumer::Gpu).unwrap();
+        assert_eq!((meter.source.as_str(), watts(&meter)), ("POM_5V_IN", Some(2.5)));
+    }
+
+    /// AGX Orin has no rail of everything.
+    #[test]
+    fn rails_that_add_up_are_added_and_named() {
+        let agx = system(&[
+            ("class/hwmon/hwmon3/name", "ina3221"),
+            ("class/hwmon/hwmon3/in1_label", "VDD_GPU_SOC"),
+            ("class/hwmon/hwmon3/in1_input", "10000"),
+            ("class/hwmon/hwmon3/curr1_input", "500"),
+            ("class/hwmon/hwmon3/in2_label", "VDD_CPU_CV"),
+            ("class/hwmon/hwmon3/in2_input", "10000"),
+            ("class/hwmon/hwmon3/curr2_input", "100"),
+            ("class/hwmon/hwmon3/in3_label", "VIN_SYS_5V0"),
+            ("class/hwmon/hwmon3/in3_input", "5000"),
+            ("class/hwmon/hwmon3/curr3_input", "800"),
+            ("class/hwmon/hwmon4/name", "ina3221"),
+            ("class/hwmon/hwmon4/in1_label", "NC"),
+            ("class/hwmon/hwmon4/in1_input", "0"),
+            ("class/hwmon/hwmon4/curr1_input", "0"),
+            ("class/hwmon/hwmon4/in2_label", "VDDQ_VDD2_1V8AO"),
+            ("class/hwmon/hwmon4/in2_input", "5000"),
+            ("class/hwmon/hwmon4/curr2_input", "100"),
+        ]);
+        let meter = find(&agx, Consumer::Gpu).unwrap();
+        assert_eq!((meter.source.as_str(), watts(&meter)), ("VDD_GPU_SOC + VDD_CPU_CV + VIN_SYS_5V0", Some(10.0)));
+    }
+
+    #[test]
+    fn a_processor_s_counter_is_of_the_cpu_alone() {
+        let desktop = system(&[
+            ("class/powercap/intel-rapl:0/name", "package-0"),
+            ("class/powercap/intel-rapl:0/energy_uj", "900"),
+            ("class/powercap/intel-rapl:0/max_energy_range_uj", "1000"),
+            ("class/powercap/intel-rapl:0:0/name", "core"),
+            ("class/powercap/intel-rapl:0:0/energy_uj", "5"),
+        ]);
+        let error = find(&desktop, Consumer::Gpu).unwrap_err();
+        assert!(error.starts_with("this board does not report it"), "{error}");
+        let meter = find(&desktop, Consumer::Cpu).unwrap();
+        assert_eq!((meter.source.as_str(), watts(&meter)), ("package-0", Some(0.0)));
+
+        let mut average = Average::new(&meter.sensors);
+        fs::write(desktop.path().join("class/powercap/intel-rapl:0/energy_uj"), "100\n").unwrap();
+        average.sample();
+        assert_eq!(average.joules, 200e-6, "the counter began again");
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_said() {
+        assert_eq!(find(&system(&[]), Consumer::Cpu).unwrap_err(), "neither the board nor the processor reports it");
+        let locked = system(&[("class/powercap/intel-rapl:0/name", "package-0")]);
+        let error = find(&locked, Consumer::Cpu).unwrap_err();
+        assert!(error.ends_with("intel-rapl:0/energy_uj` cannot be read, but by root"), "{error}");
+        let gone = system(&[
+            ("bus/i2c/drivers/ina3221x/6-0040/iio:device0/rail_name_0", "VDD_IN"),
+            ("bus/i2c/drivers/ina3221x/6-0040/iio:device0/in_power0_input", "2500"),
+        ]);
+        let meter = find(&gone, Consumer::Gpu).unwrap();
+        drop(gone);
+        assert_eq!(watts(&meter), None);
+    }
+}
