@@ -33,8 +33,10 @@ impl Device {
         let home = tempfile::tempdir().unwrap();
         let graph = GraphBuilder::new("increment")
             .input("x", DType::F32, "N,3")
+            .initializer("same", TensorRef::of(&[3, 3], &[1f32, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]).unwrap())
             .initializer("one", TensorRef::of(&[1], &[number]).unwrap())
-            .node("Add", &["x", "one"], &["y"])
+            .node("MatMul", &["x", "same"], &["product"])
+            .node("Add", &["product", "one"], &["y"])
             .output("y", DType::F32, "N,3");
         std::fs::write(home.path().join("increment.onnx"), graph.encode()).unwrap();
         Some(Self { home, emulated: Emulated::new(profile) })
@@ -175,7 +177,20 @@ fn a_plan_is_tried_here_before_it_is_kept() {
     assert_eq!(built["plan"]["accuracy"]["samples"], 4);
     let accuracy = plan_at(device.home.path(), "increment-fp16.plan").facts().accuracy.unwrap();
     assert!(accuracy.cosine_min > 0.999, "{accuracy:?}");
-    assert!(device.noted("enqueueV3") >= 4);
+    let speed = built["plan"]["speed"].as_object().unwrap();
+    assert_eq!(speed["rows"], 1);
+    assert!(speed["throughput_per_s"].as_f64().unwrap() > 0.0 && speed["latency_ms_p99"].as_f64().unwrap() > 0.0);
+}
+
+#[test]
+fn a_plan_that_computes_in_another_precision_than_its_graph_is_refused_with_the_layer() {
+    let Some(mut device) = Device::new(Profile::Orin) else { return };
+    device.emulated.failures = vec![("choose tactics", 1, 1)];
+    let refused = device.run(&["build", "increment.onnx", "--target", "local"]).expect_code(1);
+    let expected =
+        "TensorRT did not take the graph's precisions: layer `MatMul_product` computes in f32, and the graph says f16";
+    assert!(refused.error().contains(expected) && refused.stderr.contains("hint: `--keep "), "{}", refused.stderr);
+    assert!(!device.home.path().join("increment-fp16.bundle").exists());
 }
 
 #[test]

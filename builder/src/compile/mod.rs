@@ -29,6 +29,7 @@ use thiserror::Error;
 
 pub use child::child;
 pub use memory::{MemoryGuard, available_bytes};
+pub use precision::{PrecisionMismatch, check_plan_precision};
 pub use revoada_tensorrt::Cancel;
 
 /// How often the watchdog looks.

@@ -44,7 +44,8 @@ fn measure(
 ) -> Result<(), Box<dyn Error>> {
     let (stream, pool, mut stager) = (Stream::new(context)?, SurfacePool::new(context, ROWS)?, kernels.stager(ROWS)?);
     let layout = ImageLayout::packed(format, ColorSpec::default(), FRAME);
-    let pixels: Vec<u8> = (0..layout.byte_size()).map(|index| (index * 31 >> 3) as u8).collect();
+    let bytes = layout.bytes().ok_or("a frame has too many bytes")?;
+    let pixels: Vec<u8> = (0..bytes).map(|index| ((index * 31) >> 3) as u8).collect();
     let surfaces = (0..ROWS)
         .map(|_| Ok(pool.import(&Frame::still(layout, pixels.clone())?)?))
         .collect::<Result<Vec<_>, Box<dyn Error>>>()?;

@@ -99,6 +99,7 @@ pub(super) fn run(args: &Args, global: &Global, load: &Load<'_>) -> anyhow::Resu
         evaluation: args.evaluation.clone(),
         scores,
         thresholds: any_answer(),
+        precise: false,
     };
     let workshop = Workshop {
         judge: models::any_backend(global)?,
@@ -296,17 +297,27 @@ fn any_answer() -> Thresholds {
     Thresholds { cosine_min: None, ..Thresholds::default() }
 }
 
-/// The shapes that are measured, of inputs that leave some open, as `--profile` takes them.
+/// The shapes that are measured, of inputs that leave some open, as `--profile` takes them. A batch of one runs too: a
+/// plan is tried with it.
 fn profile(model: &OnnxModel, shapes: &BTreeMap<String, Vec<usize>>, rows: usize) -> anyhow::Result<Vec<String>> {
     let inputs = model.inputs()?;
     let shapes = shapes_for(&inputs, shapes, rows)?;
     let open = inputs.iter().filter(|spec| spec.dims.iter().any(|dim| dim.fixed().is_none()));
     let text = |spec: &TensorSpec| {
-        let lengths: Vec<String> = shapes.inputs[&spec.name].iter().map(ToString::to_string).collect();
-        format!("{}={}", spec.name, lengths.join("x"))
+        let words = |shape: &[usize]| shape.iter().map(ToString::to_string).collect::<Vec<_>>().join("x");
+        let measured = &shapes.inputs[&spec.name];
+        let mut least = measured.clone();
+        if spec.dims[0].fixed().is_none() {
+            least[0] = 1;
+        }
+        let measured = words(measured);
+        format!("{}={}:{measured}:{measured}", spec.name, words(&least))
     };
     Ok(open.map(text).collect())
 }
+
+/// What a column shows of a row; a dash where there is nothing.
+type Figure = Box<dyn Fn(&Row) -> Option<String>>;
 
 fn render(report: &Report, percentiles: &[f64]) -> String {
     let rows = &report.precisions;
@@ -316,17 +327,16 @@ fn render(report: &Report, percentiles: &[f64]) -> String {
     let top = has(|row| row.top1().is_some());
     let power = has(|row| row.measured.as_ref().is_some_and(|measured| measured.power.is_some()));
 
-    let mut columns: Vec<(String, Box<dyn Fn(&Row) -> Option<String>>)> = Vec::new();
-    let mut column = |name: &str, figure: Box<dyn Fn(&Row) -> Option<String>>| columns.push((name.to_owned(), figure));
+    let mut columns: Vec<(String, Figure)> = Vec::new();
+    let mut column = |name: &str, figure: Figure| columns.push((name.to_owned(), figure));
     let mib = |bytes: usize| format!("{:.1}", bytes as f64 / f64::from(1 << 20));
     column("precision", Box::new(|row| Some(row.precision.name().to_owned())));
     column("model MiB", Box::new(move |row| row.model_bytes.map(mib)));
     if plans {
         column("plan MiB", Box::new(move |row| row.plan_bytes.map(mib)));
     }
-    let measured = |figure: fn(&Measured) -> String| -> Box<dyn Fn(&Row) -> Option<String>> {
-        Box::new(move |row| row.measured.as_ref().map(figure))
-    };
+    let measured =
+        |figure: fn(&Measured) -> String| -> Figure { Box::new(move |row| row.measured.as_ref().map(figure)) };
     column("frames/s", measured(|measured| format!("{:.1}", measured.throughput_per_s)));
     column("median ms", measured(|measured| format!("{:.2}", measured.latency_ms.median)));
     for percent in percentiles {
@@ -343,7 +353,7 @@ fn render(report: &Report, percentiles: &[f64]) -> String {
         column("top-1", Box::new(|row| Some(format!("{:.1} %", row.top1()? * 100.0))));
     }
     if power {
-        let watts = |figure: fn(&super::measure::Power) -> f64| -> Box<dyn Fn(&Row) -> Option<String>> {
+        let watts = |figure: fn(&super::measure::Power) -> f64| -> Figure {
             Box::new(move |row| Some(format!("{:.2}", figure(row.measured.as_ref()?.power.as_ref()?))))
         };
         column("W", watts(|power| power.watts));

@@ -208,6 +208,7 @@ fn plan_of_bundle(args: &Args, global: &Global) -> anyhow::Result<Built> {
         evaluation: args.evaluation.clone(),
         scores,
         thresholds: thresholds(args, precision, scores),
+        precise: true,
     };
     let subject = Subject { model: &model, manifest: &manifest, bundle: bundle.digest(), precision, trial };
     let plan = compiler.plan(&subject, &keys, &plan_path(args, &args.model))?;
@@ -259,6 +260,7 @@ fn bundle_of_model(args: &Args, global: &Global) -> anyhow::Result<Built> {
         evaluation: args.evaluation.clone(),
         scores,
         thresholds: thresholds(args, precision, scores),
+        precise: true,
     };
     let subject = Subject { model: &converted.model, manifest: &manifest, bundle: sealed.digest(), precision, trial };
     let plan = compiler.map(|compiler| compiler.plan(&subject, &keys, &plan_path(args, &output))).transpose()?;

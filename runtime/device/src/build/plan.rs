@@ -15,7 +15,7 @@ use revoada_bundle::bundle::Precision;
 use revoada_bundle::hash;
 use revoada_bundle::manifest::Manifest;
 use revoada_bundle::onnx::OnnxModel;
-use revoada_bundle::plan::{Plan, PlanAccuracy, PlanFacts, PlanKey, ShapeProfile, ShapeRange};
+use revoada_bundle::plan::{Plan, PlanAccuracy, PlanFacts, PlanKey, PlanSpeed, ShapeProfile, ShapeRange};
 use revoada_bundle::plan_cache::PlanCache;
 use revoada_bundle::sign::SecretKey;
 use revoada_core::{Compatibility, Digest, Dim, HardwareCompatibility, TensorRtVersion};
@@ -145,6 +145,7 @@ pub(crate) struct BuiltPlan {
     peak_bytes: Option<u64>,
     /// Of a plan that was tried here.
     pub(crate) accuracy: Option<PlanAccuracy>,
+    speed: Option<PlanSpeed>,
 }
 
 /// Of what a plan is wanted.
@@ -217,10 +218,8 @@ impl<'a> Compiler<'a> {
                 let (inputs, outputs) = (subject.model.inputs()?, subject.model.outputs()?);
                 let mut facts = PlanFacts { inputs, outputs, ..PlanFacts::default() };
                 if self.tries_plans() {
-                    let scratch = tempfile::NamedTempFile::new().context("cannot create a file")?;
                     let untried = Plan::seal(key.clone(), facts.clone(), &compiled.engine, signer);
-                    fs::write(scratch.path(), untried.bytes()).context("cannot write the plan to try it")?;
-                    facts.accuracy = Some(subject.trial.of_plan(scratch.path(), self.global)?);
+                    facts = subject.trial.of_plan(&untried, subject.model, facts, self.global)?;
                 }
                 let plan = Plan::seal(key, facts, &compiled.engine, signer);
                 cache.insert(&plan)?;
@@ -239,6 +238,7 @@ impl<'a> Compiler<'a> {
             compile_ms: compiled.as_ref().map(|compiled| compiled.compile_time.as_millis()),
             peak_bytes: compiled.as_ref().and_then(|compiled| compiled.peak_bytes),
             accuracy: plan.facts().accuracy,
+            speed: plan.facts().speed,
         };
         let seconds = compiled.map(|compiled| format!("{:.1}", compiled.compile_time.as_secs_f64()));
         info!(plan = %path.display(), built_for = %built.built_for, bytes = built.bytes, seconds, "plan");

@@ -1,29 +1,37 @@
 //! Whether a plan answers, on the device that is here, as the model that it was made of does on the processor. It is
 //! tried in a process of its own: a plan is code, and so is what runs it.
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use revoada_builder::compare::{BoxAgreement, Failure, Report, Thresholds, compare_engines};
+use revoada_builder::compile::{PrecisionMismatch, check_plan_precision};
 use revoada_bundle::manifest::Manifest;
 use revoada_bundle::onnx::OnnxModel;
-use revoada_bundle::plan::PlanAccuracy;
-use revoada_engine::{Backend, BackendChoice, LoadOptions, ModelFormat, ModelSource, select};
+use revoada_bundle::plan::{Plan, PlanAccuracy, PlanFacts, PlanHeader, PlanKey, PlanSpeed};
+use revoada_engine::{Backend, BackendChoice, Engine, LoadOptions, ModelFormat, ModelSource, select};
 use serde::{Deserialize, Serialize};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::boxes;
 use super::evidence::Evidence;
 use crate::Global;
+use crate::bench::measure::{Load, measure};
 use crate::failure::Refused;
 use crate::models;
 use crate::terminal::say;
 
 /// The child is this program with a verb that no help names.
 pub(crate) const VERB: &str = "try-plan";
+/// In which a device reaches its speed, and in which it is measured: long enough for thousands of runs of most networks.
+const WARM_UP: Duration = Duration::from_millis(200);
+const MEASURED: Duration = Duration::from_millis(500);
 /// A request names a few files.
 const REQUEST_BYTES_MAX: u64 = 1 << 20;
 
@@ -38,49 +46,89 @@ pub(crate) struct Trial {
     /// The output with a score for each class, of classifiers.
     pub(crate) scores: Option<usize>,
     pub(crate) thresholds: Thresholds,
+    /// Whether a plan is refused that does not compute in the graph's precisions.
+    pub(crate) precise: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Request {
     plan: PathBuf,
+    /// What the plan was compiled from.
+    converted: PathBuf,
     trial: Trial,
 }
 
+/// What came of it.
+#[derive(Debug, Serialize, Deserialize)]
+struct Outcome {
+    comparison: Report,
+    /// Layers whose precision was held against the graph's, or the first that differs.
+    precision: Result<usize, PrecisionMismatch>,
+    speed: PlanSpeed,
+}
+
 impl Trial {
-    /// Tries the plan at `path` in a child; a plan whose answers differ too much is refused.
-    pub(super) fn of_plan(&self, path: &Path, global: &Global) -> anyhow::Result<PlanAccuracy> {
-        let request = serde_json::to_vec(&Request { plan: path.to_owned(), trial: self.clone() })?;
-        let mut command = Command::new(std::env::current_exe().context("cannot find this program")?);
-        command.arg(VERB).args(["--log", &global.log]);
-        for (flag, value) in [("--tensorrt", &global.tensorrt), ("--onnxruntime", &global.onnxruntime)] {
-            command.args(value.as_ref().map(|value| [flag.as_ref(), value.as_os_str()]).into_iter().flatten());
-        }
-        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
-        let mut child = child.context("cannot start the process that tries the plan")?;
-        // A child that died at once says more by its exit than by a closed pipe.
-        drop(child.stdin.take().expect("it is piped").write_all(&request));
-        let output = child.wait_with_output().context("cannot wait for the process that tries the plan")?;
-        if !output.status.success() {
-            bail!("the plan that was built does not run here: the process that tried it ended with {}", output.status);
-        }
-        let report: Report = serde_json::from_slice(&output.stdout).context("cannot read how the plan was tried")?;
-        let failures = report.failures(&self.thresholds);
-        if !failures.is_empty() {
-            return Err(refused(&failures));
-        }
-        let accuracy = PlanAccuracy {
-            samples: report.samples,
-            cosine_min: report.outputs.iter().map(|output| output.cosine_min).fold(1.0, f64::min),
-            top1: report.top.map(|top| top.top1),
-            boxes: report.boxes.as_ref().map(BoxAgreement::share),
+    /// Tries a plan in a child and notes what was found in its facts; one whose answers differ too much, or that does
+    /// not compute in the precision of the graph that it was compiled from, is refused.
+    pub(super) fn of_plan(
+        &self,
+        plan: &Plan,
+        converted: &OnnxModel,
+        facts: PlanFacts,
+        global: &Global,
+    ) -> anyhow::Result<PlanFacts> {
+        let scratch = tempfile::tempdir().context("cannot create a scratch folder")?;
+        let request = Request {
+            plan: scratch.path().join("it.plan"),
+            converted: scratch.path().join("it.onnx"),
+            trial: self.clone(),
         };
-        let PlanAccuracy { samples, cosine_min, top1, boxes } = accuracy;
-        info!(samples, cosine_min, top1, boxes, "the plan answers as the model does");
-        Ok(accuracy)
+        fs::write(&request.plan, plan.bytes()).context("cannot write the plan to try it")?;
+        fs::write(&request.converted, converted.encode()).context("cannot write the model to try its plan")?;
+        let outcome = in_child(&request, global)?;
+        let failures = outcome.comparison.failures(&self.thresholds);
+        if !failures.is_empty() {
+            return Err(inaccurate(&failures));
+        }
+        let precise = match outcome.precision {
+            Ok(layers) => Some(layers),
+            Err(mismatch) if self.precise => return Err(imprecise(&mismatch)),
+            Err(mismatch) => {
+                warn!("{mismatch}");
+                None
+            }
+        };
+        let Report { samples, outputs, top, boxes } = outcome.comparison;
+        let accuracy = PlanAccuracy {
+            samples,
+            cosine_min: outputs.iter().map(|output| output.cosine_min).fold(1.0, f64::min),
+            top1: top.map(|top| top.top1),
+            boxes: boxes.as_ref().map(BoxAgreement::share),
+        };
+        let PlanAccuracy { cosine_min, top1, boxes, .. } = accuracy;
+        info!(samples, cosine_min, top1, boxes, layers_checked = precise, "the plan answers as the model does");
+        Ok(PlanFacts { accuracy: Some(accuracy), speed: Some(outcome.speed), ..facts })
     }
 }
 
-fn refused(failures: &[Failure]) -> anyhow::Error {
+fn in_child(request: &Request, global: &Global) -> anyhow::Result<Outcome> {
+    let mut command = Command::new(std::env::current_exe().context("cannot find this program")?);
+    command.arg(VERB).args(["--log", &global.log]);
+    for (flag, value) in [("--tensorrt", &global.tensorrt), ("--onnxruntime", &global.onnxruntime)] {
+        command.args(value.as_ref().map(|value| [flag.as_ref(), value.as_os_str()]).into_iter().flatten());
+    }
+    let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+    let mut child = child.context("cannot start the process that tries the plan")?;
+    // A child that died at once says more by its exit than by a closed pipe.
+    drop(child.stdin.take().expect("it is piped").write_all(&serde_json::to_vec(request)?));
+    let output = child.wait_with_output().context("cannot wait for the process that tries the plan")?;
+    if !output.status.success() {
+        bail!("the plan that was built does not run here: the process that tried it ended with {}", output.status);
+    }
+    serde_json::from_slice(&output.stdout).context("cannot read how the plan was tried")
+}
+
+fn inaccurate(failures: &[Failure]) -> anyhow::Error {
     let sentences: Vec<String> = failures.iter().map(ToString::to_string).collect();
     let hint = "the converted model is accurate by itself, so it is this TensorRT or GPU that computes it otherwise; \
                 try a higher precision";
@@ -88,16 +136,21 @@ fn refused(failures: &[Failure]) -> anyhow::Error {
         .context(format!("the plan that was built is not accurate enough: {}", sentences.join("; ")))
 }
 
+fn imprecise(mismatch: &PrecisionMismatch) -> anyhow::Error {
+    let hint = format!("`--keep '{}'` leaves the layer in the precision that it has in the original", mismatch.layer);
+    anyhow::Error::new(Refused { hint }).context(format!("TensorRT did not take the graph's precisions: {mismatch}"))
+}
+
 /// The hidden verb.
 pub(crate) fn run_trial(global: &Global) -> anyhow::Result<()> {
     let mut text = Vec::new();
     std::io::stdin().lock().take(REQUEST_BYTES_MAX).read_to_end(&mut text)?;
-    let Request { plan, trial } = serde_json::from_slice(&text)?;
-    let report = compare(&plan, &trial, global)?;
-    Ok(say(&serde_json::to_string(&report)?)?)
+    let outcome = run(&serde_json::from_slice(&text)?, global)?;
+    Ok(say(&serde_json::to_string(&outcome)?)?)
 }
 
-fn compare(plan: &Path, trial: &Trial, global: &Global) -> anyhow::Result<Report> {
+fn run(request: &Request, global: &Global) -> anyhow::Result<Outcome> {
+    let Request { plan, converted, trial } = request;
     let model = OnnxModel::read(&trial.model)?;
     let manifest = match &trial.manifest {
         Some(path) => Manifest::load(path)?,
@@ -111,7 +164,34 @@ fn compare(plan: &Path, trial: &Trial, global: &Global) -> anyhow::Result<Report
     let original = load(ModelSource::File(&trial.model), models::any_backend(global)?)?;
     let plan_backend = select(&BackendChoice::Auto, &models::all_backends(global), ModelFormat::Plan)?.backend;
     let compiled = load(ModelSource::Plan(plan), plan_backend)?;
-    let mut report = compare_engines(&original.engine, &compiled.engine, evidence.evaluation(), trial.scores)?;
-    report.boxes = boxes::agreement(&original, &compiled, &manifest, evidence.frames());
-    Ok(report)
+    let mut comparison = compare_engines(&original.engine, &compiled.engine, evidence.evaluation(), trial.scores)?;
+    comparison.boxes = boxes::agreement(&original, &compiled, &manifest, evidence.frames());
+    let layers = compiled.engine.layers()?.unwrap_or_default();
+    let precision = check_plan_precision(&OnnxModel::read(converted)?, &layers)?;
+    let speed = speed(&*compiled.engine, PlanHeader::read(plan)?.key())?;
+    Ok(Outcome { comparison, precision, speed })
+}
+
+/// How fast the plan is in its largest shapes.
+fn speed(engine: &dyn Engine, key: &PlanKey) -> anyhow::Result<PlanSpeed> {
+    let shapes: BTreeMap<String, Vec<usize>> =
+        key.profile.iter().map(|(input, range)| (input.clone(), range.max.clone())).collect();
+    let rows = shapes.values().filter_map(|shape| shape.first()).copied().max().unwrap_or(1);
+    let load = Load {
+        batch: u32::try_from(rows).context("the plan's batch is too large")?,
+        sessions: 1,
+        transfers: true,
+        shapes: &shapes,
+        warm_up: WARM_UP,
+        duration: MEASURED,
+        percentiles: &[99.0],
+        meter: None,
+    };
+    let measured = measure(engine, &load)?;
+    Ok(PlanSpeed {
+        rows,
+        throughput_per_s: measured.throughput_per_s,
+        latency_ms_median: measured.latency_ms.median,
+        latency_ms_p99: measured.latency_ms.percentiles.values().copied().next().unwrap_or(measured.latency_ms.max),
+    })
 }
