@@ -182,6 +182,10 @@ impl PlanHeader {
         &self.header.key
     }
 
+    pub fn facts(&self) -> &PlanFacts {
+        &self.header.facts
+    }
+
     /// Who built it.
     pub fn signer(&self) -> PublicKey {
         self.signer
@@ -261,7 +265,7 @@ impl Plan {
     }
 
     pub fn facts(&self) -> &PlanFacts {
-        &self.head.header.facts
+        self.head.facts()
     }
 
     /// Who built it.

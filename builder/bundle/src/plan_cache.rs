@@ -60,7 +60,7 @@ impl PlanCache {
         let path = self.path(key);
         match Plan::read(&path) {
             Ok(plan) if plan.key() == key => {
-                self.touch(&path);
+                note_use(&path);
                 Ok(Some(plan))
             }
             Err(error) => match error.kind {
@@ -78,22 +78,6 @@ impl PlanCache {
                 Ok(None)
             }
         }
-    }
-
-    /// The plans of a bundle, the latest used first, by what their headers say: no payload is read. What cannot be
-    /// read as a plan is left out; [`get`](Self::get) says more of it.
-    pub fn plans_of(&self, bundle: Digest) -> Result<Vec<(PathBuf, PlanHeader)>, CacheError> {
-        let mut plans = self.plans().map_err(|source| self.error(source))?;
-        plans.sort_by(|a, b| b.cmp(a));
-        plans.truncate(PLANS_LOOKED_AT_MAX);
-        let headers = plans.into_iter().filter_map(|(_, _, path)| match PlanHeader::read(&path) {
-            Ok(header) => Some((path, header)),
-            Err(error) => {
-                tracing::debug!(%error, "a cached plan is passed over");
-                None
-            }
-        });
-        Ok(headers.filter(|(_, header)| header.key().bundle == bundle).collect())
     }
 
     /// Keeps a plan; those that were not used for longest make room for it. A plan that alone is larger than
@@ -146,7 +130,7 @@ impl PlanCache {
 
     /// Removes plans until `bytes` more fit, the one at `replaced` not counted.
     fn make_room(&self, bytes: u64, replaced: &Path) -> io::Result<()> {
-        let mut plans = self.plans()?;
+        let mut plans = plans(&self.folder)?;
         plans.retain(|(_, _, path)| path != replaced);
         plans.sort();
         let mut kept: u64 = plans.iter().map(|(_, bytes, _)| bytes).sum();
@@ -161,31 +145,6 @@ impl PlanCache {
         Ok(())
     }
 
-    /// Every plan's time of last use, size and path.
-    fn plans(&self) -> io::Result<Vec<(SystemTime, u64, PathBuf)>> {
-        let mut plans = Vec::new();
-        for entry in fs::read_dir(&self.folder)? {
-            let path = entry?.path();
-            if path.extension().is_some_and(|extension| extension == EXTENSION) {
-                match fs::metadata(&path) {
-                    Ok(metadata) => plans.push((metadata.modified()?, metadata.len(), path)),
-                    // It has made room for another meanwhile.
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    Err(error) => return Err(error),
-                }
-            }
-        }
-        Ok(plans)
-    }
-
-    /// The time of the file is that of its last use. Where it cannot be set, the plan is only forgotten earlier.
-    fn touch(&self, path: &Path) {
-        let touched = File::options().append(true).open(path).and_then(|file| file.set_modified(SystemTime::now()));
-        if let Err(error) = touched {
-            tracing::debug!(path = %path.display(), %error, "cannot note the use of a cached plan");
-        }
-    }
-
     fn remove(&self, path: &Path) -> Result<(), CacheError> {
         match fs::remove_file(path) {
             // Another process was faster.
@@ -197,6 +156,50 @@ impl PlanCache {
     fn error(&self, source: io::Error) -> CacheError {
         CacheError { folder: self.folder.clone(), source }
     }
+}
+
+/// The plans of a bundle in a cache that may not be there yet, the latest used first, by what their headers say: no
+/// payload is read. What cannot be read as a plan is left out; [`PlanCache::get`] says more of it.
+pub fn plans_of(folder: &Path, bundle: Digest) -> Result<Vec<(PathBuf, PlanHeader)>, CacheError> {
+    let mut plans = match plans(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        plans => plans.map_err(|source| CacheError { folder: folder.to_owned(), source })?,
+    };
+    plans.sort_by(|a, b| b.cmp(a));
+    plans.truncate(PLANS_LOOKED_AT_MAX);
+    let headers = plans.into_iter().filter_map(|(_, _, path)| match PlanHeader::read(&path) {
+        Ok(header) => Some((path, header)),
+        Err(error) => {
+            tracing::debug!(%error, "a cached plan is passed over");
+            None
+        }
+    });
+    Ok(headers.filter(|(_, header)| header.key().bundle == bundle).collect())
+}
+
+/// The time of a cached plan is that of its last use. Where it cannot be set, the plan is only forgotten earlier.
+pub fn note_use(path: &Path) {
+    let touched = File::options().append(true).open(path).and_then(|file| file.set_modified(SystemTime::now()));
+    if let Err(error) = touched {
+        tracing::debug!(path = %path.display(), %error, "cannot note the use of a cached plan");
+    }
+}
+
+/// Every plan's time of last use, size and path.
+fn plans(folder: &Path) -> io::Result<Vec<(SystemTime, u64, PathBuf)>> {
+    let mut plans = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == EXTENSION) {
+            match fs::metadata(&path) {
+                Ok(metadata) => plans.push((metadata.modified()?, metadata.len(), path)),
+                // It has made room for another meanwhile.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+    Ok(plans)
 }
 
 #[derive(Debug, Error)]

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use revoada_bundle::bundle::{Precision, Trust};
 use revoada_bundle::hash;
 use revoada_bundle::plan::{Plan, PlanAccuracy, PlanFacts, PlanKey, PlanSpeed, ShapeProfile, ShapeRange};
-use revoada_bundle::plan_cache::PlanCache;
+use revoada_bundle::plan_cache::{PlanCache, plans_of};
 use revoada_bundle::sign::SecretKey;
 use revoada_core::{
     Architecture, Compatibility, DType, DeviceClass, Dim, TensorRtFlavour, TensorRtVersion, TensorSpec,
@@ -146,18 +146,19 @@ fn the_plans_of_a_bundle_are_found_by_their_headers_alone() {
         cache.insert(&Plan::seal(key, PlanFacts::default(), b"engine", &signer)).unwrap();
     }
     assert!(cache.get(&batch("a", 1)).unwrap().is_some());
-    let found = cache.plans_of(key("a").bundle).unwrap();
+    let found = plans_of(cache.folder(), key("a").bundle).unwrap();
     let keys: Vec<&PlanKey> = found.iter().map(|(_, header)| header.key()).collect();
     assert_eq!(keys, [&batch("a", 1), &batch("a", 4)], "the latest used comes first");
+    assert!(plans_of(&folder.path().join("nothing yet"), key("a").bundle).unwrap().is_empty());
     assert!(found.iter().all(|(_, header)| header.signer() == signer.public()));
 
     // That the payload was changed is found by who reads it; that it is cut, at once.
     let whole = fs::read(&found[0].0).unwrap();
     fs::write(&found[0].0, [&whole[..whole.len() - 1], b"!"].concat()).unwrap();
-    assert_eq!(cache.plans_of(key("a").bundle).unwrap().len(), 2);
+    assert_eq!(plans_of(cache.folder(), key("a").bundle).unwrap().len(), 2);
     fs::write(&found[0].0, &whole[..whole.len() - 1]).unwrap();
     fs::write(folder.path().join("no.plan"), "not a plan").unwrap();
-    assert_eq!(cache.plans_of(key("a").bundle).unwrap().len(), 1);
+    assert_eq!(plans_of(cache.folder(), key("a").bundle).unwrap().len(), 1);
 }
 
 #[test]

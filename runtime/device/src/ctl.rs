@@ -13,6 +13,7 @@ use crate::terminal::say;
 #[command(after_help = "Examples:\n  \
     revoada run pipeline.toml --control /run/user/1000/revoada.sock\n  \
     revoada ctl --socket /run/user/1000/revoada.sock stats\n  \
+    revoada ctl --socket /run/user/1000/revoada.sock swap /models/faces-2.bundle\n  \
     revoada ctl --socket /run/user/1000/revoada.sock snapshot --stream door --path door.jpg")]
 pub(crate) struct Args {
     /// The socket that the pipeline listens on (`--control`, or `[control] socket` in its file).
@@ -34,6 +35,12 @@ enum Ask {
     Drain,
     /// Read the configuration file again and change what can be changed while running.
     Reload,
+    /// Run another model from the next batch on, once it is loaded and tried; no frame is lost.
+    Swap {
+        /// An ONNX file, a plan, or a bundle.
+        #[arg(value_name = "MODEL")]
+        model: PathBuf,
+    },
     /// Write the next picture of a stream, as sinks show it.
     Snapshot {
         /// The stream's name.
@@ -61,6 +68,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             client.request(Command::Drain)?;
         }
         Ask::Reload => say(&client.request(Command::Reload)?.to_string())?,
+        Ask::Swap { model } => {
+            let model = std::path::absolute(model)?;
+            say(&client.request(Command::Swap { model })?.to_string())?;
+        }
         Ask::Snapshot { stream, path } => {
             // The pipeline may run in another folder than the person who asks.
             let path = std::path::absolute(path)?;

@@ -5,8 +5,8 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use revoada_bundle::sign::{KeyError, SecretKey};
-use tracing::info;
+use revoada_bundle::sign::{KeyError, PublicKey, SecretKey};
+use tracing::{info, warn};
 
 use crate::failure::Misuse;
 use crate::terminal::say;
@@ -37,13 +37,32 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     Ok(say(&key.public().to_string())?)
 }
 
+/// The public half of this user's own key, where there is one already.
+pub(crate) fn own() -> Option<PublicKey> {
+    match SecretKey::load(&own_path()?) {
+        Ok(key) => Some(key.public()),
+        Err(KeyError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => {
+            warn!(
+                error = &error as &dyn std::error::Error,
+                "this user's key cannot be used, so that its plans are not taken"
+            );
+            None
+        }
+    }
+}
+
+fn own_path() -> Option<PathBuf> {
+    Some(crate::data_folder()?.join("keys").join("owner.pem"))
+}
+
 /// The key in a file, or this user's own, which is made at its first use.
 pub(crate) fn owner(path: Option<&Path>) -> anyhow::Result<SecretKey> {
     if let Some(path) = path {
         return Ok(SecretKey::load(path)?);
     }
-    let folder = crate::data_folder().context("there is no home folder for a key; name one with `--key`")?.join("keys");
-    let path = folder.join("owner.pem");
+    let path = own_path().context("there is no home folder for a key; name one with `--key`")?;
+    let folder = path.parent().expect("the key lies in a folder");
     match SecretKey::load(&path) {
         Err(KeyError::Read { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {}
         loaded => return Ok(loaded?),
@@ -52,7 +71,7 @@ pub(crate) fn owner(path: Option<&Path>) -> anyhow::Result<SecretKey> {
     builder
         .recursive(true)
         .mode(0o700)
-        .create(&folder)
+        .create(folder)
         .with_context(|| format!("cannot create `{}`", folder.display()))?;
     let key = SecretKey::generate()?;
     match key.save(&path) {

@@ -13,6 +13,7 @@ mod inspect;
 mod keys;
 mod models;
 mod pictures;
+mod rebuild;
 mod run;
 mod shapes;
 mod stop;

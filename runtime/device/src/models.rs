@@ -4,24 +4,30 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use revoada_bundle::bundle::{Bundle, Trust};
+use revoada_bundle::sign::TrustedKeys;
 use revoada_engine::{
-    Backend, BackendChoice, BackendOptions, Engine, LoadOptions, ModelFormat, ModelSource, backends,
-    library_candidates, select,
+    Backend, BackendChoice, BackendOptions, LoadOptions, ModelFormat, Opened, PlanSearch, Wanted, backends,
+    library_candidates, open, select,
 };
 use revoada_pipeline::config::ModelConfig;
+use revoada_pipeline::run::Loader;
 use tracing::info;
 
-use crate::Global;
+use crate::{Global, keys};
 
-/// Which backend runs a model, and how.
+/// Which backend runs a model, how, and whose models.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct BackendArgs {
-    /// auto, onnxruntime or rten.
+    /// auto, tensorrt, onnxruntime or rten.
     #[arg(long, default_value = "auto", value_name = "BACKEND")]
     backend: String,
     /// Threads inside one inference; one per core when not given.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
+    /// Refuse a bundle or a plan that is not signed by this public key, or by one of those in this file, one a line; may
+    /// be given again.
+    #[arg(long, value_name = "KEY")]
+    trust: Vec<TrustedKeys>,
 }
 
 impl BackendArgs {
@@ -70,6 +76,8 @@ impl ModelArgs {
             score_min: self.score_min,
             size: self.size,
             decoder: self.decoder.clone(),
+            trust: self.backend.trust.clone(),
+            rebuild: false,
         }
     }
 }
@@ -85,12 +93,6 @@ fn parse_size(text: &str) -> Result<revoada_core::Size, String> {
         .ok_or_else(|| "not like `640x640`".to_owned())
 }
 
-/// A model on a backend, with nothing said about pictures.
-pub(crate) struct Loaded {
-    pub(crate) backend: Arc<dyn Backend>,
-    pub(crate) engine: Arc<dyn Engine>,
-}
-
 /// What backends need to know of this program and its command line.
 pub(crate) fn backend_options(global: &Global) -> BackendOptions {
     let onnxruntime = match &global.onnxruntime {
@@ -103,6 +105,17 @@ pub(crate) fn backend_options(global: &Global) -> BackendOptions {
 /// The backends of this program, best first.
 pub(crate) fn all_backends(global: &Global) -> Vec<Arc<dyn Backend>> {
     backends(&backend_options(global))
+}
+
+/// What models are loaded with.
+pub(crate) fn loader(global: &Global) -> Loader {
+    let mut loader = Loader::new(&backend_options(global));
+    loader.plans = plan_search();
+    loader
+}
+
+fn plan_search() -> PlanSearch {
+    PlanSearch { cache: crate::build::plan_cache_folder(), own: keys::own() }
 }
 
 /// The best backend for ONNX models that can be used.
@@ -120,12 +133,17 @@ pub(crate) fn model_file(path: &Path) -> anyhow::Result<PathBuf> {
     }
 }
 
-pub(crate) fn load(path: &Path, args: &BackendArgs, concurrent_max: usize, global: &Global) -> anyhow::Result<Loaded> {
-    let path = &model_file(path)?;
-    let source = ModelSource::of(path);
-    let selected = select(&args.choice(), &all_backends(global), source.format())?;
-    info!("{}", selected.reason);
-    let options = LoadOptions { threads: args.threads(), concurrent_max, ..LoadOptions::default() };
-    let engine = selected.backend.load(source, &options)?;
-    Ok(Loaded { backend: selected.backend, engine })
+pub(crate) fn load(
+    path: &Path,
+    args: &BackendArgs,
+    rows: usize,
+    concurrent_max: usize,
+    global: &Global,
+) -> anyhow::Result<Opened> {
+    let trusted = match args.trust.as_slice() {
+        [] => None,
+        named => Some(TrustedKeys::read_all(named)?),
+    };
+    let options = LoadOptions { threads: args.threads(), concurrent_max, trusted };
+    Ok(open(&Wanted { path, backend: &args.choice(), rows, options }, &all_backends(global), &plan_search())?)
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use revoada_core::StreamId;
 use revoada_pipeline::run::{Model, ModelSession, SystemClock};
 use revoada_pipeline::sink::record::FrameRecord;
-use revoada_pipeline::{FrameResult, FrameTimings, decode, media};
+use revoada_pipeline::{FrameResult, FrameTimings, media};
 use tracing::error;
 
 use crate::Global;
@@ -33,7 +33,7 @@ pub(crate) fn each(
     global: &Global,
     mut show: impl FnMut(&FrameRecord) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    let model = Model::load(&args.model.config(), &models::all_backends(global), &decode::Decoders::standard())?;
+    let model = models::loader(global).load(&args.model.config(), 1)?;
     let mut session = model.session(1)?;
     let mut failed = 0;
     for path in &args.images {

@@ -1,9 +1,11 @@
 //! `revoada run`: a pipeline, described by a file, by flags, or by a file with flags over it.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::ValueEnum;
+use revoada_bundle::sign::TrustedKeys;
 use revoada_pipeline::config::{Draft, PipelineConfig, Value};
 use revoada_pipeline::run::{self as pipeline, Parts, RunSummary};
 
@@ -46,7 +48,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", help_heading = "Streams")]
     reconnect_attempts: Option<i64>,
 
-    /// The ONNX model; its manifest is looked for beside it (`model.toml`).
+    /// The ONNX model, its manifest beside it (`model.toml`), or a bundle, which runs as its plan where one fits.
     #[arg(long, value_name = "MODEL", help_heading = "Model")]
     model: Option<PathBuf>,
     /// The model's manifest, where it is not beside it.
@@ -55,7 +57,7 @@ pub(crate) struct Args {
     /// Names of the classes, one a line, in place of the manifest's.
     #[arg(long, value_name = "FILE", help_heading = "Model")]
     labels: Option<PathBuf>,
-    /// auto, onnxruntime or rten.
+    /// auto, tensorrt, onnxruntime or rten.
     #[arg(long, value_name = "BACKEND", help_heading = "Model")]
     backend: Option<String>,
     /// Threads inside one inference.
@@ -70,6 +72,13 @@ pub(crate) struct Args {
     /// How the outputs are read, in place of the manifest's or the guessed decoder.
     #[arg(long, value_name = "DECODER", help_heading = "Model")]
     decoder: Option<String>,
+    /// Refuse a bundle or a plan that is not signed by this public key, or by one of those in this file, one a line; may
+    /// be given again.
+    #[arg(long, value_name = "KEY", help_heading = "Model")]
+    trust: Vec<TrustedKeys>,
+    /// Where a bundle has no plan for this device, do not build one while the ONNX model runs.
+    #[arg(long, help_heading = "Model")]
+    no_rebuild: bool,
     /// Most frames of one inference, over all streams.
     #[arg(long, value_name = "N", help_heading = "Model")]
     batch: Option<i64>,
@@ -158,7 +167,11 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         return Ok(());
     }
     let stop = stop::on_signals()?;
-    let mut parts = Parts::new(&models::backend_options(global));
+    let mut parts = Parts {
+        loader: Arc::new(models::loader(global)),
+        rebuild: Some(crate::rebuild::rebuild(global)),
+        ..Parts::new(&models::backend_options(global))
+    };
     if args.config.is_some() {
         let args = args.clone();
         parts.reread = Some(Box::new(move || configure(&args).map_err(|error| format!("{error:#}"))));
@@ -254,8 +267,20 @@ fn set_model(draft: &mut Draft, args: &Args) {
     set(draft, "model.score_min", args.score_min);
     set(draft, "model.size", args.size.clone());
     set(draft, "model.decoder", args.decoder.clone());
+    if !args.trust.is_empty() {
+        draft.set("model.trust", args.trust.iter().map(trusted).collect::<Value>());
+    }
+    set(draft, "model.rebuild", args.no_rebuild.then_some(false));
     set(draft, "batch.frames_max", args.batch);
     set(draft, "batch.wait_ms", args.batch_wait);
+}
+
+/// A file of keys is one of the working folder, whatever folder the pipeline file is in.
+fn trusted(keys: &TrustedKeys) -> String {
+    match keys {
+        TrustedKeys::Key(key) => key.to_string(),
+        TrustedKeys::File(path) => text(&std::path::absolute(path).unwrap_or_else(|_| path.clone())),
+    }
 }
 
 fn set_sinks(draft: &mut Draft, args: &Args) -> anyhow::Result<()> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use revoada_bundle::bundle::{Bundle, Trust};
 use revoada_bundle::plan::Plan;
-use revoada_bundle::sign::PublicKey;
+use revoada_bundle::sign::TrustedKeys;
 use serde_json::json;
 
 use crate::terminal::{say, table};
@@ -16,16 +16,17 @@ use crate::terminal::{say, table};
 pub(crate) struct Args {
     /// A bundle's folder, or a plan's file.
     path: PathBuf,
-    /// A trusted public key; may be given again. What no trusted key has signed is refused.
+    /// A trusted public key, or a file with one a line; may be given again. What no trusted key has signed is refused.
     #[arg(long, value_name = "KEY")]
-    key: Vec<PublicKey>,
+    key: Vec<TrustedKeys>,
     /// Print one JSON object instead of the table.
     #[arg(long)]
     json: bool,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let trust = if args.key.is_empty() { Trust::Anybody } else { Trust::OneOf(&args.key) };
+    let keys = TrustedKeys::read_all(&args.key)?;
+    let trust = if args.key.is_empty() { Trust::Anybody } else { Trust::OneOf(&keys) };
     let facts = if args.path.is_dir() {
         let bundle = Bundle::open(&args.path)?.verify(trust)?;
         let index = bundle.index();

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use revoada_bundle::bundle::{self, Bundle, Trust, VerifiedBundle};
 use revoada_bundle::plan::{PlanErrorKind, PlanHeader};
-use revoada_bundle::plan_cache::PlanCache;
+use revoada_bundle::plan_cache::{note_use, plans_of};
 use revoada_bundle::sign::PublicKey;
 use revoada_core::{DeviceClass, Digest};
 use tracing::{debug, info, warn};
@@ -20,8 +20,8 @@ use crate::{Backend, BackendChoice, Engine, EngineError, LoadOptions, ModelForma
 /// Where plans are found, and whose are taken without a word.
 #[derive(Clone, Debug, Default)]
 pub struct PlanSearch {
-    /// `None`: only beside the bundle.
-    pub cache: Option<PlanCache>,
+    /// The folder of a [`PlanCache`](revoada_bundle::plan_cache::PlanCache); `None`: only beside the bundle.
+    pub cache: Option<PathBuf>,
     /// This user's own key.
     pub own: Option<PublicKey>,
 }
@@ -105,12 +105,15 @@ fn load_plan(
     trusted.extend(search.own);
     let options = LoadOptions { trusted: Some(trusted.clone()), ..wanted.options.clone() };
     let mut refused = BTreeSet::new();
-    for (path, header) in plans_of(wanted.path, bundle, search, &mut refused) {
+    for (path, header) in candidates(wanted.path, bundle, search, &mut refused) {
         let fits = check(&header, bundle, &trusted, &device, wanted.rows);
         match fits.map_err(|reason| format!("plan `{}` {reason}", path.display())) {
             Ok(()) => match backend.load(ModelSource::Plan(&path), &options) {
                 Ok(engine) => {
                     info!(plan = %path.display(), "took a plan of the bundle");
+                    if search.cache.as_ref().is_some_and(|folder| path.starts_with(folder)) {
+                        note_use(&path);
+                    }
                     return Ok(Ok(engine));
                 }
                 Err(error) => drop(refused.insert(error.to_string())),
@@ -125,7 +128,7 @@ fn load_plan(
 }
 
 /// What may be the bundle's plans, the likeliest first.
-fn plans_of(
+fn candidates(
     path: &Path,
     bundle: Digest,
     search: &PlanSearch,
@@ -138,7 +141,7 @@ fn plans_of(
         Err(error) if error.is_not_found() => {}
         Err(error) => drop(refused.insert(error.to_string())),
     }
-    match search.cache.as_ref().map(|cache| cache.plans_of(bundle)) {
+    match search.cache.as_ref().map(|folder| plans_of(folder, bundle)) {
         Some(Ok(cached)) => plans.extend(cached),
         Some(Err(error)) => warn!(error = &error as &dyn std::error::Error, "cached plans are passed over"),
         None => {}
@@ -163,7 +166,9 @@ fn check(
         }
         other => other.to_string(),
     })?;
-    let largest = header.key().profile.values().filter_map(|range| range.max.first()).min();
+    // Only where the graph leaves the batch open: one that is fixed is run as often as is needed.
+    let open = header.facts().inputs.iter().filter(|spec| spec.dims.first().is_some_and(|dim| dim.fixed().is_none()));
+    let largest = open.filter_map(|spec| header.key().profile.get(&spec.name)?.max.first()).min();
     match largest {
         Some(largest) if *largest < rows => {
             Err(format!("was built for batches of up to {largest}, and {rows} are asked for"))

@@ -69,7 +69,13 @@ impl Collector for Scrape {
         batches.encode_counter::<NoLabelSet, _, u64>(&self.stats.batches(), None)?;
         let help = "Scores and boxes that were NaN or infinite and are no results";
         let mut non_finite = encoder.encode_descriptor("non_finite", help, None, MetricType::Counter)?;
-        non_finite.encode_counter::<NoLabelSet, _, u64>(&self.stats.non_finite(), None)
+        non_finite.encode_counter::<NoLabelSet, _, u64>(&self.stats.non_finite(), None)?;
+        let help = "Times that another model took over";
+        let mut swaps = encoder.encode_descriptor("model_swaps", help, None, MetricType::Counter)?;
+        swaps.encode_counter::<NoLabelSet, _, u64>(&self.stats.swaps(), None)?;
+        let help = "Time without any model, because two did not fit into memory";
+        let mut gap = encoder.encode_descriptor("model_gap", help, Some(&Unit::Seconds), MetricType::Counter)?;
+        gap.encode_counter::<NoLabelSet, _, u64>(&self.stats.swap_gap().as_secs_f64(), None)
     }
 }
 
@@ -170,6 +176,8 @@ mod tests {
             "revoada_frame_copies_total{stream=\"front\"} 3",
             "revoada_batches_total 1",
             "revoada_non_finite_total 0",
+            "revoada_model_swaps_total 0",
+            "revoada_model_gap_seconds_total 0.0",
             "revoada_frame_latency_seconds_bucket{le=\"0.01\",stream=\"front\",stage=\"total\"} 0",
             "revoada_frame_latency_seconds_bucket{le=\"0.02\",stream=\"front\",stage=\"total\"} 1",
             "revoada_frame_latency_seconds_bucket{le=\"+Inf\",stream=\"front\",stage=\"total\"} 1",

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use proptest::prelude::*;
+use revoada_bundle::sign::TrustedKeys;
 use revoada_core::{Size, StreamId};
 use revoada_engine::BackendChoice;
 use revoada_pipeline::config::{
@@ -47,6 +48,8 @@ threads = 2
 score_min = 0.4
 size = "640x480"
 decoder = "yolo-v8"
+trust = ["ed25519:d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a", "builders.keys"]
+rebuild = false
 
 [batch]
 frames_max = 4
@@ -101,6 +104,9 @@ fn every_key_is_read_and_paths_are_relative_to_the_file() {
     assert_eq!(config.model.path, PathBuf::from("dir/model.onnx"));
     assert_eq!(config.model.labels, Some("/labels.txt".into()));
     assert_eq!(config.model.size, Some(Size::new(640, 480)));
+    let [TrustedKeys::Key(_), TrustedKeys::File(file)] = &config.model.trust[..] else { panic!("a key and a file") };
+    assert_eq!(file, Path::new("dir/builders.keys"));
+    assert!(!config.model.rebuild);
     assert_eq!(config.batch, BatchConfig { frames_max: 4, wait: Duration::from_millis(25) });
     assert!(config.draw.boxes && !config.draw.scores);
     assert_eq!(config.sinks.len(), 4);
@@ -317,8 +323,10 @@ fn model() -> impl Strategy<Value = ModelConfig> {
         prop_oneof![Just(BackendChoice::Auto), word().prop_map(|name| BackendChoice::Named(format!("x{name}")))];
     let size = prop::option::of((1..9999usize, 1..9999usize).prop_map(|(width, height)| Size::new(width, height)));
     let rest = (prop::option::of(1..64usize), prop::option::of(0f32..=1.0), size, prop::option::of(word()));
-    (files, backend, rest).prop_map(|((path, manifest, labels), backend, (threads, score_min, size, decoder))| {
-        ModelConfig { path, manifest, labels, backend, threads, score_min, size, decoder }
+    let trust = prop::collection::vec(path().prop_map(TrustedKeys::File), 0..3);
+    (files, backend, rest, trust, any::<bool>()).prop_map(|(files, backend, rest, trust, rebuild)| {
+        let ((path, manifest, labels), (threads, score_min, size, decoder)) = (files, rest);
+        ModelConfig { path, manifest, labels, backend, threads, score_min, size, decoder, trust, rebuild }
     })
 }
 

@@ -20,7 +20,7 @@ const MODEL: &str = "[model]\npath = \"fake.onnx\"\ndecoder = \"brightness\"\n";
 /// The fake model between real sources and sinks.
 fn parts() -> Parts {
     let (fake, _) = fakes::Script::new(&[]).parts();
-    Parts { backends: fake.backends, decoders: fake.decoders, ..Parts::new(&BackendOptions::default()) }
+    Parts { loader: fake.loader, ..Parts::new(&BackendOptions::default()) }
 }
 
 fn play(draft: &Draft) -> Result<RunSummary, RunError> {

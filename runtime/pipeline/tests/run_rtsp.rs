@@ -78,7 +78,7 @@ fn an_rtsp_camera_that_dies_and_returns_goes_on() {
         socket.display()
     );
     let (fake, _) = fakes::Script::new(&[]).parts();
-    let parts = Parts { backends: fake.backends, decoders: fake.decoders, ..Parts::new(&BackendOptions::default()) };
+    let parts = Parts { loader: fake.loader, ..Parts::new(&BackendOptions::default()) };
     let (config, stop) = (draft(&text).check().unwrap(), StopFlag::new());
     let stopping = stop.clone();
     let thread = std::thread::spawn(move || run(config, parts, &stopping));

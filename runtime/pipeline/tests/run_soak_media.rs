@@ -34,7 +34,7 @@ fn many_short_streams_of_real_sources_leave_nothing_behind() {
     for round in 0..rounds {
         let (fake, _) = fakes::Script::new(&[]).parts();
         let real = Parts::new(&BackendOptions::default());
-        let parts = Parts { backends: fake.backends, decoders: fake.decoders, ..real };
+        let parts = Parts { loader: fake.loader, ..real };
         let summary = run(config.clone(), parts, &StopFlag::new()).unwrap();
         assert_eq!((summary.frames_in, summary.frames_out), (100, 100));
         // The first rounds fill what is kept: allocator arenas, GStreamer's registry and types.

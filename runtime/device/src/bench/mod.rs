@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use revoada_bundle::bundle::Precision;
-use revoada_engine::{ModelFormat, ModelSource};
+use revoada_engine::ModelFormat;
 use serde::Serialize;
 use tracing::debug;
 
@@ -119,13 +119,15 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         return precisions::run(args, global, &load);
     }
 
-    let format = ModelSource::of(&args.model).format();
+    let rows = args.batch.iter().copied().max().unwrap_or(1) as usize;
+    let started = Instant::now();
+    let loaded = models::load(&args.model, &args.backend, rows, args.sessions as usize, global)?;
+    let load_ms = started.elapsed().as_secs_f64() * 1e3;
+    // What runs of a bundle is known only now.
+    let format = loaded.backend.format();
     if format != ModelFormat::Plan {
         refuse_without_plan(args)?;
     }
-    let started = Instant::now();
-    let loaded = models::load(&args.model, &args.backend, args.sessions as usize, global)?;
-    let load_ms = started.elapsed().as_secs_f64() * 1e3;
     let meter = meter(format).inspect_err(|reason| debug!("the power is not measured: {reason}")).ok();
 
     let transfers = format == ModelFormat::Plan && !args.no_transfers;

@@ -36,7 +36,7 @@ use crate::{keys, models};
 
 use evidence::Evidence;
 use plan::{BuiltPlan, Compiler, PlanArgs, Subject};
-pub(crate) use plan::{CHILD_VERB, run_child};
+pub(crate) use plan::{CHILD_VERB, plan_cache_folder, run_child};
 use steps::Timed;
 use trial::Trial;
 pub(crate) use trial::{VERB as TRIAL_VERB, run_trial};

@@ -29,12 +29,19 @@ use crate::Global;
 use crate::failure::Misuse;
 use crate::terminal::progress;
 
+/// The folder of plans in that of what can be had again.
+const PLANS: &str = "plans";
 /// Room for a few dozen plans.
 const CACHE_BYTES_MAX: u64 = 4 << 30;
 /// Enough that the system is not driven out.
 const MEMORY_LEFT_MIB: u32 = 256;
 /// The child is this program with a verb that no help names.
 pub(crate) const CHILD_VERB: &str = "compile-plan";
+
+/// Where plans are kept from one start to the next.
+pub(crate) fn plan_cache_folder() -> Option<PathBuf> {
+    Some(crate::cache_folder()?.join(PLANS))
+}
 
 /// What is said of the plan.
 #[derive(Debug, clap::Args)]
@@ -197,7 +204,7 @@ impl<'a> Compiler<'a> {
             builder: PRODUCER.to_owned(),
         };
         let folder = crate::cache_folder().context("there is no home folder for the plan cache")?;
-        let cache = PlanCache::open(&folder.join("plans"), CACHE_BYTES_MAX)?;
+        let cache = PlanCache::open(&folder.join(PLANS), CACHE_BYTES_MAX)?;
         let _alone = cache.lock_build(&key)?;
         let cached = cache.get(&key)?.filter(|plan| plan.signer() == signer.public());
         let (plan, compiled) = match cached {

@@ -53,6 +53,8 @@
 //! score_min = 0.4        # the manifest's, like `size` (where the model leaves it open) and `decoder`
 //! size = "640x640"
 //! decoder = "yolo-v8"
+//! trust = ["trusted.keys"]  # public keys (`ed25519:…`) or files of them; none: whoever made it
+//! rebuild = true         # build a plan that a bundle lacks, while its ONNX model runs
 //!
 //! [batch]
 //! frames_max = 1         # of one inference, over all streams
@@ -114,6 +116,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use revoada_bundle::sign::TrustedKeys;
 use revoada_core::StreamId;
 use revoada_engine::BackendChoice;
 
@@ -254,6 +257,10 @@ pub struct ModelConfig {
     pub size: Option<revoada_core::Size>,
     /// Replaces the manifest's decoder.
     pub decoder: Option<String>,
+    /// Who must have signed a bundle or a plan; empty: anybody or nobody.
+    pub trust: Vec<TrustedKeys>,
+    /// Build a plan of a bundle that has none for this device, while something else runs.
+    pub rebuild: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

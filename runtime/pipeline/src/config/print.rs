@@ -87,7 +87,7 @@ fn model(model: &ModelConfig) -> Table {
         BackendChoice::Auto => "auto",
         BackendChoice::Named(name) => name,
     };
-    let mut out = table([("path", path(&model.path)), ("backend", backend.into())]);
+    let mut out = table([("path", path(&model.path)), ("backend", backend.into()), ("rebuild", model.rebuild.into())]);
     let options = [
         ("manifest", model.manifest.as_deref().map(path)),
         ("labels", model.labels.as_deref().map(path)),
@@ -100,6 +100,9 @@ fn model(model: &ModelConfig) -> Table {
         if let Some(value) = value {
             out.insert(key, Item::Value(value));
         }
+    }
+    if !model.trust.is_empty() {
+        out.insert("trust", Item::Value(model.trust.iter().map(ToString::to_string).collect()));
     }
     out
 }

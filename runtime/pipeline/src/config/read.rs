@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use revoada_bundle::sign::TrustedKeys;
 use revoada_bundle::strict::Table;
 use revoada_core::{Size, StreamId};
 use revoada_engine::BackendChoice;
@@ -224,8 +225,27 @@ fn model(table: &Table<'_>, folder: &Path) -> Option<ModelConfig> {
         score_min: table.float("score_min", 0.0..=1.0).map(|score| score as f32),
         size: size.flatten(),
         decoder: table.string("decoder"),
+        trust: trust(table, folder),
+        rebuild: table.boolean("rebuild").unwrap_or(true),
     };
     model_path.map(|_| config)
+}
+
+/// Keys, or files of them.
+fn trust(table: &Table<'_>, folder: &Path) -> Vec<TrustedKeys> {
+    let mut trusted = Vec::new();
+    let named = table.strings("trust");
+    if named.as_ref().is_some_and(Vec::is_empty) {
+        table.problem("trust", "names nobody; leave it out to run whoever's model it is");
+    }
+    for text in named.unwrap_or_default() {
+        match text.parse() {
+            Ok(TrustedKeys::File(path)) => trusted.push(TrustedKeys::File(folder.join(path))),
+            Ok(key) => trusted.push(key),
+            Err(error) => table.problem("trust", error.to_string()),
+        }
+    }
+    trusted
 }
 
 /// `640x480`

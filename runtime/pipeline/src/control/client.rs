@@ -10,8 +10,10 @@ use thiserror::Error;
 
 use super::{Command, Request};
 
-/// The slowest answer is a reload that opens streams.
+/// The slowest answer but that to `swap` is a reload that opens streams.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// Loading a model may take a small device minutes.
+const SWAP_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// Statistics of the most streams are some hundred kilobytes.
 const ANSWER_BYTES_MAX: u64 = 16 << 20;
@@ -49,7 +51,6 @@ impl Client {
     pub fn connect(path: &Path) -> Result<Self, ClientError> {
         let connect = |source| ClientError::Connect { path: path.to_owned(), source };
         let stream = UnixStream::connect(path).map_err(connect)?;
-        stream.set_read_timeout(Some(ANSWER_TIMEOUT)).map_err(connect)?;
         stream.set_write_timeout(Some(ANSWER_TIMEOUT)).map_err(connect)?;
         Ok(Self { path: path.to_owned(), reader: BufReader::new(stream), next_id: 1 })
     }
@@ -73,6 +74,8 @@ impl Client {
     }
 
     fn exchange(&mut self, request: &Request) -> io::Result<Vec<u8>> {
+        let timeout = if matches!(request.command, Command::Swap { .. }) { SWAP_TIMEOUT } else { ANSWER_TIMEOUT };
+        self.reader.get_ref().set_read_timeout(Some(timeout))?;
         let sent = self.reader.get_mut().write_all(format!("{}\n", request.to_line()).as_bytes());
         let mut line = Vec::new();
         let read = (&mut self.reader).take(ANSWER_BYTES_MAX).read_until(b'\n', &mut line);

@@ -29,7 +29,7 @@ pub const VERSION: u64 = 1;
 /// A request is a few names and a path.
 pub const MESSAGE_BYTES_MAX: usize = 64 << 10;
 
-const COMMANDS: [&str; 4] = ["stats", "drain", "reload", "snapshot"];
+const COMMANDS: [&str; 5] = ["stats", "drain", "reload", "swap", "snapshot"];
 
 /// What can be asked of a running pipeline.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +40,8 @@ pub enum Command {
     Drain,
     /// Read the configuration again and change what can be changed without stopping.
     Reload,
+    /// Run another model from the next batch on: an ONNX file, a plan, or a bundle.
+    Swap { model: PathBuf },
     /// Write the next picture of a stream, as sinks show it, to a file: `.jpg`, `.jpeg` or `.png`.
     Snapshot { stream: String, path: PathBuf },
 }
@@ -78,14 +80,10 @@ impl Request {
             "stats" => Command::Stats,
             "drain" => Command::Drain,
             "reload" => Command::Reload,
+            "swap" => Command::Swap { model: take_path(&mut message, "model").map_err(refuse)? },
             "snapshot" => {
                 let stream = take_text(&mut message, "stream").map_err(refuse)?;
-                let path = PathBuf::from(take_text(&mut message, "path").map_err(refuse)?);
-                // A relative path would be relative to a folder that the asker does not know.
-                if !path.is_absolute() {
-                    return Err(refuse(format!("`path` is not absolute: `{}`", path.display())));
-                }
-                Command::Snapshot { stream, path }
+                Command::Snapshot { stream, path: take_path(&mut message, "path").map_err(refuse)? }
             }
             other => {
                 let hint = match nearest(other, COMMANDS) {
@@ -104,9 +102,13 @@ impl Request {
     /// The line that [`parse`](Self::parse) reads, without its end.
     pub fn to_line(&self) -> String {
         let mut message = json!({ "version": VERSION, "id": self.id, "command": self.command.name() });
-        if let Command::Snapshot { stream, path } = &self.command {
-            message["stream"] = json!(stream);
-            message["path"] = json!(path.to_string_lossy());
+        match &self.command {
+            Command::Stats | Command::Drain | Command::Reload => {}
+            Command::Swap { model } => message["model"] = json!(model.to_string_lossy()),
+            Command::Snapshot { stream, path } => {
+                message["stream"] = json!(stream);
+                message["path"] = json!(path.to_string_lossy());
+            }
         }
         message.to_string()
     }
@@ -118,6 +120,7 @@ impl Command {
             Self::Stats => "stats",
             Self::Drain => "drain",
             Self::Reload => "reload",
+            Self::Swap { .. } => "swap",
             Self::Snapshot { .. } => "snapshot",
         }
     }
@@ -135,6 +138,15 @@ fn take_text(message: &mut Map<String, Value>, key: &str) -> Result<String, Stri
     }
 }
 
+/// A relative path would be relative to a folder that the asker does not know.
+fn take_path(message: &mut Map<String, Value>, key: &str) -> Result<PathBuf, String> {
+    let path = PathBuf::from(take_text(message, key)?);
+    match path.is_absolute() {
+        true => Ok(path),
+        false => Err(format!("`{key}` is not absolute: `{}`", path.display())),
+    }
+}
+
 /// So that an answer is never longer than what was asked.
 fn shortened(text: &str) -> String {
     text.chars().take(64).collect()
@@ -147,7 +159,8 @@ mod tests {
     #[test]
     fn requests_are_read_back_as_they_were_written() {
         let snapshot = Command::snapshot("front", Path::new("a.jpg"), Path::new("/tmp"));
-        for command in [Command::Stats, Command::Drain, Command::Reload, snapshot] {
+        let swap = Command::Swap { model: "/models/b.bundle".into() };
+        for command in [Command::Stats, Command::Drain, Command::Reload, swap, snapshot] {
             let request = Request { id: 7, command };
             assert_eq!(Request::parse(request.to_line().as_bytes()), Ok(request));
         }
@@ -166,6 +179,8 @@ mod tests {
             (r#"{"version":1,"id":3,"command":"explode"}"#, 3, "choose from `stats`"),
             (r#"{"version":1,"id":3,"command":"stats","now":true}"#, 3, "`stats` has no key `now`"),
             (r#"{"version":1,"id":3,"command":"snapshot","stream":"a","path":"b.jpg"}"#, 3, "not absolute"),
+            (r#"{"version":1,"id":3,"command":"swap","model":"b.onnx"}"#, 3, "not absolute"),
+            (r#"{"version":1,"id":3,"command":"swap"}"#, 3, "`model` is missing"),
         ] {
             let refusal = Request::parse(line.as_bytes()).unwrap_err();
             assert_eq!(refusal.id, id, "{line}");

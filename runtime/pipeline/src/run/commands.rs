@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::output::OutputControls;
 use super::stats::RunStats;
 use super::supervisor::Event;
+use super::swap::{Swapper, To, chain};
 use crate::control::Command;
 use crate::sink::{jpeg, png};
 
@@ -26,6 +27,7 @@ const JPEG_QUALITY: u8 = 90;
 pub(super) struct Commands {
     pub(super) stats: Arc<RunStats>,
     pub(super) controls: Arc<OutputControls>,
+    pub(super) swapper: Arc<Swapper>,
     pub(super) events: SyncSender<Event>,
 }
 
@@ -42,6 +44,10 @@ impl Commands {
                 self.events.try_send(Event::Reload { reply }).map_err(|_| "the pipeline is ending")?;
                 answer.recv_timeout(RELOAD_TIMEOUT).map_err(|_| "the pipeline is ending")?
             }
+            Command::Swap { model } => match self.swapper.swap(To::Model(&model)) {
+                Ok(swapped) => serde_json::to_value(swapped).map_err(|error| error.to_string()),
+                Err(error) => Err(chain(&error)),
+            },
             Command::Snapshot { stream, path } => self.snapshot(&stream, &path),
         }
     }

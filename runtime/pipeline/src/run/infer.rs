@@ -6,7 +6,7 @@
 //! there are never more batches on the way than sessions.
 
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::mpsc::SyncSender;
 
 use revoada_core::{Clock, Timestamp};
 use tracing::debug;
@@ -14,12 +14,10 @@ use tracing::debug;
 use super::model::{ModelError, ModelSession};
 use super::output::OutputControls;
 use super::queue::Lanes;
+use super::sessions::Sessions;
 use super::stats::RunStats;
 use super::stream::Ticket;
 use crate::config::BatchConfig;
-
-/// One is inferred while the other is read. A third would only lengthen the queue.
-pub(crate) const SESSIONS: usize = 2;
 
 /// A batch on its way from inference to output, in its session.
 pub(crate) struct Batch {
@@ -35,8 +33,7 @@ pub(crate) struct Infer {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) stats: Arc<RunStats>,
     pub(crate) controls: Arc<OutputControls>,
-    /// Sessions that are free.
-    pub(crate) idle: Receiver<ModelSession>,
+    pub(crate) sessions: Arc<Sessions>,
     pub(crate) batches: SyncSender<Batch>,
 }
 
@@ -52,9 +49,14 @@ impl Infer {
     }
 
     fn run_batches(&self) -> Result<(), ModelError> {
-        while let Ok(mut session) = self.idle.recv() {
+        // Without a frame no session is held, so that a model whose streams are silent can be swapped.
+        while self.lanes.wait() {
+            let Some(mut session) = self.sessions.take()? else { break };
             let frames_max = self.batch.frames_max.min(session.rows_max());
-            let Some(tickets) = self.lanes.take(frames_max, self.batch.wait) else { break };
+            let Some(tickets) = self.lanes.take(frames_max, self.batch.wait) else {
+                self.sessions.give_back(session);
+                break;
+            };
             let taken = self.clock.now();
             tickets.iter().for_each(|ticket| ticket.stream.queue_left());
             let submitted = session.submit(tickets.iter().map(|ticket| &ticket.frame));

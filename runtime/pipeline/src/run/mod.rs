@@ -20,31 +20,34 @@ mod model;
 mod output;
 mod perf;
 mod queue;
+mod rebuild;
 mod reconnect;
 mod reload;
+mod sessions;
 mod stats;
 mod stop;
 mod stream;
 mod summary;
 mod supervisor;
+mod swap;
 mod timeline;
 
 use std::io;
 use std::sync::Arc;
 
 use revoada_core::{Clock, StreamId};
-use revoada_engine::{Backend, BackendOptions, backends};
+use revoada_engine::BackendOptions;
 use thiserror::Error;
 
 use crate::config::{PipelineConfig, SinkConfig};
 use crate::control::ServerError;
-use crate::decode::Decoders;
 use crate::draw::DrawError;
 use crate::sink::SinkContext;
 use crate::{Sink, SinkError, SourceError, media, sink};
 
 pub use clock::SystemClock;
-pub use model::{Answer, Model, ModelError, ModelSession};
+pub use model::{Answer, Loader, Model, ModelError, ModelSession};
+pub use rebuild::{Build, Rebuild};
 pub use reconnect::{Next, Reconnect};
 #[cfg(test)]
 pub(crate) use stats::Dropped;
@@ -64,9 +67,9 @@ pub type Progress = dyn FnMut(&RunSummary) + Send;
 
 /// What a pipeline is put together from; tests bring their own.
 pub struct Parts {
-    /// Best first.
-    pub backends: Vec<Arc<dyn Backend>>,
-    pub decoders: Decoders,
+    pub loader: Arc<Loader>,
+    /// Builds the plan that a bundle lacks while its ONNX model runs; `None` leaves it at that.
+    pub rebuild: Option<Rebuild>,
     pub clock: Arc<dyn Clock>,
     pub open_source: Arc<OpenSource>,
     pub open_sink: Box<OpenSink>,
@@ -83,8 +86,8 @@ impl Parts {
     /// The real ones.
     pub fn new(options: &BackendOptions) -> Self {
         Self {
-            backends: backends(options),
-            decoders: Decoders::standard(),
+            loader: Arc::new(Loader::new(options)),
+            rebuild: None,
             clock: Arc::new(SystemClock::start()),
             open_source: Arc::new(|stream, clock| media::open(stream, Arc::clone(clock))),
             open_sink: Box::new(sink::open),

@@ -5,17 +5,28 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use revoada_bundle::bundle::{Bundle, BundleError, Trust, VerifiedBundle};
+use revoada_bundle::bundle::VerifiedBundle;
 use revoada_bundle::manifest::{Manifest, ManifestError, read_labels};
+use revoada_bundle::sign::{KeyError, TrustedKeys};
 use revoada_core::{Clock, Frame, Placement, Prediction, Rect};
 use revoada_engine::{
-    Backend, Engine, EngineError, LoadOptions, ModelSource, PictureInput, Session, picture_input, select,
+    Backend, BackendOptions, Engine, EngineError, LoadOptions, Opened, PictureInput, PlanSearch, Session, Wanted,
+    backends, open, picture_input,
 };
 use thiserror::Error;
 use tracing::info;
 
 use crate::config::ModelConfig;
 use crate::decode::{Built, DecodeError, Decoder, DecoderContext, Decoders};
+
+/// What models are loaded with.
+pub struct Loader {
+    /// Best first.
+    pub backends: Vec<Arc<dyn Backend>>,
+    pub decoders: Decoders,
+    /// For the plans of bundles.
+    pub plans: PlanSearch,
+}
 
 /// A loaded model. Immutable; every thread opens its own [`ModelSession`].
 pub struct Model {
@@ -26,13 +37,15 @@ pub struct Model {
     manifest: Manifest,
     name: String,
     labels: Arc<[String]>,
+    bundle: Option<VerifiedBundle>,
+    no_plan: Option<String>,
 }
 
 /// Why a model cannot be used, or stopped working.
 #[derive(Debug, Error)]
 pub enum ModelError {
     #[error(transparent)]
-    Bundle(#[from] BundleError),
+    Trust(#[from] KeyError),
     #[error(transparent)]
     Manifest(#[from] ManifestError),
     #[error(transparent)]
@@ -55,28 +68,33 @@ pub struct Answer {
     pub decoding: Duration,
 }
 
-impl Model {
-    /// Selects a backend, loads the model with its manifest and labels, and finds the decoder that
-    /// reads its outputs. What was chosen or guessed is logged.
-    pub fn load(
-        config: &ModelConfig,
-        backends: &[Arc<dyn Backend>],
-        decoders: &Decoders,
-    ) -> Result<Arc<Self>, ModelError> {
-        let bundle = open_bundle(&config.path)?;
-        let path = bundle.as_ref().map_or(config.path.clone(), VerifiedBundle::model_path);
-        let manifest = manifest(config, &path)?;
-        let source = ModelSource::of(&path);
-        let selected = select(&config.backend, backends, source.format())?;
-        info!(backend = selected.backend.name(), "{}", selected.reason);
-        let options = LoadOptions { threads: config.threads, ..LoadOptions::default() };
-        let engine = selected.backend.load(source, &options)?;
-        let stem = config.path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
-        let bundled = bundle.map(|bundle| bundle.index().name.clone());
-        let name = manifest.name.clone().or(bundled).or(stem).unwrap_or_default();
-        Self::new(name, selected.backend, engine, manifest, decoders)
+impl Loader {
+    /// Every backend and every standard decoder; plans are looked for beside bundles only.
+    pub fn new(options: &BackendOptions) -> Self {
+        Self { backends: backends(options), decoders: Decoders::standard(), plans: PlanSearch::default() }
     }
 
+    /// Selects a backend, loads the model with its manifest and labels, and finds the decoder that reads its outputs.
+    /// Of a bundle's plans it takes one that runs batches of up to `rows`. What was chosen or guessed is logged.
+    pub fn load(&self, config: &ModelConfig, rows: usize) -> Result<Arc<Model>, ModelError> {
+        let trusted = match config.trust.as_slice() {
+            [] => None,
+            named => Some(TrustedKeys::read_all(named)?),
+        };
+        let options = LoadOptions { threads: config.threads, trusted, ..LoadOptions::default() };
+        let wanted = Wanted { path: &config.path, backend: &config.backend, rows, options };
+        let Opened { backend, engine, bundle, no_plan } = open(&wanted, &self.backends, &self.plans)?;
+        let path = bundle.as_ref().map_or(config.path.clone(), VerifiedBundle::model_path);
+        let manifest = manifest(config, &path)?;
+        let stem = config.path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
+        let bundled = bundle.as_ref().map(|bundle| bundle.index().name.clone());
+        let name = manifest.name.clone().or(bundled).or(stem).unwrap_or_default();
+        let model = Model::assemble(name, backend, engine, manifest, &self.decoders)?;
+        Ok(Arc::new(Model { bundle, no_plan, ..model }))
+    }
+}
+
+impl Model {
     /// A model that is loaded already.
     pub fn new(
         name: String,
@@ -85,6 +103,16 @@ impl Model {
         manifest: Manifest,
         decoders: &Decoders,
     ) -> Result<Arc<Self>, ModelError> {
+        Self::assemble(name, backend, engine, manifest, decoders).map(Arc::new)
+    }
+
+    fn assemble(
+        name: String,
+        backend: Arc<dyn Backend>,
+        engine: Arc<dyn Engine>,
+        manifest: Manifest,
+        decoders: &Decoders,
+    ) -> Result<Self, ModelError> {
         let input = picture_input(engine.inputs(), &manifest.input)?;
         let context = DecoderContext {
             outputs: engine.outputs(),
@@ -97,7 +125,8 @@ impl Model {
         if let Some(guessed) = guessed {
             info!("{guessed}");
         }
-        Ok(Arc::new(Self { name, labels: manifest.labels.clone().into(), backend, engine, input, decoder, manifest }))
+        let labels = manifest.labels.clone().into();
+        Ok(Self { name, labels, backend, engine, input, decoder, manifest, bundle: None, no_plan: None })
     }
 
     /// What people call it: the manifest's name, else the file's.
@@ -113,6 +142,16 @@ impl Model {
     /// The manifest with what the configuration changed in it.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// The bundle that it comes from.
+    pub fn bundle(&self) -> Option<&VerifiedBundle> {
+        self.bundle.as_ref()
+    }
+
+    /// Why the bundle's ONNX model runs, where this machine would run a plan of it.
+    pub fn no_plan(&self) -> Option<&str> {
+        self.no_plan.as_deref()
     }
 
     pub fn backend(&self) -> &Arc<dyn Backend> {
@@ -146,16 +185,6 @@ impl Model {
     }
 }
 
-/// The model's path may be that of a bundle, which is looked through before anything of it is used.
-fn open_bundle(path: &Path) -> Result<Option<VerifiedBundle>, BundleError> {
-    if !Bundle::is_at(path) {
-        return Ok(None);
-    }
-    let bundle = Bundle::open(path)?.verify(Trust::Anybody)?;
-    info!(digest = %bundle.digest(), name = %bundle.index().name, "bundle");
-    Ok(Some(bundle))
-}
-
 /// The manifest that is named, or the one beside the model, with the configuration's values in place of its own.
 fn manifest(config: &ModelConfig, model: &Path) -> Result<Manifest, ManifestError> {
     let mut manifest = match &config.manifest {
@@ -185,6 +214,10 @@ pub struct ModelSession {
 }
 
 impl ModelSession {
+    pub fn model(&self) -> &Arc<Model> {
+        &self.model
+    }
+
     /// Most pictures of one batch.
     pub fn rows_max(&self) -> usize {
         self.rows_max

@@ -10,7 +10,8 @@ use revoada_core::{Clock, Frame, Prediction, StreamId};
 use thiserror::Error;
 
 use super::infer::Batch;
-use super::model::{Answer, ModelError, ModelSession};
+use super::model::{Answer, ModelError};
+use super::sessions::Sessions;
 use super::stats::{Dropped, StreamStats};
 use super::stop::lock;
 use super::stream::Ticket;
@@ -32,11 +33,20 @@ pub(crate) enum OutputError {
 pub(crate) struct Output {
     pub(crate) batches: Receiver<Batch>,
     /// Where sessions go back to.
-    pub(crate) idle: SyncSender<ModelSession>,
+    pub(crate) sessions: Returning,
     pub(crate) sinks: Vec<Box<dyn Sink>>,
     pub(crate) labels: Arc<[String]>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) controls: Arc<OutputControls>,
+}
+
+/// The way back of sessions. Where it ends, nobody reads answers any more.
+pub(crate) struct Returning(pub(crate) Arc<Sessions>);
+
+impl Drop for Returning {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 /// What other threads ask of the output thread.
@@ -132,8 +142,7 @@ impl Output {
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             };
             let answers = session.answers(&*self.clock);
-            // Where inference has ended, nobody takes the session back and it is dropped.
-            drop(self.idle.try_send(session));
+            self.sessions.0.give_back(session);
             let mut tickets = tickets.into_iter();
             let mut write = |answers: Vec<Answer>| -> Result<(), OutputError> {
                 for (answer, ticket) in answers.into_iter().zip(&mut tickets) {

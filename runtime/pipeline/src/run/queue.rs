@@ -84,6 +84,13 @@ impl<T> Lanes<T> {
         Lane { lanes: Arc::clone(self), key, room }
     }
 
+    /// Waits for an item as long as it takes; `false` where there will be no more.
+    pub(crate) fn wait(&self) -> bool {
+        let state = lock(&self.state);
+        let none = |state: &mut State<T>| state.queued == 0 && !state.is_over();
+        self.arrived.wait_while(state, none).unwrap_or_else(PoisonError::into_inner).queued > 0
+    }
+
     /// The next batch: at most `max` items, one of each lane in turn, each lane's in order. Waits
     /// for the first item as long as it takes, then up to `wait` for the batch to fill. `None`
     /// where there will be no more.

@@ -66,11 +66,21 @@ impl Step {
 /// One run.
 #[derive(Default)]
 pub(crate) struct RunStats {
-    /// Counts what it could not use.
-    decoder: Option<Arc<dyn Decoder>>,
+    decoders: Mutex<DecodersOfRun>,
+    swaps: AtomicU64,
+    swap_gap_ns: AtomicU64,
     streams: Mutex<VecDeque<Arc<StreamStats>>>,
     batches: AtomicU64,
     batch_frames: AtomicU64,
+}
+
+/// The decoders of the models that ran; each counts what it could not use.
+#[derive(Default)]
+struct DecodersOfRun {
+    /// Those that may still read answers.
+    live: Vec<Arc<dyn Decoder>>,
+    /// Counted by those that are gone.
+    non_finite: u64,
 }
 
 /// One stream.
@@ -341,12 +351,42 @@ impl StreamStats {
 
 impl RunStats {
     pub(crate) fn new(decoder: Arc<dyn Decoder>) -> Self {
-        Self { decoder: Some(decoder), ..Self::default() }
+        let stats = Self::default();
+        stats.decoded_by(decoder);
+        stats
     }
 
     /// Scores and boxes that were NaN or infinite: how a network that broke in FP16 shows itself.
     pub(crate) fn non_finite(&self) -> u64 {
-        self.decoder.as_ref().map_or(0, |decoder| decoder.non_finite())
+        let decoders = lock(&self.decoders);
+        decoders.non_finite + decoders.live.iter().map(|decoder| decoder.non_finite()).sum::<u64>()
+    }
+
+    fn decoded_by(&self, decoder: Arc<dyn Decoder>) {
+        let mut decoders = lock(&self.decoders);
+        let gone: Vec<_> = decoders.live.extract_if(.., |decoder| Arc::strong_count(decoder) == 1).collect();
+        decoders.non_finite += gone.iter().map(|decoder| decoder.non_finite()).sum::<u64>();
+        decoders.live.push(decoder);
+    }
+
+    /// Another model takes over, after `gap` without any.
+    pub(crate) fn swapped(&self, decoder: Arc<dyn Decoder>, gap: Duration) {
+        self.swaps.fetch_add(1, Relaxed);
+        self.restored(decoder, gap);
+    }
+
+    /// The old model is back, after `gap` without any.
+    pub(crate) fn restored(&self, decoder: Arc<dyn Decoder>, gap: Duration) {
+        self.swap_gap_ns.fetch_add(u64::try_from(gap.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+        self.decoded_by(decoder);
+    }
+
+    pub(crate) fn swaps(&self) -> u64 {
+        self.swaps.load(Relaxed)
+    }
+
+    pub(crate) fn swap_gap(&self) -> Duration {
+        Duration::from_nanos(self.swap_gap_ns.load(Relaxed))
     }
 
     /// The counters of stream `id`; those of before where it ran before.
@@ -400,6 +440,8 @@ impl RunStats {
             frames_out,
             frames_dropped: streams.iter().map(|stream| stream.frames_dropped.total()).sum(),
             non_finite: self.non_finite(),
+            swaps: self.swaps(),
+            swap_gap_s: self.swap_gap().as_secs_f64(),
             detections: streams.iter().map(|stream| stream.detections).sum(),
             fps: ratio(frames_out as f64, elapsed_s),
             batch_frames_mean: ratio(self.batch_frames.load(Relaxed) as f64, self.batches() as f64),

@@ -16,6 +16,12 @@ pub struct RunSummary {
     pub detections: u64,
     /// Scores and boxes that were NaN or infinite, and are no results: a network that broke.
     pub non_finite: u64,
+    /// How often another model took over.
+    #[serde(default)]
+    pub swaps: u64,
+    /// How long nothing was inferred because two models did not fit into memory.
+    #[serde(default)]
+    pub swap_gap_s: f64,
     /// Of all streams together.
     pub fps: f64,
     /// Frames of one inference, on average.

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -12,14 +12,17 @@ use revoada_core::{StreamId, Timestamp};
 use serde_json::Value;
 use tracing::{error, info, warn};
 
-use super::infer::{Infer, SESSIONS};
-use super::output::{Output, OutputControls, OutputError};
+use super::infer::Infer;
+use super::output::{Output, OutputControls, OutputError, Returning};
 use super::perf::PerfLines;
 use super::queue::{Lanes, WhenFull};
+use super::rebuild::Rebuilding;
+use super::sessions::{SESSIONS, Sessions};
 use super::stats::{Dropped, RunStats};
 use super::stop::{Halt, StopFlag, StopLevel};
 use super::stream::{Stream, Ticket};
-use super::{Model, ModelError, Parts, RunError, RunSummary, StreamError, reload};
+use super::swap::Swapper;
+use super::{ModelError, Parts, RunError, RunSummary, StreamError, reload};
 use crate::config::{PipelineConfig, SinkConfig, StreamConfig};
 use crate::control;
 use crate::draw::Painter;
@@ -84,7 +87,9 @@ pub(super) struct Supervisor {
     config: PipelineConfig,
     parts: Parts,
     stop: StopFlag,
-    model: Arc<Model>,
+    labels: Arc<[String]>,
+    swapper: Arc<Swapper>,
+    rebuilding: Option<Rebuilding>,
     stats: Arc<RunStats>,
     lanes: Arc<Lanes<Ticket>>,
     controls: Arc<OutputControls>,
@@ -109,7 +114,7 @@ impl Supervisor {
     /// Loads the model, opens every output, and starts all threads; nothing is left behind where
     /// one of these fails.
     pub(super) fn start(config: PipelineConfig, parts: Parts, stop: &StopFlag) -> Result<Self, RunError> {
-        let model = Model::load(&config.model, &parts.backends, &parts.decoders)?;
+        let model = parts.loader.load(&config.model, config.batch.frames_max)?;
         let rows = model.rows_max(config.batch.frames_max);
         if rows < config.batch.frames_max {
             warn!(asked = config.batch.frames_max, rows, "the model's batch is fixed; batches are smaller than asked");
@@ -125,10 +130,7 @@ impl Supervisor {
         let sinks = config.sinks.iter().map(|sink| (parts.open_sink)(sink, &context)).collect::<Result<Vec<_>, _>>()?;
 
         let (sender, events) = sync_channel(EVENTS_MAX);
-        let (idle, idle_sessions) = sync_channel(SESSIONS);
-        for _ in 0..SESSIONS {
-            idle.send(model.session(rows)?).expect("the receiver is held below and there is room for each");
-        }
+        let sessions = Sessions::open(&model, rows)?;
         let (batches_in, batches) = sync_channel(SESSIONS);
         let stats = Arc::new(RunStats::new(Arc::clone(model.decoder())));
         let lanes = Lanes::new();
@@ -140,20 +142,30 @@ impl Supervisor {
             clock: Arc::clone(&parts.clock),
             stats: Arc::clone(&stats),
             controls: Arc::clone(&controls),
-            idle: idle_sessions,
+            sessions: Arc::clone(&sessions),
             batches: batches_in,
         };
         let output = Output {
             batches,
-            idle,
+            sessions: Returning(Arc::clone(&sessions)),
             sinks,
             labels: Arc::clone(model.labels()),
             clock: Arc::clone(&parts.clock),
             controls: Arc::clone(&controls),
         };
+        let swapper = Arc::new(Swapper {
+            loader: Arc::clone(&parts.loader),
+            sessions,
+            stats: Arc::clone(&stats),
+            clock: Arc::clone(&parts.clock),
+            rows: config.batch.frames_max,
+            config: Mutex::new(config.model.clone()),
+        });
         let mut supervisor = Self {
             stop: stop.clone(),
-            model,
+            labels: Arc::clone(model.labels()),
+            swapper,
+            rebuilding: None,
             stats,
             lanes,
             controls,
@@ -173,6 +185,10 @@ impl Supervisor {
             parts,
         };
         supervisor.serve()?;
+        let (rebuild, swapper) = (supervisor.parts.rebuild.take(), Arc::clone(&supervisor.swapper));
+        supervisor.rebuilding = Rebuilding::start(rebuild, &supervisor.config.model, &model, swapper)?;
+        // It is the sessions' from here on, so that it is gone with them.
+        drop(model);
         if let Err(error) = supervisor.spawn_all(infer, output) {
             // What was started must not run on without a supervisor.
             supervisor.controls.fail();
@@ -202,6 +218,7 @@ impl Supervisor {
             let handler = super::commands::Commands {
                 stats: Arc::clone(&self.stats),
                 controls: Arc::clone(&self.controls),
+                swapper: Arc::clone(&self.swapper),
                 events: self.sender.clone(),
             };
             self.control = Some(control::Server::bind(path, Box::new(move |command| handler.answer(command)))?);
@@ -422,7 +439,7 @@ impl Supervisor {
         let reread = self.parts.reread.as_ref().ok_or("the pipeline was not started from a file")?;
         let config = reread()?;
         let changes = reload::changes(&self.config, &config)?;
-        let painter = changes.draw.as_ref().map(|draw| Painter::new(draw, self.model.labels()));
+        let painter = changes.draw.as_ref().map(|draw| Painter::new(draw, &self.labels));
         if let Some(painter) = painter.transpose().map_err(|error| error.to_string())? {
             self.controls.repaint(painter);
         }
@@ -493,17 +510,17 @@ impl Supervisor {
         if matches!(self.phase, Phase::Abandoned { .. }) {
             return Err(RunError::Abandoned);
         }
-        if let Some(error) = self.error {
+        if let Some(error) = self.error.take() {
             return Err(error);
         }
-        let summary = self.stats.summary(self.files);
+        let summary = self.stats.summary(std::mem::take(&mut self.files));
         if summary.non_finite > 0 {
             warn!(
                 non_finite = summary.non_finite,
                 "the model answered NaN or infinity; those are not among the results"
             );
         }
-        match self.failed {
+        match self.failed.take() {
             Some((id, source)) if summary.frames_out == 0 => Err(RunError::Stream { id, source }),
             _ => Ok(summary),
         }
@@ -522,6 +539,14 @@ impl Supervisor {
         }
         for id in self.streams.keys() {
             warn!(stream = %id, "source does not end, leaving it behind");
+        }
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        if let Some(rebuilding) = self.rebuilding.take() {
+            rebuilding.end();
         }
     }
 }

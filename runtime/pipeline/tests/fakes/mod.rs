@@ -14,11 +14,12 @@ use revoada_core::{
     Prediction, Rect, Size, StreamId, TensorRef, TensorSpec, Timestamp,
 };
 use revoada_engine::{
-    Backend, BackendOptions, Engine, EngineError, LoadOptions, ModelSource, Outputs, Session, Shapes, Surface, Timings,
+    Backend, BackendOptions, Engine, EngineError, LoadOptions, ModelSource, Outputs, PlanSearch, Session, Shapes,
+    Surface, Timings,
 };
 use revoada_pipeline::config::{Draft, PipelineConfig, StreamConfig};
 use revoada_pipeline::decode::{DecodeError, Decoder, Decoders};
-use revoada_pipeline::run::{Parts, RunError, RunSummary, StopFlag, run};
+use revoada_pipeline::run::{Loader, Parts, RunError, RunSummary, StopFlag, run};
 use revoada_pipeline::{FrameResult, Pull, Sink, SinkError, SinkReport, Source, SourceError};
 
 /// No condition in these tests takes a healthy machine a second.
@@ -113,15 +114,25 @@ impl Source for ScriptedSource {
     }
 }
 
-/// Answers every picture with the value of its first byte.
-struct FakeBackend;
+/// Answers every picture with the value of its first byte, as sure as its model's name says: `fake` is 1, `fake-25`
+/// a quarter. A `wide` model reads other pictures, a `missing` one is not there, and a `heavy` one needs all memory,
+/// of which a `heavy-broken` one makes nothing.
+#[derive(Default)]
+struct FakeBackend {
+    /// Held by every engine and session.
+    memory: Arc<()>,
+}
 
 struct FakeEngine {
     inputs: Vec<TensorSpec>,
     outputs: Vec<TensorSpec>,
+    score: f32,
+    memory: Arc<()>,
 }
 
 struct FakeSession {
+    score: f32,
+    _memory: Arc<()>,
     rows_max: usize,
     staged: BTreeMap<usize, u8>,
     shape: [usize; 2],
@@ -141,13 +152,30 @@ impl Backend for FakeBackend {
         Ok(())
     }
 
-    fn load(&self, _: ModelSource<'_>, _: &LoadOptions) -> Result<Arc<dyn Engine>, EngineError> {
+    fn load(&self, source: ModelSource<'_>, _: &LoadOptions) -> Result<Arc<dyn Engine>, EngineError> {
+        let ModelSource::File(path) = source else { panic!("fakes are files") };
+        let stem = path.file_stem().unwrap().to_string_lossy();
+        let refuse =
+            |reason: &str| EngineError::Load { backend: "fake", model: stem.to_string(), reason: reason.into() };
+        if stem.starts_with("heavy") && Arc::strong_count(&self.memory) > 1 {
+            return Err(EngineError::OutOfMemory { needed: stem.into_owned(), free: 1, total: 2 });
+        }
+        if stem == "missing" || stem == "heavy-broken" {
+            return Err(refuse("it is not there"));
+        }
+        let side = if stem == "wide" { 16 } else { 8 };
+        let score = stem.rsplit_once('-').map_or(1.0, |(_, percent)| percent.parse::<f32>().unwrap() / 100.0);
         let spec = |name: &str, sides: &[usize]| TensorSpec {
             name: name.into(),
             dtype: DType::F32,
             dims: std::iter::once(Dim::Dynamic("N".into())).chain(sides.iter().map(|side| Dim::Fixed(*side))).collect(),
         };
-        Ok(Arc::new(FakeEngine { inputs: vec![spec("picture", &[3, 8, 8])], outputs: vec![spec("brightness", &[1])] }))
+        Ok(Arc::new(FakeEngine {
+            inputs: vec![spec("picture", &[3, side, side])],
+            outputs: vec![spec("brightness", &[2])],
+            score,
+            memory: Arc::clone(&self.memory),
+        }))
     }
 
     fn import(&self, frame: &Arc<Frame>) -> Result<Surface, EngineError> {
@@ -166,7 +194,14 @@ impl Engine for FakeEngine {
 
     fn session(&self, shapes: &Shapes) -> Result<Box<dyn Session>, EngineError> {
         let rows_max = shapes.rows_max;
-        Ok(Box::new(FakeSession { rows_max, staged: BTreeMap::new(), shape: [0, 1], answers: Vec::new() }))
+        Ok(Box::new(FakeSession {
+            score: self.score,
+            _memory: Arc::clone(&self.memory),
+            rows_max,
+            staged: BTreeMap::new(),
+            shape: [0, 2],
+            answers: Vec::new(),
+        }))
     }
 }
 
@@ -190,8 +225,8 @@ impl Session for FakeSession {
     }
 
     fn submit(&mut self, rows: usize) -> Result<(), EngineError> {
-        self.answers = (0..rows).map(|row| f32::from(self.staged[&row])).collect();
-        self.shape = [rows, 1];
+        self.answers = (0..rows).flat_map(|row| [f32::from(self.staged[&row]), self.score]).collect();
+        self.shape = [rows, 2];
         self.staged.clear();
         Ok(())
     }
@@ -211,8 +246,8 @@ impl Decoder for BrightnessDecoder {
     }
 
     fn decode(&self, outputs: &[TensorRef<'_>], row: usize, placement: &Placement) -> Result<Prediction, DecodeError> {
-        let answer = outputs[0].as_slice::<f32>().unwrap()[row];
-        let detection = Detection { class: answer as u32, score: 1.0, bbox: placement.source, landmarks: Vec::new() };
+        let [answer, score] = outputs[0].as_slice::<f32>().unwrap()[row * 2..][..2] else { panic!("two numbers") };
+        let detection = Detection { class: answer as u32, score, bbox: placement.source, landmarks: Vec::new() };
         Ok(Prediction { detections: vec![detection], ..Prediction::default() })
     }
 }
@@ -224,6 +259,8 @@ pub struct Collected(Arc<(Mutex<State>, Condvar)>);
 #[derive(Default)]
 struct State {
     frames: BTreeMap<String, Vec<u64>>,
+    /// Of the models that answered, in the order of the frames of all streams.
+    scores: Vec<f32>,
     /// With how many frames each had then.
     ended: Vec<(String, usize)>,
     finished: bool,
@@ -234,6 +271,21 @@ impl Collected {
     /// The sequence numbers of a stream, in the order in which they came.
     pub fn of(&self, stream: &str) -> Vec<u64> {
         self.0.0.lock().unwrap().frames.get(stream).cloned().unwrap_or_default()
+    }
+
+    /// Waits for a frame that was answered as sure as this.
+    pub fn wait_for_score(&self, score: f32) {
+        let none = |state: &mut State| state.scores.last() != Some(&score);
+        let (state, timeout) = self.0.1.wait_timeout_while(self.0.0.lock().unwrap(), DEADLINE, none).unwrap();
+        drop(state);
+        assert!(!timeout.timed_out(), "no frame was answered with {score}");
+    }
+
+    /// The scores in the order of the frames, each run of the same one once.
+    pub fn scores(&self) -> Vec<f32> {
+        let mut scores = self.0.0.lock().unwrap().scores.clone();
+        scores.dedup();
+        scores
     }
 
     pub fn is_finished(&self) -> bool {
@@ -285,6 +337,7 @@ impl Sink for CollectingSink {
             let source = std::io::ErrorKind::StorageFull.into();
             return Err(SinkError::Write { path: "full.jsonl".into(), source });
         }
+        state.scores.push(result.prediction.detections[0].score);
         state.frames.entry(result.frame.stream.to_string()).or_default().push(result.frame.sequence);
         self.collected.0.1.notify_all();
         Ok(())
@@ -382,8 +435,11 @@ impl Script {
         let mut decoders = Decoders::standard();
         decoders.register("brightness", |_| Ok(Arc::new(BrightnessDecoder) as Arc<dyn Decoder>));
         let parts = Parts {
-            backends: vec![Arc::new(FakeBackend)],
-            decoders,
+            loader: Arc::new(Loader {
+                backends: vec![Arc::new(FakeBackend::default())],
+                decoders,
+                plans: PlanSearch::default(),
+            }),
             open_source: Arc::new(open),
             open_sink: Box::new(move |_, _| {
                 let sink = sinks.lock().unwrap().pop().expect("the script has two sinks");

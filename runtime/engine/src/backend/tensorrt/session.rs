@@ -228,9 +228,10 @@ fn stage(
     stager.launch(stream, &rows).map_err(failed)
 }
 
-/// The first profile that runs the session's largest batch.
+/// Of the profiles that run the session's largest batch, the one with the smallest: the closest to what it is tuned for.
 fn profile(inputs: &Inputs<DeviceTensor>, profiles: &[BTreeMap<String, Range>]) -> Result<usize, EngineError> {
     let mut refused: Option<(&TensorSpec, &[usize])> = None;
+    let mut fitting: Option<(u128, usize)> = None;
     for (index, profile) in profiles.iter().enumerate() {
         let unfit = inputs.filled().find(|(spec, shape, _)| {
             profile.get(&spec.name).is_some_and(|range| {
@@ -240,9 +241,16 @@ fn profile(inputs: &Inputs<DeviceTensor>, profiles: &[BTreeMap<String, Range>]) 
             })
         });
         match unfit {
-            None => return Ok(index),
+            None => {
+                let elements = |range: &Range| range.max.iter().map(|size| u128::from(*size)).product::<u128>();
+                let largest = profile.values().map(elements).sum();
+                fitting = fitting.filter(|(smallest, _)| *smallest <= largest).or(Some((largest, index)));
+            }
             Some((spec, shape, _)) => refused = refused.or(Some((spec, shape))),
         }
+    }
+    if let Some((_, index)) = fitting {
+        return Ok(index);
     }
     let Some((spec, shape)) = refused else { return Ok(0) };
     let ranges = profiles.iter().filter_map(|profile| profile.get(&spec.name));

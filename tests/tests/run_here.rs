@@ -1,0 +1,232 @@
+//! Bundles and their plans on the device that is here, which `tests/emulator` stands for: it proves which plan is taken
+//! and what happens where there is none, nothing of a GPU.
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, in its helpers too")]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use revoada_bundle::onnx::GraphBuilder;
+use revoada_core::{DType, TensorRef};
+use revoada_emulator::{Emulated, Profile};
+use revoada_tests::{Finished, Running, asset, finish, names_in, revoada, wait_for};
+use serde_json::Value;
+
+/// A home with a model in it, `channel_means.onnx`, whose plans the emulator can run.
+struct Home {
+    folder: tempfile::TempDir,
+}
+
+impl Home {
+    /// `None`, and said aloud, where the emulator has no TensorRT. A model that adds something to the means is one that
+    /// the emulator does not compute.
+    fn new(adding: [f32; 3]) -> Option<Self> {
+        if revoada_emulator::tensorrt().is_none() {
+            println!("skipped: there were no headers of TensorRT 10.16 to build the emulator's TensorRT from");
+            return None;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let graph = GraphBuilder::new("channel_means")
+            .input("x", DType::F32, "N,3,8,8")
+            .initializer("more", TensorRef::of(&[3], &adding).unwrap())
+            .node("GlobalAveragePool", &["x"], &["means"])
+            .node("Flatten", &["means"], &["flat"])
+            .node("Add", &["flat", "more"], &["y"])
+            .output("y", DType::F32, "N,3");
+        std::fs::write(folder.path().join("channel_means.onnx"), graph.encode()).unwrap();
+        let manifest = "version = 1\n[output]\ndecoder = \"classification\"\n";
+        std::fs::write(folder.path().join("channel_means.toml"), manifest).unwrap();
+        Some(Self { folder })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn command(&self, profile: Profile, arguments: &[&str]) -> Command {
+        let mut command = revoada();
+        command.env("HOME", self.folder.path()).current_dir(self.folder.path()).args(arguments);
+        for variable in ["XDG_DATA_HOME", "XDG_CACHE_HOME", "REVOADA_TENSORRT"] {
+            command.env_remove(variable);
+        }
+        Emulated::new(profile).present(&mut command, &self.path("emulator.log"));
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Finished {
+        finish(&mut self.command(Profile::Orin, arguments))
+    }
+
+    /// Builds `a.bundle` and what is said of its plan.
+    fn build(&self, plan: &[&str]) {
+        self.run(&[&["build", "channel_means.onnx", "--output", "a.bundle"], plan].concat()).expect_code(0);
+    }
+
+    fn classify(&self, profile: Profile, arguments: &[&str]) -> Finished {
+        let picture = asset("pictures/coffee.png");
+        let mut command = self.command(profile, &["classify", "--json", "--model"]);
+        finish(command.args(arguments).arg(picture))
+    }
+
+    fn plans_in_cache(&self) -> PathBuf {
+        self.path(".cache/revoada/plans")
+    }
+
+    fn key(&self) -> String {
+        self.run(&["key"]).expect_code(0).stdout.trim().to_owned()
+    }
+}
+
+#[track_caller]
+fn said(finished: Finished, words: &[&str]) {
+    let finished = finished.expect_code(0);
+    for word in words {
+        assert!(finished.stderr.contains(word), "no `{word}` in {}", finished.stderr);
+    }
+}
+
+#[test]
+fn a_bundle_runs_as_the_plan_beside_it_then_as_one_of_the_cache_then_as_its_onnx_model() {
+    let Some(home) = Home::new([0.0; 3]) else { return };
+    home.build(&["--target", "local", "--batch-max", "2"]);
+    let means = home.classify(Profile::Orin, &["a.bundle", "--backend", "rten"]).expect_code(0).stdout;
+    let taken = home.classify(Profile::Orin, &["a.bundle"]).expect_code(0);
+    let class = |text: &str| serde_json::from_str::<Value>(text).unwrap()["classifications"][0]["class"].clone();
+    assert_eq!(class(&means), class(&taken.stdout));
+    said(taken, &["took a plan of the bundle", "a.plan", "auto took tensorrt"]);
+
+    std::fs::remove_file(home.path("a.plan")).unwrap();
+    said(home.classify(Profile::Orin, &["a.bundle"]), &["took a plan of the bundle", ".cache/revoada/plans"]);
+
+    std::fs::remove_dir_all(home.plans_in_cache()).unwrap();
+    said(home.classify(Profile::Orin, &["a.bundle"]), &["there is none for sm_87, 16 multiprocessors", "onnxruntime"]);
+}
+
+#[test]
+fn a_plan_that_does_not_fit_is_named_with_both_sides() {
+    let Some(home) = Home::new([0.0; 3]) else { return };
+    home.build(&["--target", "local", "--batch-max", "2"]);
+    std::fs::remove_dir_all(home.plans_in_cache()).unwrap();
+    let both = "plan `a.plan` was built for sm_87, this device has sm_90";
+    said(home.classify(Profile::Discrete, &["a.bundle"]), &[both, "auto took onnxruntime"]);
+    let refused = home.classify(Profile::Discrete, &["a.bundle", "--backend", "tensorrt"]).expect_code(1);
+    let expected =
+        format!("error: bundle `a.bundle` has no plan that runs here: {both}; build one with `revoada build a.bundle`");
+    assert_eq!(refused.error(), expected);
+
+    let batch = ["run", "--model", "a.bundle", "--source", "test://smpte?width=64&height=48", "--no-output"];
+    let three = [&batch[..], &["--frames", "3", "--batch", "3", "--no-rebuild"]].concat();
+    said(home.run(&three), &["plan `a.plan` was built for batches of up to 2, and 3 are asked for"]);
+    let two = [&batch[..], &["--frames", "3", "--batch", "2"]].concat();
+    said(home.run(&two), &["took a plan of the bundle"]);
+
+    // One that is damaged is told, and does not keep the bundle from running.
+    let whole = std::fs::read(home.path("a.plan")).unwrap();
+    std::fs::write(home.path("a.plan"), &whole[..whole.len() - 1]).unwrap();
+    said(home.classify(Profile::Orin, &["a.bundle"]), &["plan `a.plan` is truncated: 1 bytes are missing"]);
+}
+
+#[test]
+fn whose_bundles_and_plans_run_is_the_user_s_choice() {
+    let Some(home) = Home::new([0.0; 3]) else { return };
+    home.build(&["--target", "local", "--batch-max", "2"]);
+    std::fs::remove_dir_all(home.plans_in_cache()).unwrap();
+    let builder = home.key();
+    // From here on this is another user's home.
+    std::fs::remove_dir_all(home.path(".local")).unwrap();
+    let stranger = "which is neither this user's key nor among the trusted keys";
+    said(home.classify(Profile::Orin, &["a.bundle"]), &[stranger, "auto took onnxruntime"]);
+    assert!(!home.path(".local").exists(), "nobody's key is made by running a model");
+    said(home.classify(Profile::Orin, &["a.bundle", "--trust", &builder]), &["took a plan of the bundle"]);
+    said(home.classify(Profile::Orin, &["a.plan", "--decoder", "classification"]), &["auto took tensorrt"]);
+
+    let own = home.key();
+    std::fs::write(home.path("trusted"), format!("# nobody but me\n{own}\n")).unwrap();
+    for (model, trusted, code, expected) in [
+        ("a.bundle", own.as_str(), 1, "bundle `a.bundle` is signed by `ed25519:"),
+        ("a.bundle", "trusted", 1, "which is not among the trusted keys"),
+        ("a.plan", "trusted", 1, "which is not among the trusted keys"),
+        ("a.bundle", "nowhere", 1, "cannot read key `nowhere`"),
+        ("a.bundle", "ed25519:12", 2, "is no public key"),
+    ] {
+        let finished = home.classify(Profile::Orin, &[model, "--trust", trusted]).expect_code(code);
+        assert!(finished.error().contains(expected), "{model} {trusted}: {}", finished.stderr);
+        let finished = home.run(&["bench", model, "--shape", "x=1x3x8x8", "--trust", trusted]).expect_code(code);
+        assert!(finished.error().contains(expected), "{model} {trusted}: {}", finished.stderr);
+    }
+    let text = "[[stream]]\nuri = \"test://smpte\"\n[[sink]]\ntype = \"none\"\n\
+                [model]\npath = \"a.bundle\"\ntrust = [\"trusted\"]\n";
+    std::fs::write(home.path("pipeline.toml"), text).unwrap();
+    let refused = home.run(&["run", "pipeline.toml"]).expect_code(1);
+    assert!(refused.error().contains("which is not among the trusted keys"), "{}", refused.stderr);
+    let trusting = ["run", "pipeline.toml", "--frames", "3", "--no-rebuild", "--trust", &builder];
+    said(home.run(&trusting), &["took a plan of the bundle"]);
+}
+
+/// A pipeline that runs until it is asked to end, and what it writes.
+fn endless(home: &Home) -> Running {
+    let arguments = ["run", "--model", "a.bundle", "--source", "test://smpte?width=64&height=48"];
+    let outputs = ["--results", "results.jsonl", "--control", "control.sock", "--batch", "2"];
+    Running::start(&mut home.command(Profile::Orin, &[&arguments[..], &outputs].concat()))
+}
+
+fn stats(home: &Home) -> Option<Value> {
+    let finished = home.run(&["ctl", "--socket", "control.sock", "stats", "--json"]);
+    (finished.code == Some(0)).then(|| serde_json::from_str(&finished.stdout).unwrap())
+}
+
+/// Every frame was written once and in order.
+fn assert_contiguous(results: &Path) {
+    let text = std::fs::read_to_string(results).unwrap();
+    let records = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let frames: Vec<u64> = records.filter_map(|record| record["frame"].as_u64()).collect();
+    assert!(frames.len() > 10, "{} frames", frames.len());
+    assert_eq!(frames, (0..frames.len() as u64).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_bundle_without_a_plan_runs_at_once_and_goes_on_with_the_plan_that_is_built_meanwhile() {
+    let Some(home) = Home::new([0.0; 3]) else { return };
+    home.build(&["--target", "none"]);
+    let run = endless(&home);
+    let swapped = wait_for("the plan takes over", || stats(&home).filter(|stats| stats["swaps"] == 1));
+    let then = swapped["frames_out"].as_u64().unwrap();
+    wait_for("it goes on", || stats(&home).filter(|stats| stats["frames_out"].as_u64() > Some(then + 100)));
+    home.run(&["ctl", "--socket", "control.sock", "drain"]).expect_code(0);
+    said(run.finish(), &["there is none for sm_87", "swapped the model", "backend=\"tensorrt\""]);
+    assert_contiguous(&home.path("results.jsonl"));
+    assert_eq!(names_in(&home.plans_in_cache()).iter().filter(|name| name.ends_with(".plan")).count(), 1);
+    assert!(!home.path("a.plan").exists(), "what the user did not ask for lies in the cache alone");
+    said(home.classify(Profile::Orin, &["a.bundle"]), &["took a plan of the bundle"]);
+}
+
+#[test]
+fn where_no_plan_can_be_built_the_pipeline_goes_on_without() {
+    // The emulator's plan would answer otherwise than the model, and is not kept.
+    let Some(home) = Home::new([1000.0, -1000.0, 0.0]) else { return };
+    home.build(&["--target", "none"]);
+    let log = home.path("log");
+    let run =
+        ["run", "--model", "a.bundle", "--source", "test://smpte?width=64", "--no-output", "--control", "control.sock"];
+    let mut command = home.command(Profile::Orin, &run);
+    let mut run = Running(command.stderr(std::fs::File::create(&log).unwrap()).spawn().unwrap());
+    let text = || std::fs::read_to_string(&log).unwrap();
+    wait_for("the build fails", || text().contains("no plan takes over").then_some(()));
+    let then = wait_for("there are statistics", || stats(&home));
+    wait_for("it goes on", || {
+        stats(&home)
+            .filter(|stats| stats["frames_out"].as_u64() > then["frames_out"].as_u64().map(|frames| frames + 100))
+    });
+    home.run(&["ctl", "--socket", "control.sock", "drain"]).expect_code(0);
+    assert!(run.0.wait().unwrap().success(), "{}", text());
+    assert_eq!(text().matches("no plan takes over").count(), 1, "{}", text());
+}
+
+#[test]
+fn a_run_that_ends_takes_its_build_with_it() {
+    let Some(home) = Home::new([0.0; 3]) else { return };
+    home.build(&["--target", "none"]);
+    let short = ["run", "--model", "a.bundle", "--source", "test://smpte?width=64", "--frames", "1", "--no-output"];
+    said(home.run(&short), &["building a plan for this device"]);
+    let scratch = names_in(&home.plans_in_cache());
+    assert!(scratch.iter().all(|name| !name.starts_with(".build-") || name.ends_with(".lock")), "{scratch:?}");
+}
