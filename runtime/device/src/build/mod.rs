@@ -228,6 +228,7 @@ fn bundle_of_model(args: &Args, global: &Global) -> anyhow::Result<Built> {
     let manifest = manifest(args)?;
     let backend = models::any_backend(global)?;
     let keys = keys::owner(args.key.as_deref())?;
+    args.plan.check_profile(&model, &manifest)?;
     let compiler = Compiler::new(&args.plan, global)?;
     let cleaned = cleaned(&*backend, &model)?;
     if let Some(compiler) = &compiler {

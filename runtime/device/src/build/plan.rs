@@ -102,6 +102,14 @@ impl PlanArgs {
         }
     }
 
+    /// Refuses shapes that are not the model's, before time is spent on it.
+    pub(super) fn check_profile(&self, model: &OnnxModel, manifest: &Manifest) -> anyhow::Result<()> {
+        match self.profile.is_empty() {
+            true => Ok(()),
+            false => profile(self, model, manifest).map(drop),
+        }
+    }
+
     /// Whatever is said of a plan that is not wanted has no effect.
     fn check(&self) -> Result<(), Misuse> {
         let said = [
