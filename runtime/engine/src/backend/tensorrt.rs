@@ -6,6 +6,9 @@
 //!
 //! TensorRT keeps no names of dimensions: the plan's envelope has them. Outputs whose shape depends on the data, and
 //! inputs whose values are a shape, are refused.
+//!
+//! Before TensorRT 10 a profile of open shapes belongs to one context at a time: such a plan has as many sessions at once as
+//! it has profiles, and the next one is refused with TensorRT's own words.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
