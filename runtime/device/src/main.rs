@@ -23,7 +23,7 @@ mod terminal;
 mod verify;
 
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use clap::{Parser, Subcommand};
 
@@ -64,6 +64,17 @@ struct Global {
     /// such as `warn,revoada_pipeline=debug`.
     #[arg(long, global = true, env = "REVOADA_LOG", default_value = "info", value_name = "FILTER")]
     log: String,
+}
+
+impl Global {
+    /// Lets this program, started again, look for the same libraries.
+    fn pass_libraries(&self, command: &mut Command) {
+        for (option, path) in [("--tensorrt", &self.tensorrt), ("--onnxruntime", &self.onnxruntime)] {
+            if let Some(path) = path {
+                command.arg(option).arg(path);
+            }
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]

@@ -43,11 +43,7 @@ fn build(bundle: &Path, rows: usize, global: &Global, building: &Mutex<Building>
     let mut command = Command::new(std::env::current_exe().context("cannot find this program")?);
     command.arg("build").arg(bundle).args(["--target", "local", "--log", "warn", "--batch-max", &rows.to_string()]);
     command.arg("--plan").arg(scratch.path().join("plan"));
-    for (option, path) in [("--tensorrt", &global.tensorrt), ("--onnxruntime", &global.onnxruntime)] {
-        if let Some(path) = path {
-            command.arg(option).arg(path);
-        }
-    }
+    global.pass_libraries(&mut command);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = start(&mut command, building)?;
     let mut reason = String::new();

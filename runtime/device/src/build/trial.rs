@@ -118,9 +118,7 @@ impl Trial {
 fn in_child(request: &Request, global: &Global) -> anyhow::Result<Outcome> {
     let mut command = Command::new(std::env::current_exe().context("cannot find this program")?);
     command.arg(VERB).args(["--log", &global.log]);
-    for (flag, value) in [("--tensorrt", &global.tensorrt), ("--onnxruntime", &global.onnxruntime)] {
-        command.args(value.as_ref().map(|value| [flag.as_ref(), value.as_os_str()]).into_iter().flatten());
-    }
+    global.pass_libraries(&mut command);
     let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
     let mut child = child.context("cannot start the process that tries the plan")?;
     // A child that died at once says more by its exit than by a closed pipe.
