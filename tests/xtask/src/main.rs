@@ -10,6 +10,7 @@
 
 mod assets;
 mod bench;
+mod cross;
 mod demo;
 mod fetch;
 mod headers;
@@ -40,6 +41,8 @@ usage: cargo xtask COMMAND
   demo            set up, build, then find faces in a clip and name what two pictures show
   test            set up, then check formatting and lints and run every test
   test --full     the same, with the slow tests and the check of dependencies
+  cross           build `revoada` for aarch64, for every Jetson from JetPack 4 on, into target/aarch64-unknown-linux-gnu
+  cross --dev     the same without optimising across crates: quicker to build, for tests
   bench [PART]…   measure against Python and OpenCV: python, pipeline, start, stage, plan; conversions against
                   onnxconverter-common and onnxruntime.quantization: quantise; on a GPU against a bare loop and the
                   card's own copies: gpu; all of them, if none is named
@@ -69,6 +72,8 @@ fn run(arguments: &[&str]) -> Result<ExitCode> {
         ["demo"] => demo::run(&workspace)?,
         ["test"] => return test::run(&workspace, test::Extent::Usual),
         ["test", "--full"] => return test::run(&workspace, test::Extent::Full),
+        ["cross"] => cross::run(&workspace, cross::Profile::Release)?,
+        ["cross", "--dev"] => cross::run(&workspace, cross::Profile::Dev)?,
         ["bench", parts @ ..] => bench::run(&workspace, parts)?,
         ["help" | "--help" | "-h"] => print!("{HELP}"),
         _ => {
