@@ -22,6 +22,7 @@ const LIBRARIES: &[&str] = &[
     "ld-linux-aarch64.so.1",
     "libc.so.6",
     "libdl.so.2",
+    "libgio-2.0.so.0",
     "libglib-2.0.so.0",
     "libgobject-2.0.so.0",
     "libgstapp-1.0.so.0",
