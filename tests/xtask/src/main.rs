@@ -42,7 +42,8 @@ usage: cargo xtask COMMAND
   test            set up, then check formatting and lints and run every test
   test --full     the same, with the slow tests and the check of dependencies
   cross           build `revoada` for aarch64, for every Jetson from JetPack 4 on, into target/aarch64-unknown-linux-gnu
-  cross --dev     the same without optimising across crates: quicker to build, for tests
+  cross --tests   the same in a profile that is quicker to build, and what tests need to run it under an emulator
+  cross --tests --full   the same, with what only the slow tests need
   bench [PART]…   measure against Python and OpenCV: python, pipeline, start, stage, plan; conversions against
                   onnxconverter-common and onnxruntime.quantization: quantise; on a GPU against a bare loop and the
                   card's own copies: gpu; all of them, if none is named
@@ -73,7 +74,8 @@ fn run(arguments: &[&str]) -> Result<ExitCode> {
         ["test"] => return test::run(&workspace, test::Extent::Usual),
         ["test", "--full"] => return test::run(&workspace, test::Extent::Full),
         ["cross"] => cross::run(&workspace, cross::Profile::Release)?,
-        ["cross", "--dev"] => cross::run(&workspace, cross::Profile::Dev)?,
+        ["cross", "--tests"] => cross::prepare_tests(&workspace, test::Extent::Usual)?,
+        ["cross", "--tests", "--full"] => cross::prepare_tests(&workspace, test::Extent::Full)?,
         ["bench", parts @ ..] => bench::run(&workspace, parts)?,
         ["help" | "--help" | "-h"] => print!("{HELP}"),
         _ => {
