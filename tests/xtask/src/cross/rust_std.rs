@@ -26,20 +26,22 @@ pub(super) fn ensure(workspace: &Workspace) -> Result<Option<PathBuf>> {
     if has_library(&toolchain) {
         return Ok(None);
     }
-    let added = step(&format!("add Rust's target {TARGET}"), || {
-        process::output(Command::new("rustup").args(["target", "add", TARGET]).current_dir(workspace.root()))
-    });
-    match added {
-        Ok(_) if has_library(&toolchain) => return Ok(None),
-        Ok(_) => eprintln!("note: rustup has added it to another toolchain than `{}`", toolchain.display()),
-        Err(error) => eprintln!("note: {error:#}"),
-    }
     let version = version(workspace)?;
     let sysroot = workspace.cached(&format!("cross/std-{version}"));
+    let built = sysroot.join("built");
+    if !built.exists() && process::succeeds(Command::new("rustup").arg("--version")) {
+        let added = step(&format!("add Rust's target {TARGET}"), || {
+            process::output(Command::new("rustup").args(["target", "add", TARGET]).current_dir(workspace.root()))
+        });
+        match added {
+            Ok(_) if has_library(&toolchain) => return Ok(None),
+            Ok(_) => eprintln!("note: rustup has added it to another toolchain than `{}`", toolchain.display()),
+            Err(error) => eprintln!("note: {error:#}"),
+        }
+    }
     let name = format!("cross-std-{version}");
     let inputs = [workspace.file("tests/xtask/src/cross/rust_std.rs")];
-    let outputs = [sysroot.join("built")];
-    Made { name: &name, inputs: &inputs, outputs: &outputs }.ensure(workspace, || {
+    Made { name: &name, inputs: &inputs, outputs: std::slice::from_ref(&built) }.ensure(workspace, || {
         let source = source(workspace, &toolchain, &version)?;
         step(&format!("build Rust's standard library {version} for {TARGET}"), || build(workspace, &source, &sysroot))
     })?;
@@ -60,14 +62,10 @@ fn has_library(toolchain: &Path) -> bool {
     toolchain.join("lib/rustlib").join(TARGET).join("lib").is_dir()
 }
 
-/// As `1.95.0`.
+/// As `1.95.0`, or `1.97.0-nightly`.
 fn version(workspace: &Workspace) -> Result<String> {
     let said = process::output(rustc(workspace).arg("--version"))?;
-    let version = said.split_whitespace().nth(1).context("rustc does not say its version")?;
-    if version.contains('-') {
-        bail!("rustc {version} is no release, so no package has its source\nhint: `rustup component add rust-src`");
-    }
-    Ok(version.to_owned())
+    Ok(said.split_whitespace().nth(1).context("rustc does not say its version")?.to_owned())
 }
 
 /// The folder `library` of rustc's source.
@@ -75,6 +73,9 @@ fn source(workspace: &Workspace, toolchain: &Path, version: &str) -> Result<Path
     let component = toolchain.join("lib/rustlib/src/rust/library");
     if component.join("std/Cargo.toml").exists() {
         return Ok(component);
+    }
+    if version.contains('-') {
+        bail!("rustc {version} is no release, so no package has its source\nhint: `rustup component add rust-src`");
     }
     let unpacked = workspace.cached(&format!("cross/rust-src-{version}"));
     let library = unpacked.join(format!("usr/src/rustc-{version}/library"));
