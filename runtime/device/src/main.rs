@@ -18,6 +18,7 @@ mod run;
 mod shapes;
 mod stop;
 mod summary;
+mod tegrastats;
 mod tensorrt;
 mod terminal;
 mod verify;
