@@ -188,14 +188,21 @@ fn without_homes(value: &mut Value, homes: &[String]) {
 }
 
 fn without_home(text: &str, homes: &[String]) -> String {
-    let mut text = homes.iter().fold(text.to_owned(), |text, home| text.replace(home, "~"));
-    // Those of users whom a directory service knows.
-    while let Some(start) = text.find("/home/") {
-        let rest = &text[start + "/home/".len()..];
-        let name = rest.find(|end: char| end == '/' || end == '`' || end.is_whitespace()).unwrap_or(rest.len());
-        text = format!("{}~{}", &text[..start], &rest[name..]);
+    let text = homes.iter().fold(text.to_owned(), |text, home| text.replace(home, "~"));
+    // Those of users whom a directory service knows, and where desktops mount their cards and sticks.
+    without_name(&without_name(&text, "/home/", "~"), "/media/", "/media/~")
+}
+
+/// `parent` and the name that follows it become `with`.
+fn without_name(text: &str, parent: &str, with: &str) -> String {
+    let mut parts = text.split(parent);
+    let mut kept = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let name = part.find(|end: char| end == '/' || end == '`' || end.is_whitespace()).unwrap_or(part.len());
+        kept.push_str(with);
+        kept.push_str(&part[name..]);
     }
-    text
+    kept
 }
 
 #[cfg(test)]
@@ -209,6 +216,7 @@ mod tests {
             ("looked for `/home/jo/.local/share/x.so`, `/home/ana`", "looked for `~/.local/share/x.so`, `~`"),
             ("/data/people/ana/plans", "~/plans"),
             ("/home/", "~"),
+            ("`/run/media/jo/card/revoada`, `/media/jo`", "`/run/media/~/card/revoada`, `/media/~`"),
             ("/usr/lib/libnvinfer.so.10", "/usr/lib/libnvinfer.so.10"),
         ] {
             assert_eq!(without_home(text, &homes), expected);
