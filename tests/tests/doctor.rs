@@ -11,7 +11,10 @@ use revoada_tests::{Finished, finish, names_in, revoada, root};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde_json::Value;
 
-const PLUGINS: [&str; 5] = [
+/// Where all of GStreamer is that pipelines may want.
+const PLUGINS: [&str; 7] = [
+    "libgstreamer1.0-0",
+    "gstreamer1.0-plugins-base",
     "gstreamer1.0-plugins-good",
     "gstreamer1.0-plugins-bad",
     "gstreamer1.0-plugins-ugly",

@@ -14,7 +14,7 @@ use crate::terminal::say;
 
 /// What `--json` prints of each.
 #[derive(Debug, Serialize)]
-struct Result_<'p> {
+struct Dealt<'p> {
     #[serde(flatten)]
     proposal: &'p Proposal,
     #[serde(flatten)]
@@ -110,9 +110,9 @@ impl Outcomes {
 
     fn finish(&self) -> anyhow::Result<()> {
         if self.json {
-            let results = self.list.iter().map(|(proposal, outcome)| Result_ { proposal, outcome: outcome.clone() });
-            let results: Vec<Result_<'_>> = results.collect();
-            say(&serde_json::to_string_pretty(&serde_json::json!({ "proposals": results }))?)?;
+            let dealt = self.list.iter().map(|(proposal, outcome)| Dealt { proposal, outcome: outcome.clone() });
+            let dealt: Vec<Dealt<'_>> = dealt.collect();
+            say(&serde_json::to_string_pretty(&serde_json::json!({ "proposals": dealt }))?)?;
         } else if self.list.is_empty() {
             say("nothing to propose")?;
         }
@@ -133,7 +133,7 @@ fn render(proposal: &Proposal) -> String {
     ];
     let indents = ["  runs      ", "            "].into_iter().chain(std::iter::repeat("            "));
     lines.extend(proposal.commands.iter().zip(indents).map(|(step, indent)| format!("{indent}{}", step.shell())));
-    let lasts = if proposal.survives_reboot { "until it is changed again" } else { "until the next restart" };
+    let lasts = if proposal.survives_reboot { "across restarts" } else { "until the next restart" };
     let root = if proposal.needs_root { "; needs root" } else { "" };
     lines.push(format!("  lasts     {lasts}{root}"));
     lines.extend(proposal.note.map(|note| format!("  note      {note}")));

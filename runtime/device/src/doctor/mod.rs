@@ -96,10 +96,11 @@ struct BackendReport {
 
 pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let system = System::new(&args.root);
-    let media = media::probe().map_err(|error| error.to_string());
     let cache = crate::cache_folder();
     let look = || Board::read(&system, cache.as_deref());
-    let diagnose = |board: &Board| propose(board, media.as_ref().ok());
+    // Where GStreamer does not even start, the report says so.
+    let elements = media::known_elements().unwrap_or_default();
+    let diagnose = |board: &Board| propose(board, &elements);
     if args.fix {
         return fix::run(args.yes, args.json, || diagnose(&look()));
     }
@@ -111,7 +112,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         gpu: gpu(global),
         load: board.is_jetson().then(load),
         proposals: diagnose(&board),
-        media,
+        media: media::probe().map_err(|error| error.to_string()),
     };
     if let Some(path) = &args.report {
         report::write(path, &system, &board, &report)?;

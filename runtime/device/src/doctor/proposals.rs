@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use revoada_pipeline::media::MediaReport;
+use revoada_pipeline::media::ElementReport;
 use serde::{Serialize, Serializer};
 
 use super::board::{Board, Disk};
@@ -62,8 +62,9 @@ fn quoted(word: &str) -> String {
 }
 
 /// In the order in which to apply them: room comes first, and clocks last, which a change of power mode would undo.
-pub(super) fn propose(board: &Board, media: Option<&MediaReport>) -> Vec<Proposal> {
-    let proposals = [disk(board), swap(board), packages(board, media), groups(board), power_mode(board), clocks(board)];
+pub(super) fn propose(board: &Board, elements: &[ElementReport]) -> Vec<Proposal> {
+    let proposals =
+        [disk(board), swap(board), packages(board, elements), groups(board), power_mode(board), clocks(board)];
     proposals.into_iter().flatten().collect()
 }
 
@@ -126,10 +127,10 @@ fn swap(board: &Board) -> Option<Proposal> {
 }
 
 /// Software that distributions leave out; of hardware, what every Jetson has.
-fn packages(board: &Board, media: Option<&MediaReport>) -> Option<Proposal> {
+fn packages(board: &Board, elements: &[ElementReport]) -> Option<Proposal> {
     let installed = board.packages.as_ref()?;
     let wanted = |package: &str| !package.starts_with("nvidia-") || board.is_jetson();
-    let missing = media?.elements.iter().filter(|element| !element.present);
+    let missing = elements.iter().filter(|element| !element.present);
     let missing = missing.filter(|element| !element.hardware || element.package.starts_with("nvidia-"));
     // An element that its package lacks in this release cannot be had by installing it again.
     let missing: Vec<_> =
