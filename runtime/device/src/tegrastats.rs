@@ -1,8 +1,8 @@
 //! What `tegrastats` says of a Jetson: load, temperatures, power.
 //!
 //! NVIDIA's tool prints a line a look, and its form changes from one JetPack to the next: the GPU's clock is missing,
-//! one number or one for each cluster; rails are `N/N` or `NmW/NmW`, from JetPack 7 on with a third number. What is read
-//! here is found by its form, in any order, and words that nobody knows are passed over.
+//! one number or one for each cluster; rails are `N/N` or `NmW/NmW`, from JetPack 7 on with a third number. What is
+//! read here is found by its form, in any order, and words that nobody knows are passed over.
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt as _;

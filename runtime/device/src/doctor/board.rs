@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::nvpmodel::{self, PowerMode};
+use super::proposals::SWAP_FILE;
 use super::system::{System, output};
 
 /// No login stands behind a process that the system has started.
@@ -76,7 +77,7 @@ impl Board {
             model: system.line("/proc/device-tree/model"),
             memory_mib: memory_mib(system),
             swap_on_disk_mib: swap_on_disk_mib(&system.text("/proc/swaps").unwrap_or_default()),
-            swap_at_start: is_in_fstab(&system.text("/etc/fstab").unwrap_or_default(), super::proposals::SWAP_FILE),
+            swap_at_start: is_in_fstab(&system.text("/etc/fstab").unwrap_or_default(), SWAP_FILE),
             user: login(system).or(effective).and_then(|id| user(system, id)),
             is_root: effective == Some(0),
             device_groups: device_groups(system, is_jetson),

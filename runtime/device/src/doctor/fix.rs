@@ -49,7 +49,7 @@ pub(super) fn run(yes: bool, json: bool, diagnose: impl Fn() -> Vec<Proposal>) -
     if consent == Consent::Impossible {
         for proposal in diagnose() {
             outcomes.show(&proposal)?;
-            outcomes.list.push((proposal, Outcome::Proposed));
+            outcomes.add(proposal, Outcome::Proposed)?;
         }
         outcomes.finish()?;
         match outcomes.list.is_empty() {
@@ -92,13 +92,13 @@ impl Outcomes {
 
     fn add(&mut self, proposal: Proposal, outcome: Outcome) -> std::io::Result<()> {
         let told = match &outcome {
-            Outcome::Proposed => String::new(),
-            Outcome::Declined => "  left as it is\n".to_owned(),
-            Outcome::Done => "  done\n".to_owned(),
-            Outcome::Failed(reason) => format!("  failed: {reason}\n"),
+            Outcome::Proposed => None,
+            Outcome::Declined => Some("  left as it is\n".to_owned()),
+            Outcome::Done => Some("  done\n".to_owned()),
+            Outcome::Failed(reason) => Some(format!("  failed: {reason}\n")),
         };
         self.list.push((proposal, outcome));
-        self.tell(&told)
+        told.map_or(Ok(()), |told| self.tell(&told))
     }
 
     fn tell(&self, text: &str) -> std::io::Result<()> {
@@ -159,8 +159,8 @@ fn apply(proposal: &Proposal, diagnose: impl Fn() -> Vec<Proposal>) -> Outcome {
     }
 }
 
-/// Runs one command in the foreground: `sudo` and `nvpmodel` may have a question of their own, which nobody but a person
-/// answers.
+/// Runs one command in the foreground: `sudo` and `nvpmodel` may have a question of their own, which nobody but a
+/// person answers.
 fn execute(step: &Step) -> Result<(), String> {
     let [program, arguments @ ..] = &step.words[..] else { return Ok(()) };
     let mut command = Command::new(program);

@@ -40,7 +40,8 @@ pub(crate) struct Args {
     /// clocks. Each comes with its commands, which run where you agree to them.
     #[arg(long)]
     fix: bool,
-    /// Agree to everything that `--fix` proposes.
+    /// Agree to everything that `--fix` proposes. What a command asks itself, as `nvpmodel` does before a restart, is
+    /// still asked.
     #[arg(long, requires = "fix")]
     yes: bool,
     /// Write what a maintainer wants to know of this board into one JSON file. It holds no names of hosts or users, no

@@ -163,8 +163,8 @@ mod tests {
         assert_eq!((stored("pmode:0002"), stored("pmode:0000 fmode:cool\n"), stored("")), (Some(2), Some(0), None));
     }
 
-    /// A fuzz target: `cargo bolero test doctor::nvpmodel::tests::any_configuration_is_read_or_passed_over`, and a short
-    /// run of it in every `cargo test`.
+    /// A fuzz target: `cargo bolero test doctor::nvpmodel::tests::any_configuration_is_read_or_passed_over`, and a
+    /// short run of it in every `cargo test`.
     #[test]
     fn any_configuration_is_read_or_passed_over() {
         let whole = configuration(&[("MAXN", 4, -1, -1), ("5W", 2, 640, 918_000)]);

@@ -1,5 +1,5 @@
-//! The files and programs of the machine that is looked at. Tests put a folder in the place of `/` and programs of their
-//! own before those of the `PATH`.
+//! The files and programs of the machine that is looked at. Tests put a folder in the place of `/`, and programs of
+//! their own into the `PATH`.
 
 use std::fs::{self, File};
 use std::io::Read;
