@@ -286,7 +286,9 @@ fn a_machine_is_told_what_was_proposed_and_what_became_of_it() {
 
 #[test]
 fn what_is_proposed_follows_from_what_is_there() {
-    let rows: [(&str, fn(&Board), &[&str]); 7] = [
+    /// Its name, what is changed, and what is proposed then.
+    type Row = (&'static str, fn(&Board), &'static [&'static str]);
+    let rows: [Row; 7] = [
         ("as it comes", |_| {}, &["swap", "gstreamer", "groups", "power-mode", "clocks"]),
         (
             "8 GB",

@@ -96,7 +96,7 @@ mod tests {
                 text += &format!("CPU_ONLINE CORE_{core} {}\n", u8::from(core < *cores));
             }
             let hz = if *gpu < 0 { -1 } else { gpu * 1_000_000 };
-            text += &format!("TPC_POWER_GATING TPC_PG_MASK 0\nGPU_POWER_CONTROL_ENABLE GPU_PWR_CNTL_EN on\n");
+            text += "TPC_POWER_GATING TPC_PG_MASK 0\nGPU_POWER_CONTROL_ENABLE GPU_PWR_CNTL_EN on\n";
             text += &format!("CPU_A78_0 MIN_FREQ 0\nCPU_A78_0 MAX_FREQ {cpu}\nGPU MIN_FREQ 0\nGPU MAX_FREQ {hz}\n");
             text += "GPU_POWER_CONTROL_DISABLE GPU_PWR_CNTL_DIS auto\nEMC MAX_FREQ 0\n";
         }
