@@ -86,8 +86,11 @@ pub(super) fn stored(status: &str) -> Option<u32> {
 mod tests {
     use super::*;
 
-    /// Modes as NVIDIA's files write them: name, cores that are on, caps of the GPU in MHz and of the processor.
-    fn configuration(modes: &[(&str, usize, i64, i64)]) -> String {
+    /// Its name, how many cores are on, and the caps of the GPU in MHz and of the processor in kHz; -1 is none.
+    type Mode = (&'static str, usize, i64, i64);
+
+    /// Modes as NVIDIA's files write them.
+    fn configuration(modes: &[Mode]) -> String {
         let mut text =
             "# comment\n< PARAM TYPE=FILE NAME=CPU_ONLINE >\nCORE_0 /sys/devices/system/cpu/cpu0/online\n".to_owned();
         for (id, (name, cores, gpu, cpu)) in modes.iter().enumerate() {
@@ -105,7 +108,7 @@ mod tests {
 
     #[test]
     fn the_fastest_mode_of_every_module_is_found_by_what_its_file_says() {
-        let rows: [(&str, &[(&str, usize, i64, i64)], &str); 7] = [
+        let rows: [(&str, &[Mode], &str); 7] = [
             ("nano", &[("MAXN", 4, -1, -1), ("5W", 2, 640, 918_000)], "MAXN"),
             (
                 "xavier nx",
