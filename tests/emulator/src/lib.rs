@@ -94,6 +94,11 @@ impl Log {
         self.0.iter().filter(|line| line.split(' ').next() == Some(function)).count()
     }
 
+    /// How often a line was written.
+    pub fn noted(&self, line: &str) -> usize {
+        self.0.iter().filter(|written| *written == line).count()
+    }
+
     /// What was made or allocated and not given back, as `stream 0x…`.
     pub fn alive(&self) -> BTreeSet<&str> {
         let mut alive = BTreeSet::new();
