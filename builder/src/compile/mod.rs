@@ -28,7 +28,7 @@ use tempfile::TempDir;
 use thiserror::Error;
 
 pub use child::child;
-pub use memory::{MemoryGuard, available_bytes};
+pub use memory::{MemoryGuard, available_bytes, peak_bytes};
 pub use precision::{PrecisionMismatch, check_plan_precision};
 pub use revoada_tensorrt::Cancel;
 

@@ -8,6 +8,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use indicatif::ProgressBar;
+use revoada_builder::compare::Report as Comparison;
 use revoada_builder::compile::{
     Cancel, CompileOptions, Compiled, Event, MemoryGuard, Workshop, available_bytes, child,
 };
@@ -152,8 +153,11 @@ pub(crate) struct BuiltPlan {
     compile_ms: Option<u128>,
     peak_bytes: Option<u64>,
     /// Of a plan that was tried here.
-    pub(crate) accuracy: Option<PlanAccuracy>,
+    accuracy: Option<PlanAccuracy>,
     speed: Option<PlanSpeed>,
+    /// Of which the accuracy is the sum; of a plan that was tried just now.
+    #[serde(skip)]
+    pub(crate) comparison: Option<Comparison>,
 }
 
 /// Of what a plan is wanted.
@@ -215,6 +219,7 @@ impl<'a> Compiler<'a> {
         let cache = PlanCache::open(&folder.join(PLANS), CACHE_BYTES_MAX)?;
         let _alone = cache.lock_build(&key)?;
         let cached = cache.get(&key)?.filter(|plan| plan.signer() == signer.public());
+        let mut comparison = None;
         let (plan, compiled) = match cached {
             Some(plan) => {
                 info!("the plan is in the cache");
@@ -227,7 +232,8 @@ impl<'a> Compiler<'a> {
                 let mut facts = PlanFacts { inputs, outputs, ..PlanFacts::default() };
                 if self.tries_plans() {
                     let untried = Plan::seal(key.clone(), facts.clone(), &compiled.engine, signer);
-                    facts = subject.trial.of_plan(&untried, subject.model, facts, self.global)?;
+                    let (found, compared) = subject.trial.of_plan(&untried, subject.model, facts, self.global)?;
+                    (facts, comparison) = (found, Some(compared));
                 }
                 let plan = Plan::seal(key, facts, &compiled.engine, signer);
                 cache.insert(&plan)?;
@@ -247,6 +253,7 @@ impl<'a> Compiler<'a> {
             peak_bytes: compiled.as_ref().and_then(|compiled| compiled.peak_bytes),
             accuracy: plan.facts().accuracy,
             speed: plan.facts().speed,
+            comparison,
         };
         let seconds = compiled.map(|compiled| format!("{:.1}", compiled.compile_time.as_secs_f64()));
         info!(plan = %path.display(), built_for = %built.built_for, bytes = built.bytes, seconds, "plan");
