@@ -18,6 +18,11 @@ impl Architecture {
     pub const fn new(major: u32, minor: u32) -> Self {
         Self { major, minor }
     }
+
+    /// 87 for 8.7, as compilers call it.
+    pub const fn number(self) -> u32 {
+        self.major * 10 + self.minor
+    }
 }
 
 impl fmt::Display for Architecture {

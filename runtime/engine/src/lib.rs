@@ -41,13 +41,14 @@ mod picture;
 mod stage;
 
 pub use api::{
-    Backend, DeviceTimings, Engine, EngineError, Layer, LayerTime, LoadOptions, ModelFormat, ModelSource, Outputs,
-    Session, Shapes, Surface, Timings,
+    Backend, CandidateQuery, DeviceTimings, Engine, EngineError, Layer, LayerTime, LoadOptions, ModelFormat,
+    ModelSource, Outputs, Readback, Session, Shapes, Surface, Timings,
 };
 pub use backend::{
     BackendChoice, BackendOptions, OnnxRuntime, Rten, Selected, TensorRt, TensorRtOptions, backends,
     library_candidates, select,
 };
+pub use cuda::{Candidate, CandidateLayout, Candidates};
 pub use open::{Opened, PlanSearch, Wanted, open};
 pub use picture::{PictureInput, picture_input};
 pub use stage::{StageTarget, Stager, stage_reference};

@@ -7,6 +7,8 @@
 //! TensorRT keeps no names of dimensions: the plan's envelope has them. Outputs whose shape depends on the data, and
 //! inputs whose values are a shape, are refused.
 //!
+//! Outputs come back as [`Session::read_back`] asks: candidates are picked on the device, and what nobody reads stays there.
+//!
 //! Before TensorRT 10 a profile of open shapes belongs to one context at a time: such a plan has as many sessions at once as
 //! it has profiles, and the next one is refused with TensorRT's own words.
 

@@ -180,7 +180,9 @@ impl Model {
     /// Opens a session for up to [`rows_max(rows)`](Self::rows_max) pictures at once.
     pub fn session(self: &Arc<Self>, rows: usize) -> Result<ModelSession, ModelError> {
         let rows_max = self.rows_max(rows);
-        let session = self.engine.session(&self.input.shapes(rows_max))?;
+        let mut session = self.engine.session(&self.input.shapes(rows_max))?;
+        let outputs = 0..self.engine.outputs().len();
+        session.read_back(&outputs.map(|output| self.decoder.reads(output)).collect::<Vec<_>>())?;
         Ok(ModelSession { model: Arc::clone(self), session, placements: Vec::with_capacity(rows_max), rows_max })
     }
 }
@@ -244,7 +246,12 @@ impl ModelSession {
         let timings = outputs.timings;
         let mut started = clock.now();
         let answers = self.placements.iter().enumerate().map(|(row, placement)| {
-            let prediction = self.model.decoder.decode(&outputs.tensors, row, placement);
+            let decoder = &self.model.decoder;
+            // Decoders that want candidates read no other output.
+            let prediction = match outputs.candidates.values().next() {
+                Some(candidates) => decoder.decode_candidates(&candidates[row], placement),
+                None => decoder.decode(&outputs.tensors, row, placement),
+            };
             let prediction =
                 prediction.map_err(|source| ModelError::Decode { model: self.model.name.clone(), source })?;
             let now = clock.now();
