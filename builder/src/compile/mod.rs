@@ -3,9 +3,8 @@
 //!
 //! The parent ([`Workshop`]) starts this program again with a hidden verb that calls [`child`], writes it a
 //! [`CompileRequest`], the model into its file meanwhile, and then [`MODEL_IS_THERE`]. It reads [`Event`]s, a JSON object a
-//! line. A watchdog ends the child when the machine
-//! runs out of memory; the child itself asks the system to be the first to go. What it wrote lies in a folder
-//! of its own that goes with it.
+//! line. A watchdog ends the child when the machine runs out of memory; the child itself asks the system to be the first
+//! to go. What it wrote lies in a folder of its own that goes with it.
 
 mod child;
 mod disk;

@@ -117,7 +117,7 @@ pub(crate) fn measure(engine: &dyn Engine, load: &Load<'_>) -> anyhow::Result<Me
     let bar = progress(load.duration.as_millis() as u64, &format!("batch {}", load.batch));
     // The threads that measure, and this one, which starts reading the power then.
     let start = Barrier::new(sessions.len() + 1);
-    let ((sessions, runs), watts): ((Vec<Filled>, Vec<anyhow::Result<Run>>), Option<f64>) = thread::scope(|scope| {
+    let ((sessions, runs), watts) = thread::scope(|scope| {
         let mut threads = Vec::new();
         for (index, mut session) in sessions.into_iter().enumerate() {
             let (start, bar) = (&start, (index == 0).then_some(&bar));
@@ -131,9 +131,9 @@ pub(crate) fn measure(engine: &dyn Engine, load: &Load<'_>) -> anyhow::Result<Me
         }
         start.wait();
         let sampling = load.meter.map(|meter| meter.start(scope));
-        let runs =
-            threads.into_iter().map(|thread| thread.join().expect("a measuring thread does not panic")).collect();
-        (runs, sampling.and_then(|sampling| sampling.stop()))
+        let joined = threads.into_iter().map(|thread| thread.join().expect("a measuring thread does not panic"));
+        let ended: (Vec<Filled>, Vec<anyhow::Result<Run>>) = joined.unzip();
+        (ended, sampling.and_then(|sampling| sampling.stop()))
     });
     bar.finish_and_clear();
 
