@@ -82,6 +82,13 @@ pub struct TensorRtVersion {
     pub patch: u32,
 }
 
+impl TensorRtVersion {
+    /// Whether a profile of open shapes belongs to one execution context at a time.
+    pub const fn has_exclusive_profiles(self) -> bool {
+        matches!(self.flavour, TensorRtFlavour::Full) && self.major < 10
+    }
+}
+
 impl fmt::Display for TensorRtVersion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match self.flavour {

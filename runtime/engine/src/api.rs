@@ -327,6 +327,11 @@ pub enum EngineError {
     ForeignSurface,
     #[error("the plan does not run input `{spec}` in shape {shape:?}, only {ranges}")]
     Profile { spec: String, shape: Vec<usize>, ranges: String },
+    #[error(
+        "before TensorRT 10 the plan runs {sessions} sessions of such a batch at once, and all of them are open; give the \
+         model a fixed batch for more"
+    )]
+    ProfilesTaken { sessions: usize },
     /// Recoverable: what was there before is still there.
     #[error("the GPU has no memory for {needed}: {free} of its {total} bytes are free")]
     OutOfMemory { needed: String, free: usize, total: usize },

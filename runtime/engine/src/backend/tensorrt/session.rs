@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use revoada_core::{TensorRef, TensorSpec};
-use revoada_tensorrt::Range;
+use revoada_core::TensorRef;
 
 use super::memory::{DeviceTensor, Upload, typed};
+use super::profiles::TakenProfile;
 use super::{NAME, Opened, TensorRtEngine};
 use crate::backend::inputs::{Inputs, Recorded};
 use crate::backend::session::{Inference, InferenceSession};
@@ -21,6 +21,7 @@ use crate::{
 /// Fields are dropped in this order: first what waits for the device.
 pub(super) struct TensorRtInference {
     execution: Execution,
+    _profile: TakenProfile,
     /// `None` where no input takes pictures.
     stager: Option<CudaStager>,
     input_tensors: Vec<usize>,
@@ -84,10 +85,13 @@ impl TensorRtInference {
         })?;
 
         let fixed = engine.inputs.iter().all(|spec| spec.dims.iter().all(|dim| dim.fixed().is_some()));
-        let profile = profile(&inputs, &engine.plan.profiles())?;
+        let shapes: Vec<_> = inputs.filled().map(|(spec, shape, _)| (spec, shape)).collect();
+        let profile = engine.profiles.take(&shapes)?;
+        // A context that shares profiles begins with the first; another may begin with none.
+        let profile_to_set = Some(profile.number).filter(|number| *number != 0 || profile.is_exclusive());
         let failed = |error| opened.run_error(|| format!("a context of {}", engine.model), error);
         let mut execution =
-            Execution::new(&engine.plan, &stream, engine.workspace(), profile, fixed).map_err(failed)?;
+            Execution::new(&engine.plan, &stream, engine.workspace(), profile_to_set, fixed).map_err(failed)?;
         for ((_, shape, _), tensor) in inputs.filled().zip(&engine.input_tensors) {
             execution.set_shape(*tensor, shape).map_err(failed)?;
         }
@@ -118,6 +122,7 @@ impl TensorRtInference {
         let marks = Marks { started: mark()?, staged: mark()?, done: mark()?, downloaded: mark()? };
         let inference = Self {
             execution,
+            _profile: profile,
             stager,
             input_tensors: engine.input_tensors.clone(),
             outputs,
@@ -318,34 +323,4 @@ fn stage(
         });
     }
     stager.launch(stream, &rows).map_err(failed)
-}
-
-/// Of the profiles that run the session's largest batch, the one with the smallest: the closest to what it is tuned for.
-fn profile(inputs: &Inputs<DeviceTensor>, profiles: &[BTreeMap<String, Range>]) -> Result<usize, EngineError> {
-    let mut refused: Option<(&TensorSpec, &[usize])> = None;
-    let mut fitting: Option<(u128, usize)> = None;
-    for (index, profile) in profiles.iter().enumerate() {
-        let unfit = inputs.filled().find(|(spec, shape, _)| {
-            profile.get(&spec.name).is_some_and(|range| {
-                let size = |number: &u64, shape: &usize| number.cmp(&(*shape as u64));
-                range.max.iter().zip(*shape).any(|(max, shape)| size(max, shape).is_lt())
-                    || range.min.iter().zip(*shape).any(|(min, shape)| size(min, shape).is_gt())
-            })
-        });
-        match unfit {
-            None => {
-                let elements = |range: &Range| range.max.iter().map(|size| u128::from(*size)).product::<u128>();
-                let largest = profile.values().map(elements).sum();
-                fitting = fitting.filter(|(smallest, _)| *smallest <= largest).or(Some((largest, index)));
-            }
-            Some((spec, shape, _)) => refused = refused.or(Some((spec, shape))),
-        }
-    }
-    if let Some((_, index)) = fitting {
-        return Ok(index);
-    }
-    let Some((spec, shape)) = refused else { return Ok(0) };
-    let ranges = profiles.iter().filter_map(|profile| profile.get(&spec.name));
-    let ranges = ranges.map(|range| format!("{:?} to {:?}", range.min, range.max)).collect::<Vec<_>>().join(" or ");
-    Err(EngineError::Profile { spec: spec.to_string(), shape: shape.to_vec(), ranges })
 }
