@@ -19,6 +19,7 @@ mod run;
 mod shapes;
 mod stop;
 mod summary;
+mod tegrastats;
 mod tensorrt;
 mod terminal;
 mod verify;
