@@ -1,7 +1,7 @@
 //! The other side: the process that calls TensorRT.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -14,7 +14,7 @@ use revoada_tensorrt::{
 };
 
 use super::precision::check_precision;
-use super::{CompileOptions, CompileRequest, Event, memory};
+use super::{CompileOptions, CompileRequest, Event, MODEL_IS_THERE, memory};
 
 /// Among all processes the first that the system ends when memory runs out.
 const OOM_SCORE: &str = "1000";
@@ -28,18 +28,25 @@ pub fn child(input: &mut dyn Read, output: Box<dyn Write + Send>) -> io::Result<
     if let Err(error) = fs::write("/proc/self/oom_score_adj", OOM_SCORE) {
         tracing::debug!(%error, "cannot offer this process to the system's memory killer");
     }
+    let mut input = BufReader::new(input.take(REQUEST_BYTES_MAX));
     let mut text = Vec::new();
-    input.take(REQUEST_BYTES_MAX).read_to_end(&mut text)?;
+    input.read_until(b'\n', &mut text)?;
     let request: CompileRequest = serde_json::from_slice(&text)?;
     let teller = Teller(Mutex::new(output));
-    let event = run(&request, &teller).unwrap_or_else(|reason| Event::Failed { reason });
+    let mut wait_for_model = || input.read_exact(&mut [0; MODEL_IS_THERE.len()]);
+    let event = run(&request, &mut wait_for_model, &teller).unwrap_or_else(|reason| Event::Failed { reason });
     teller.tell(&event)
 }
 
-fn run(request: &CompileRequest, teller: &Teller) -> Result<Event, String> {
+fn run(
+    request: &CompileRequest,
+    wait_for_model: &mut dyn FnMut() -> io::Result<()>,
+    teller: &Teller,
+) -> Result<Event, String> {
     let CompileRequest { model, plan, options } = request;
     let library =
         Library::open(&LibraryPaths::search(options.tensorrt.as_deref())).map_err(|error| error.to_string())?;
+    wait_for_model().map_err(|error| format!("the model did not come: {error}"))?;
     let Some(plan) = plan else {
         let refused = library.refused_nodes(Model::File(model)).map_err(|error| error.to_string())?;
         return match refused.as_slice() {

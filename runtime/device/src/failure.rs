@@ -51,6 +51,11 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(if error.chain().any(is_misuse) { MISUSED } else { FAILED })
 }
 
+/// Whether a line that this program, started again, wrote to standard error is its reason to fail, and what it says.
+pub(crate) fn reported(line: &str) -> Option<&str> {
+    line.strip_prefix("error: ")
+}
+
 /// Whether standard output was closed by its reader, as `head` does.
 pub(crate) fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)

@@ -59,6 +59,12 @@ pub trait Engine: Send + Sync {
     fn layers(&self) -> Result<Option<Vec<Layer>>, EngineError> {
         Ok(None)
     }
+
+    /// How many bytes fewer are free on the device now than before the engine was loaded: those of the engine and its
+    /// sessions, and whatever anybody else has taken or given back there since. `None` where models run on the CPU.
+    fn device_bytes(&self) -> Result<Option<usize>, EngineError> {
+        Ok(None)
+    }
 }
 
 /// One thread's execution state: buffers for every input, and the latest answers.

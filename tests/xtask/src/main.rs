@@ -19,6 +19,7 @@ mod outcomes;
 mod process;
 mod progress;
 mod python;
+mod release;
 mod setup;
 mod stamp;
 mod system;
@@ -43,6 +44,8 @@ usage: cargo xtask COMMAND
   bench [PART]…   measure against Python and OpenCV: python, pipeline, start, stage, plan; conversions against
                   onnxconverter-common and onnxruntime.quantization: quantise; on a GPU against a bare loop and the
                   card's own copies: gpu; all of them, if none is named
+  release --dry-run
+                  build what people install into target/release-files and list its sizes; nothing is published
   help            print this
 
 A second run of `setup` finds everything in place, does nothing and needs no network.
@@ -69,6 +72,7 @@ fn run(arguments: &[&str]) -> Result<ExitCode> {
         ["demo"] => demo::run(&workspace)?,
         ["test"] => return test::run(&workspace, test::Extent::Usual),
         ["test", "--full"] => return test::run(&workspace, test::Extent::Full),
+        ["release", "--dry-run"] => release::dry_run(&workspace)?,
         ["bench", parts @ ..] => bench::run(&workspace, parts)?,
         ["help" | "--help" | "-h"] => print!("{HELP}"),
         _ => {

@@ -13,6 +13,7 @@ use crate::{assets, fetch, headers, models, python, system};
 pub(crate) enum For {
     Demo,
     Tests,
+    SlowTests,
 }
 
 /// Does what is not done yet. What an interrupted run has finished is kept.

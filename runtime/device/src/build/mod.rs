@@ -1,6 +1,6 @@
 //! `revoada build MODEL`: from an ONNX model to a signed bundle and, where TensorRT is there, a plan.
 
-mod boxes;
+pub(crate) mod boxes;
 pub(crate) mod evidence;
 pub(crate) mod plan;
 pub(crate) mod steps;

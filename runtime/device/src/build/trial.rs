@@ -80,16 +80,8 @@ impl Trial {
         converted: &OnnxModel,
         facts: PlanFacts,
         global: &Global,
-    ) -> anyhow::Result<PlanFacts> {
-        let scratch = tempfile::tempdir().context("cannot create a scratch folder")?;
-        let request = Request {
-            plan: scratch.path().join("it.plan"),
-            converted: scratch.path().join("it.onnx"),
-            trial: self.clone(),
-        };
-        fs::write(&request.plan, plan.bytes()).context("cannot write the plan to try it")?;
-        fs::write(&request.converted, converted.encode()).context("cannot write the model to try its plan")?;
-        let outcome = in_child(&request, global)?;
+    ) -> anyhow::Result<(PlanFacts, Report)> {
+        let outcome = self.outcome(plan, converted, global)?;
         let failures = outcome.comparison.failures(&self.thresholds);
         if !failures.is_empty() {
             return Err(inaccurate(&failures));
@@ -102,16 +94,34 @@ impl Trial {
                 None
             }
         };
-        let Report { samples, outputs, top, boxes } = outcome.comparison;
+        let Report { samples, outputs, top, boxes } = &outcome.comparison;
         let accuracy = PlanAccuracy {
-            samples,
+            samples: *samples,
             cosine_min: outputs.iter().map(|output| output.cosine_min).fold(1.0, f64::min),
             top1: top.map(|top| top.top1),
             boxes: boxes.as_ref().map(BoxAgreement::share),
         };
         let PlanAccuracy { cosine_min, top1, boxes, .. } = accuracy;
         info!(samples, cosine_min, top1, boxes, layers_checked = precise, "the plan answers as the model does");
-        Ok(PlanFacts { accuracy: Some(accuracy), speed: Some(outcome.speed), ..facts })
+        let facts = PlanFacts { accuracy: Some(accuracy), speed: Some(outcome.speed), ..facts };
+        Ok((facts, outcome.comparison))
+    }
+
+    /// How the answers of a plan, however they differ, compare with the model's.
+    pub(crate) fn comparison(&self, plan: &Plan, converted: &OnnxModel, global: &Global) -> anyhow::Result<Report> {
+        Ok(self.outcome(plan, converted, global)?.comparison)
+    }
+
+    fn outcome(&self, plan: &Plan, converted: &OnnxModel, global: &Global) -> anyhow::Result<Outcome> {
+        let scratch = tempfile::tempdir().context("cannot create a scratch folder")?;
+        let request = Request {
+            plan: scratch.path().join("it.plan"),
+            converted: scratch.path().join("it.onnx"),
+            trial: self.clone(),
+        };
+        fs::write(&request.plan, plan.bytes()).context("cannot write the plan to try it")?;
+        fs::write(&request.converted, converted.encode()).context("cannot write the model to try its plan")?;
+        in_child(&request, global)
     }
 }
 

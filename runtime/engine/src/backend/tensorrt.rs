@@ -193,6 +193,8 @@ struct TensorRtEngine {
     workspaces: Vec<Arc<Workspace>>,
     /// Sessions take them in turn.
     next_workspace: AtomicUsize,
+    /// Free on the device before anything of it was there.
+    free_before: usize,
     plan: Arc<OpenPlan>,
     opened: Arc<Opened>,
 }
@@ -202,6 +204,7 @@ impl TensorRtEngine {
         let model = format!("`{}`", path.display());
         let refuse = |reason: String| EngineError::Load { backend: NAME, model: model.clone(), reason };
         opened.context.make_current().map_err(|error| refuse(error.to_string()))?;
+        let free_before = opened.context.memory().map_err(|error| refuse(error.to_string()))?.free;
         // A version-compatible plan carries the code that later versions run it with.
         let wanted = RuntimeOptions { dla_core: plan.key().dla_core, host_code: plan.key().compatibility.version };
         let runtime = if wanted != RuntimeOptions::default() {
@@ -236,6 +239,7 @@ impl TensorRtEngine {
             output_tensors,
             workspaces,
             next_workspace: AtomicUsize::new(0),
+            free_before,
             plan: open,
             opened,
         })
@@ -270,6 +274,12 @@ impl Engine for TensorRtEngine {
                 Ok(None)
             }
         }
+    }
+
+    fn device_bytes(&self) -> Result<Option<usize>, EngineError> {
+        let memory = self.opened.context.memory();
+        let free = memory.map_err(|error| EngineError::Run { backend: NAME, reason: error.to_string() })?.free;
+        Ok(Some(self.free_before.saturating_sub(free)))
     }
 }
 

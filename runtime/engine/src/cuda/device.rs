@@ -16,6 +16,8 @@ pub struct Device {
     /// Physical memory; on an integrated device it is the CPU's too.
     pub memory_bytes: usize,
     pub memory: MemoryTraits,
+    /// Where it is on the PCI bus, as NVIDIA's tools write it: `00000000:01:00.0`.
+    pub pci_bus_id: String,
     /// Of CUDA, as the driver supports it: major and minor.
     pub driver: (u32, u32),
 }
@@ -111,6 +113,12 @@ impl Device {
                 concurrent_managed: flag(A::CU_DEVICE_ATTRIBUTE_CONCURRENT_MANAGED_ACCESS)?,
                 unified_addressing: flag(A::CU_DEVICE_ATTRIBUTE_UNIFIED_ADDRESSING)?,
             },
+            pci_bus_id: format!(
+                "{:08X}:{:02X}:{:02X}.0",
+                number(A::CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID)?,
+                number(A::CU_DEVICE_ATTRIBUTE_PCI_BUS_ID)?,
+                number(A::CU_DEVICE_ATTRIBUTE_PCI_DEVICE_ID)?
+            ),
             driver: driver.version(),
         };
         Ok((device, raw))

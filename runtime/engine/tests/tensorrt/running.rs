@@ -68,6 +68,31 @@ fn a_batch_beyond_the_plan_s_profile_is_refused_with_its_ranges() {
     });
 }
 
+/// Each session takes the smallest profile that runs its largest batch: the closest to what that is tuned for.
+#[test]
+fn of_several_profiles_the_smallest_that_fits_is_taken() {
+    let name = "running::of_several_profiles_the_smallest_that_fits_is_taken";
+    on_emulator(name, &Emulated::new(Profile::Discrete), |machine| {
+        let backend = Compiling::emulated(machine);
+        let profiles = "1,3 8,3 16,3 1,3 2,3 4,3 8,3 24,3 32,3";
+        let path = backend.seal(backend.class(), text("increment", 64, &format!("-1,3 {profiles}"), "-1,3").as_bytes());
+        let engine = backend.load(ModelSource::Plan(&path), &LoadOptions::default()).unwrap();
+        let taken = |index: usize| machine.log().unwrap().noted(&format!("optimization profile {index}"));
+        for (rows, expected) in [(3, [0, 1, 0]), (4, [0, 2, 0]), (5, [0, 2, 0]), (16, [0, 2, 0]), (17, [0, 2, 1])] {
+            let mut session = engine.session(&Shapes::rows(rows)).unwrap();
+            session.set_input(0, TensorRef::of(&[rows, 3], &vec![1f32; 3 * rows]).unwrap()).unwrap();
+            session.submit(rows).unwrap();
+            assert_eq!(session.wait().unwrap().tensors[0].as_slice::<f32>(), Some(&*vec![2f32; 3 * rows]));
+            // The first one is a context's from the beginning, and needs no word.
+            assert_eq!([taken(0), taken(1), taken(2)], expected, "{rows} rows");
+        }
+        let error = engine.session(&Shapes::rows(33)).err().unwrap();
+        let expected = "the plan does not run input `x f32[?,3]` in shape [33, 3], only [1, 3] to [16, 3] or [1, 3] to \
+                        [4, 3] or [8, 3] to [32, 3]";
+        assert_eq!(error.to_string(), expected);
+    });
+}
+
 /// However many crops fill it, a batch is staged by one launch, and the frame is uploaded once.
 #[test]
 fn a_batch_is_staged_in_one_launch() {
