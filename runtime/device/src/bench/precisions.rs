@@ -96,10 +96,10 @@ pub(super) fn run(args: &Args, global: &Global, load: &Load<'_>) -> anyhow::Resu
     let trial = Trial {
         model: args.model.clone(),
         manifest: None,
-        calibration: args.calibration.clone(),
-        evaluation: args.evaluation.clone(),
+        pictures: evidence.paths().to_vec(),
         scores,
         thresholds: any_answer(),
+        golden: None,
         precise: false,
     };
     let judge = models::any_backend(global)?;

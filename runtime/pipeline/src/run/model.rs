@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use revoada_bundle::bundle::VerifiedBundle;
+use revoada_bundle::golden::{Golden, GoldenInputs};
 use revoada_bundle::manifest::{Manifest, ManifestError, read_labels};
 use revoada_bundle::sign::{KeyError, TrustedKeys};
-use revoada_core::{Clock, Frame, Placement, Prediction, Rect};
+use revoada_core::{Clock, Frame, Placement, Prediction, Rect, Tensor};
 use revoada_engine::{
     Backend, BackendOptions, Engine, EngineError, LoadOptions, Opened, PictureInput, PlanSearch, Session, Wanted,
-    backends, open, picture_input,
+    WhenOutOfMemory, backends, open, picture_input,
 };
 use thiserror::Error;
 use tracing::info;
@@ -50,6 +51,9 @@ pub enum ModelError {
     Manifest(#[from] ManifestError),
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// A bug. The thread's message is on standard error.
+    #[error("the model was unloaded for another one, and whatever loaded that panicked")]
+    Unloaded,
     #[error("cannot read the answers of model `{model}`")]
     Decode {
         model: String,
@@ -77,12 +81,22 @@ impl Loader {
     /// Selects a backend, loads the model with its manifest and labels, and finds the decoder that reads its outputs.
     /// Of a bundle's plans it takes one that runs batches of up to `rows`. What was chosen or guessed is logged.
     pub fn load(&self, config: &ModelConfig, rows: usize) -> Result<Arc<Model>, ModelError> {
+        self.load_or(config, rows, WhenOutOfMemory::RunOnCpu)
+    }
+
+    /// The same, and what becomes of a bundle whose plan the GPU has no memory for.
+    pub(crate) fn load_or(
+        &self,
+        config: &ModelConfig,
+        rows: usize,
+        when_out_of_memory: WhenOutOfMemory,
+    ) -> Result<Arc<Model>, ModelError> {
         let trusted = match config.trust.as_slice() {
             [] => None,
             named => Some(TrustedKeys::read_all(named)?),
         };
         let options = LoadOptions { threads: config.threads, trusted, ..LoadOptions::default() };
-        let wanted = Wanted { path: &config.path, backend: &config.backend, rows, options };
+        let wanted = Wanted { path: &config.path, backend: &config.backend, rows, when_out_of_memory, options };
         let Opened { backend, engine, bundle, no_plan } = open(&wanted, &self.backends, &self.plans)?;
         let path = bundle.as_ref().map_or(config.path.clone(), VerifiedBundle::model_path);
         let manifest = manifest(config, &path)?;
@@ -152,6 +166,24 @@ impl Model {
     /// Why the bundle's ONNX model runs, where this machine would run a plan of it.
     pub fn no_plan(&self) -> Option<&str> {
         self.no_plan.as_deref()
+    }
+
+    /// What the bundle says that the model answers to a few pictures. `None` where it does not, or where the
+    /// configuration has pictures staged otherwise than the bundle does.
+    pub(crate) fn golden(&self) -> Result<Option<(Golden, Vec<Arc<Frame>>)>, ModelError> {
+        let Some(bundle) = &self.bundle else { return Ok(None) };
+        let Some(golden) = bundle.golden().map_err(EngineError::from)? else { return Ok(None) };
+        let staged_alike = picture_input(self.engine.inputs(), &bundle.manifest()?.input).ok().as_ref() == Some(&self.input);
+        Ok(match &golden.inputs {
+            GoldenInputs::Pictures(pictures) if staged_alike => {
+                let pictures = pictures.clone();
+                Some((golden, pictures))
+            }
+            GoldenInputs::Pictures(_) | GoldenInputs::Tensors(_) => {
+                info!("the golden inputs of `{}` are passed over: pictures enter it otherwise here", self.name);
+                None
+            }
+        })
     }
 
     pub fn backend(&self) -> &Arc<dyn Backend> {
@@ -253,6 +285,11 @@ impl ModelSession {
             Ok(Answer { prediction, staging: timings.staging, inference: timings.inference, decoding })
         });
         answers.collect()
+    }
+
+    /// The outputs of the latest batch as they are.
+    pub(crate) fn tensors(&mut self) -> Result<Vec<Tensor>, ModelError> {
+        Ok(self.session.wait()?.to_owned())
     }
 
     /// Submits and waits: for pictures that come one batch at a time.
