@@ -141,7 +141,8 @@ fn picture(seed: u64) -> Frame {
             let (across, down) = (column as f32 * scale - x, row as f32 * scale - y);
             across * across + down * down <= radius * radius
         };
-        for (index, pixel) in luma.iter_mut().enumerate().filter(|(index, _)| inside(index % width, index / width, 1.0)) {
+        for (index, pixel) in luma.iter_mut().enumerate().filter(|(index, _)| inside(index % width, index / width, 1.0))
+        {
             // A little texture: flat areas are rare.
             *pixel = shade.saturating_add((index as u8).wrapping_mul(37) % 8);
         }
@@ -160,10 +161,13 @@ mod tests {
 
     #[test]
     fn steps_leave_few_elements_and_no_column_out() {
-        for (elements, elements_max) in [(10, 16), (3549 * 85, 1 << 14), (160 * 160 * 10, 1 << 14), (1000, 1000), (8, 3)] {
+        for (elements, elements_max) in
+            [(10, 16), (3549 * 85, 1 << 14), (160 * 160 * 10, 1 << 14), (1000, 1000), (8, 3)]
+        {
             let step = sparse_step(elements, elements_max);
             assert!(elements.div_ceil(step) <= elements_max, "{elements} by {step}");
-            let columns: std::collections::BTreeSet<usize> = (0..elements).step_by(step).map(|index| index % 85).collect();
+            let columns: std::collections::BTreeSet<usize> =
+                (0..elements).step_by(step).map(|index| index % 85).collect();
             assert!(elements != 3549 * 85 || columns.len() == 85);
         }
     }

@@ -254,7 +254,9 @@ fn a_run_that_ends_takes_its_build_with_it() {
 
 fn wait_for_more_frames(home: &Home) {
     let then = wait_for("there are statistics", || stats(home))["frames_out"].as_u64();
-    wait_for("it goes on", || stats(home).filter(|stats| stats["frames_out"].as_u64() > then.map(|frames| frames + 50)));
+    wait_for("it goes on", || {
+        stats(home).filter(|stats| stats["frames_out"].as_u64() > then.map(|frames| frames + 50))
+    });
 }
 
 /// Gives the plan beside a bundle other kernels, and the user's signature.
@@ -277,7 +279,8 @@ fn a_bundle_takes_over_only_with_the_answers_that_it_had_when_it_was_built() {
     home.swap("b.bundle").expect_code(0);
     falsify(&home, "a.plan");
     let refused = home.swap("a.bundle").expect_code(1);
-    let expected = "answers the golden inputs of its bundle otherwise than when it was built: the cosine of output `y` is ";
+    let expected =
+        "answers the golden inputs of its bundle otherwise than when it was built: the cosine of output `y` is ";
     assert!(refused.error().contains(expected), "{}", refused.stderr);
     wait_for_more_frames(&home);
     // One that was built when bundles had no golden inputs.
@@ -303,7 +306,7 @@ fn a_bundle_whose_plan_does_not_fit_beside_the_running_one_takes_over_after_a_ga
     assert!(swapped["gap_s"].as_f64().is_some_and(|gap| gap > 0.0), "{swapped}");
     wait_for_more_frames(&home);
     let refused = home.swap("a.bundle").expect_code(1);
-    assert!(refused.error().contains("the GPU has no memory for plan `") , "{}", refused.stderr);
+    assert!(refused.error().contains("the GPU has no memory for plan `"), "{}", refused.stderr);
     wait_for_more_frames(&home);
     let stats = stats(&home).unwrap();
     assert_eq!(stats["swaps"], 1);

@@ -6,7 +6,6 @@ use revoada_bundle::onnx::proto::NodeProto;
 use revoada_bundle::onnx::{ElementType, Graph};
 use revoada_core::{Tensor, TensorRef};
 
-
 /// Replaces pairs of constant scale: on constants by what they make of them, on activations with one scale by
 /// arithmetic. Other pairs stay for the backend.
 pub(super) fn unfold(graph: &mut Graph) {

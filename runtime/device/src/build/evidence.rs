@@ -49,7 +49,8 @@ impl Evidence {
             warn!("without pictures the model is compared on noise, which says little; give some with `--evaluation`");
         }
         let inputs = model.inputs()?;
-        let pictures = |paths: Vec<PathBuf>| anyhow::Ok(Pictures::new(&inputs, &manifest.input, load_pictures(&paths)?)?);
+        let pictures =
+            |paths: Vec<PathBuf>| anyhow::Ok(Pictures::new(&inputs, &manifest.input, load_pictures(&paths)?)?);
         let calibration = calibrated.map(pictures).transpose()?;
         Ok(Self { calibration, ..Self::of_pictures(model, manifest, evaluated.unwrap_or_default())? })
     }

@@ -252,8 +252,10 @@ fn bundle_of_model(args: &Args, global: &Global) -> anyhow::Result<Built> {
     };
     let scores = scores(&model, &manifest)?;
     let cosine_min = thresholds(args, precision, scores).cosine_min.unwrap_or(0.0);
-    Timed::default().step("note golden inputs");
+    let steps = Timed::default();
+    steps.step("note golden inputs");
     let golden = make_golden(&*backend, &model, &converted.model, &manifest.input, cosine_min)?;
+    drop(steps);
     let golden = golden.as_ref().map(Golden::encode);
     // In its place only when all that was asked for is there.
     let sealed = seal_bundle(&output, index, &manifest, &converted, golden.as_deref(), &keys)?;

@@ -149,8 +149,7 @@ fn in_child(request: &Request, global: &Global) -> anyhow::Result<Outcome> {
 fn inaccurate(how: &str) -> anyhow::Error {
     let hint = "the converted model is accurate by itself, so it is this TensorRT or GPU that computes it otherwise; \
                 try a higher precision";
-    anyhow::Error::new(Refused { hint: hint.to_owned() })
-        .context(format!("the plan that was built {how}"))
+    anyhow::Error::new(Refused { hint: hint.to_owned() }).context(format!("the plan that was built {how}"))
 }
 
 fn imprecise(mismatch: &PrecisionMismatch) -> anyhow::Error {

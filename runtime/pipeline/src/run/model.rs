@@ -173,7 +173,8 @@ impl Model {
     pub(crate) fn golden(&self) -> Result<Option<(Golden, Vec<Arc<Frame>>)>, ModelError> {
         let Some(bundle) = &self.bundle else { return Ok(None) };
         let Some(golden) = bundle.golden().map_err(EngineError::from)? else { return Ok(None) };
-        let staged_alike = picture_input(self.engine.inputs(), &bundle.manifest()?.input).ok().as_ref() == Some(&self.input);
+        let staged_alike =
+            picture_input(self.engine.inputs(), &bundle.manifest()?.input).ok().as_ref() == Some(&self.input);
         Ok(match &golden.inputs {
             GoldenInputs::Pictures(pictures) if staged_alike => {
                 let pictures = pictures.clone();
