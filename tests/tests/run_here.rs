@@ -9,7 +9,7 @@ use revoada_bundle::onnx::GraphBuilder;
 use revoada_bundle::plan::Plan;
 use revoada_bundle::sign::SecretKey;
 use revoada_core::{DType, TensorRef};
-use revoada_emulator::{Emulated, Profile};
+use revoada_emulator::{Emulated, Log, Profile};
 use revoada_tests::{Finished, Running, asset, finish, names_in, revoada, root, wait_for};
 use serde_json::Value;
 
@@ -116,6 +116,33 @@ fn a_bundle_runs_as_the_plan_beside_it_then_as_one_of_the_cache_then_as_its_onnx
 
     std::fs::remove_dir_all(home.plans_in_cache()).unwrap();
     said(home.classify(Profile::Orin, &["a.bundle"]), &["there is none for sm_87, 16 multiprocessors", "onnxruntime"]);
+}
+
+/// The network is a picture of 5×4 pixels read as ten cells of two classes; the decoder gets the few that pass.
+#[test]
+fn of_a_yolo_only_candidates_leave_the_device_and_detections_are_the_same() {
+    let Some(home) = Home::new([0.0; 3]) else { return };
+    let graph = GraphBuilder::new("widen")
+        .input("x", DType::F32, "N,3,4,5")
+        .initializer("shape", TensorRef::of(&[3], &[-1i64, 6, 10]).unwrap())
+        .node("Reshape", &["x", "shape"], &["y"])
+        .output("y", DType::F32, "N,6,10");
+    std::fs::write(home.path("cells.onnx"), graph.encode()).unwrap();
+    let manifest = "version = 1\n[input]\nscale = 0.0039\n[output]\ndecoder = \"yolo-v8\"\nscore_min = 0.5\n";
+    std::fs::write(home.path("cells.toml"), manifest).unwrap();
+    home.run(&["build", "cells.onnx", "--output", "cells.bundle", "--target", "local"]).expect_code(0);
+    let picture = asset("pictures/coffee.png");
+    let detect = |backend: &str| {
+        let mut command = home.command(Profile::Orin, &["detect", "--json", "--backend", backend, "--model"]);
+        finish(command.arg("cells.bundle").arg(&picture)).expect_code(0).stdout
+    };
+    let detections = |text: &str| serde_json::from_str::<Value>(text).unwrap()["detections"].clone();
+    let on_cpu = detections(&detect("rten"));
+    assert!(on_cpu.as_array().is_some_and(|found| !found.is_empty()), "{on_cpu}");
+    std::fs::remove_file(home.path("emulator.log")).unwrap();
+    assert_eq!(detections(&detect("tensorrt")), on_cpu);
+    let log = Log::read(&home.path("emulator.log"));
+    assert_eq!(log.calls("cuLaunchKernel"), 2, "one stages the picture, one filters the cells");
 }
 
 #[test]

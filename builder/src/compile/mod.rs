@@ -40,7 +40,7 @@ const EVENT_BYTES_MAX: usize = 8 << 20;
 const EVENTS_MAX: usize = 256;
 
 /// A plan that is wanted.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct CompileOptions {
     /// A folder with TensorRT's libraries; `None` looks where the system does.
     pub tensorrt: Option<PathBuf>,

@@ -93,9 +93,8 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
 fn gpu(global: &Global) -> GpuReport {
     let device = |device: &Device| {
         let (major, minor) = device.driver;
-        let architecture = format!("sm_{}", device.capability.number());
         let memory_mib = device.memory_bytes >> 20;
-        format!("{} ({architecture}, {memory_mib} MiB, CUDA {major}.{minor})", device.name)
+        format!("{} ({}, {memory_mib} MiB, CUDA {major}.{minor})", device.name, device.architecture)
     };
     let library = |library: Arc<Library>| {
         let builds =

@@ -16,7 +16,7 @@ use revoada_core::{
 pub use revoada_tensorrt::{InspectedLayer as Layer, LayerTime};
 use thiserror::Error;
 
-use crate::cuda::CudaSurface;
+use crate::cuda::{CandidateLayout, Candidates, CudaSurface};
 
 /// Loads engines. One instance per process and kind.
 pub trait Backend: Send + Sync {
@@ -88,6 +88,14 @@ pub trait Session: Send {
     /// it is replaced, but for the rows of a fixed batch that a `submit` leaves out: those are zeros from
     /// then on. Where the input has a batch, the tensor may have fewer rows than the session.
     fn set_input(&mut self, input: usize, tensor: TensorRef<'_>) -> Result<(), EngineError>;
+
+    /// Says what will be read of each output, in the order of [`Engine::outputs`]; the rest need not leave the device.
+    /// It holds for every `submit` from now on; the answers to the one before are let go. Outputs that are not named, and all of them at first, come whole; so may
+    /// those of which less was asked, where bringing less saves nothing.
+    fn read_back(&mut self, wanted: &[Readback]) -> Result<(), EngineError> {
+        let _ = wanted;
+        Ok(())
+    }
 
     /// One staging pass over the recorded pictures, then inference over the first `rows` rows, each
     /// of which must be filled. Where the model's batch is fixed, all its rows run and the outputs
@@ -240,10 +248,33 @@ pub struct DeviceTimings {
     pub download: Duration,
 }
 
-/// The outputs of one inference, in the order of [`Engine::outputs`], borrowed from the session.
+/// What a reader needs of an output.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Readback {
+    #[default]
+    Whole,
+    /// The cells that can become detections: most of them cannot, and there are thousands.
+    Candidates(CandidateQuery),
+    Nothing,
+}
+
+/// Which cells of an output `[rows, …, …]` of boxes and their scores are wanted.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CandidateQuery {
+    pub layout: CandidateLayout,
+    /// On the scale of the output. A cell's score is its best class's, times its objectness where there is one;
+    /// neither the objectness nor the product may be below.
+    pub score_min: f32,
+}
+
+/// The outputs of one inference, borrowed from the session.
 #[derive(Debug)]
 pub struct Outputs<'a> {
+    /// In the order of [`Engine::outputs`]. Those that were not brought whole have no rows.
     pub tensors: Vec<TensorRef<'a>>,
+    /// By output, what each submitted row has; without those that came whole instead, as they do where more cells pass
+    /// than are kept.
+    pub candidates: BTreeMap<usize, Vec<Candidates>>,
     pub timings: Timings,
 }
 
@@ -311,6 +342,11 @@ pub enum EngineError {
     ForeignSurface,
     #[error("the plan does not run input `{spec}` in shape {shape:?}, only {ranges}")]
     Profile { spec: String, shape: Vec<usize>, ranges: String },
+    #[error(
+        "before TensorRT 10 the plan runs {sessions} sessions of such a batch at once, and all of them are open; give the \
+         model a fixed batch for more"
+    )]
+    ProfilesTaken { sessions: usize },
     /// Recoverable: what was there before is still there.
     #[error("the GPU has no memory for {needed}: {free} of its {total} bytes are free")]
     OutOfMemory { needed: String, free: usize, total: usize },

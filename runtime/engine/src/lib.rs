@@ -42,13 +42,14 @@ mod picture;
 mod stage;
 
 pub use api::{
-    Backend, DeviceTimings, Engine, EngineError, Layer, LayerTime, LoadOptions, ModelFormat, ModelSource, Outputs,
-    Session, Shapes, Surface, Timings,
+    Backend, CandidateQuery, DeviceTimings, Engine, EngineError, Layer, LayerTime, LoadOptions, ModelFormat,
+    ModelSource, Outputs, Readback, Session, Shapes, Surface, Timings,
 };
 pub use backend::{
     BackendChoice, BackendOptions, OnnxRuntime, Rten, Selected, TensorRt, TensorRtOptions, backends,
     library_candidates, select,
 };
+pub use cuda::{Candidate, CandidateLayout, Candidates};
 pub use golden::golden_answers;
 pub use open::{Opened, PlanSearch, Wanted, WhenOutOfMemory, open};
 pub use picture::{PictureInput, picture_input};

@@ -6,6 +6,7 @@
 //! sessions may stage and infer at the same time on one network. Inputs are read in place from the
 //! session's buffers, and outputs are read in place from the network's arena.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -198,7 +199,7 @@ impl Inference for OrtInference {
         let tensor = |(value, shape)| Ok(TensorRef::new(shape, output_slice(value).map_err(run_error)?)?);
         let shapes = self.shapes.iter().map(Vec::as_slice);
         let tensors = self.values.iter().zip(shapes).map(tensor).collect::<Result<_, EngineError>>()?;
-        Ok(Outputs { tensors, timings: self.timings })
+        Ok(Outputs { tensors, candidates: BTreeMap::new(), timings: self.timings })
     }
 }
 

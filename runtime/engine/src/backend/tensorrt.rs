@@ -7,8 +7,10 @@
 //! TensorRT keeps no names of dimensions: the plan's envelope has them. Outputs whose shape depends on the data, and
 //! inputs whose values are a shape, are refused.
 //!
+//! Outputs come back as [`Session::read_back`] asks: candidates are picked on the device, and what nobody reads stays there.
+//!
 //! Before TensorRT 10 a profile of open shapes belongs to one context at a time: such a plan has as many sessions at once as
-//! it has profiles, and the next one is refused with TensorRT's own words.
+//! it has profiles. The builder gives it two, which is what a pipeline has.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,12 +24,14 @@ use revoada_tensorrt::{
     inspected_layers,
 };
 
+use self::profiles::Profiles;
 use self::session::TensorRtInference;
 use super::OnnxSource;
 use crate::cuda::{Compiler, CudaContext, CudaError, ExecutionError, KernelCache, Kernels, SurfacePool, Workspace};
 use crate::{Backend, Engine, EngineError, Layer, LoadOptions, ModelFormat, ModelSource, Session, Shapes, Surface};
 
 mod memory;
+mod profiles;
 mod session;
 
 const NAME: &str = "tensorrt";
@@ -185,6 +189,7 @@ struct TensorRtEngine {
     /// Where each of them is among the plan's tensors.
     input_tensors: Vec<usize>,
     output_tensors: Vec<usize>,
+    profiles: Arc<Profiles>,
     workspaces: Vec<Arc<Workspace>>,
     /// Sessions take them in turn.
     next_workspace: AtomicUsize,
@@ -219,8 +224,12 @@ impl TensorRtEngine {
             .map(|_| Workspace::new(&opened.context, bytes).map(Arc::new))
             .collect::<Result<_, _>>()
             .map_err(|error| opened.cuda_error(needed, error))?;
+        let is_open = inputs.iter().any(|spec| spec.dims.iter().any(|dim| dim.fixed().is_none()));
+        let exclusive = is_open && opened.class.tensorrt.has_exclusive_profiles();
+        let profiles = Profiles::new(open.profiles(), exclusive);
         Ok(Self {
             model,
+            profiles,
             inputs,
             outputs,
             input_tensors,

@@ -11,8 +11,8 @@ use revoada_bundle::manifest::{Manifest, ManifestError, read_labels};
 use revoada_bundle::sign::{KeyError, TrustedKeys};
 use revoada_core::{Clock, Frame, Placement, Prediction, Rect, Tensor};
 use revoada_engine::{
-    Backend, BackendOptions, Engine, EngineError, LoadOptions, Opened, PictureInput, PlanSearch, Session, Wanted,
-    WhenOutOfMemory, backends, open, picture_input,
+    Backend, BackendOptions, Engine, EngineError, LoadOptions, Opened, PictureInput, PlanSearch, Readback, Session,
+    Wanted, WhenOutOfMemory, backends, open, picture_input,
 };
 use thiserror::Error;
 use tracing::info;
@@ -210,10 +210,16 @@ impl Model {
         self.input.rows_fixed.map_or(rows, |fixed| fixed.min(rows)).max(1)
     }
 
+    /// What the decoder reads of each output.
+    fn reads(&self) -> Vec<Readback> {
+        (0..self.engine.outputs().len()).map(|output| self.decoder.reads(output)).collect()
+    }
+
     /// Opens a session for up to [`rows_max(rows)`](Self::rows_max) pictures at once.
     pub fn session(self: &Arc<Self>, rows: usize) -> Result<ModelSession, ModelError> {
         let rows_max = self.rows_max(rows);
-        let session = self.engine.session(&self.input.shapes(rows_max))?;
+        let mut session = self.engine.session(&self.input.shapes(rows_max))?;
+        session.read_back(&self.reads())?;
         Ok(ModelSession { model: Arc::clone(self), session, placements: Vec::with_capacity(rows_max), rows_max })
     }
 }
@@ -277,7 +283,12 @@ impl ModelSession {
         let timings = outputs.timings;
         let mut started = clock.now();
         let answers = self.placements.iter().enumerate().map(|(row, placement)| {
-            let prediction = self.model.decoder.decode(&outputs.tensors, row, placement);
+            let decoder = &self.model.decoder;
+            // Decoders that want candidates read no other output.
+            let prediction = match outputs.candidates.values().next() {
+                Some(candidates) => decoder.decode_candidates(&candidates[row], placement),
+                None => decoder.decode(&outputs.tensors, row, placement),
+            };
             let prediction =
                 prediction.map_err(|source| ModelError::Decode { model: self.model.name.clone(), source })?;
             let now = clock.now();
@@ -288,9 +299,13 @@ impl ModelSession {
         answers.collect()
     }
 
-    /// The outputs of the latest batch as they are.
-    pub(crate) fn tensors(&mut self) -> Result<Vec<Tensor>, ModelError> {
-        Ok(self.session.wait()?.to_owned())
+    /// All outputs for one picture, whole, whatever of them is decoded otherwise.
+    pub(crate) fn tensors(&mut self, frame: &Arc<Frame>) -> Result<Vec<Tensor>, ModelError> {
+        self.session.read_back(&[])?;
+        self.submit([frame])?;
+        let tensors = self.session.wait()?.to_owned();
+        self.session.read_back(&self.model.reads())?;
+        Ok(tensors)
     }
 
     /// Submits and waits: for pictures that come one batch at a time.

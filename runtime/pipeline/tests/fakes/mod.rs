@@ -234,7 +234,7 @@ impl Session for FakeSession {
 
     fn wait(&mut self) -> Result<Outputs<'_>, EngineError> {
         let tensor = TensorRef::of(&self.shape, &self.answers)?;
-        Ok(Outputs { tensors: vec![tensor], timings: Timings::default() })
+        Ok(Outputs { tensors: vec![tensor], candidates: BTreeMap::new(), timings: Timings::default() })
     }
 }
 
