@@ -5,6 +5,7 @@ use std::io;
 use std::process::ExitCode;
 
 use revoada_bundle::strict::Problems;
+use revoada_core::sentence_of;
 use revoada_engine::EngineError;
 use revoada_pipeline::decode::DecodeError;
 use revoada_pipeline::run::{ModelError, RunError};
@@ -77,18 +78,7 @@ fn is_misuse(cause: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 fn chain(error: &anyhow::Error) -> String {
-    let mut text = String::new();
-    for cause in error.chain().filter(|cause| !cause.is::<Refused>()).map(ToString::to_string) {
-        // Wrappers that only forward their source would say the same thing twice.
-        if text.ends_with(&cause) {
-            continue;
-        }
-        if !text.is_empty() {
-            text.push_str(": ");
-        }
-        text.push_str(&cause);
-    }
-    text
+    sentence_of(error.chain().filter(|cause| !cause.is::<Refused>()))
 }
 
 #[cfg(test)]

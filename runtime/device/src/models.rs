@@ -7,8 +7,8 @@ use clap::builder::PossibleValuesParser;
 use revoada_bundle::bundle::{Bundle, Trust};
 use revoada_bundle::sign::TrustedKeys;
 use revoada_engine::{
-    Backend, BackendChoice, BackendOptions, LoadOptions, ModelFormat, Opened, PlanSearch, Wanted, backends,
-    library_candidates, open, select,
+    Backend, BackendChoice, BackendOptions, LoadOptions, ModelFormat, Opened, PlanSearch, Wanted, WhenOutOfMemory,
+    backends, library_candidates, open, select,
 };
 use revoada_pipeline::config::ModelConfig;
 use revoada_pipeline::run::Loader;
@@ -152,5 +152,7 @@ pub(crate) fn load(
         named => Some(TrustedKeys::read_all(named)?),
     };
     let options = LoadOptions { threads: args.threads(), concurrent_max, trusted };
-    Ok(open(&Wanted { path, backend: &args.choice(), rows, options }, &all_backends(global), &plan_search())?)
+    let (backend, when_out_of_memory) = (&args.choice(), WhenOutOfMemory::default());
+    let wanted = Wanted { path, backend, rows, when_out_of_memory, options };
+    Ok(open(&wanted, &all_backends(global), &plan_search())?)
 }

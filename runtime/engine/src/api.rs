@@ -10,7 +10,8 @@ use revoada_bundle::onnx::OnnxError;
 use revoada_bundle::plan::{Plan, PlanError};
 use revoada_bundle::sign::PublicKey;
 use revoada_core::{
-    DType, DeviceClass, Frame, ImageTransform, MemoryKind, Placement, Rect, Size, TensorError, TensorRef, TensorSpec,
+    DType, DeviceClass, Dim, Frame, ImageTransform, MemoryKind, Placement, Rect, Size, Tensor, TensorError, TensorRef,
+    TensorSpec,
 };
 pub use revoada_tensorrt::{InspectedLayer as Layer, LayerTime};
 use thiserror::Error;
@@ -186,6 +187,19 @@ impl Shapes {
         Self { rows_max, inputs: BTreeMap::new() }
     }
 
+    /// Those of these tensors, one for each input. The batch is that of the first input whose batch is open, else that of
+    /// the first picture.
+    pub fn of(inputs: &[TensorSpec], tensors: &[Tensor]) -> Self {
+        let named = || inputs.iter().zip(tensors);
+        let batch = |wanted: &dyn Fn(&TensorSpec) -> bool| {
+            let (_, tensor) = named().find(|(spec, _)| wanted(spec))?;
+            tensor.shape().first().copied()
+        };
+        let open = batch(&|spec| matches!(spec.dims.first(), Some(Dim::Dynamic(_))));
+        let rows = open.or_else(|| batch(&|spec| spec.dims.len() == 4)).unwrap_or(1);
+        named().fold(Self::rows(rows), |all, (spec, tensor)| all.with(&spec.name, tensor.shape()))
+    }
+
     pub fn with(mut self, input: &str, shape: &[usize]) -> Self {
         self.inputs.insert(input.to_owned(), shape.to_vec());
         self
@@ -268,6 +282,13 @@ pub struct Outputs<'a> {
     /// than are kept.
     pub candidates: BTreeMap<usize, Vec<Candidates>>,
     pub timings: Timings,
+}
+
+impl Outputs<'_> {
+    /// The tensors, to be kept.
+    pub fn to_owned(&self) -> Vec<Tensor> {
+        self.tensors.iter().map(TensorRef::to_owned).collect()
+    }
 }
 
 /// Why an engine could not be loaded or run.

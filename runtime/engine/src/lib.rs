@@ -36,6 +36,7 @@ mod api;
 mod backend;
 #[allow(unsafe_code, reason = "the driver of a GPU is a C library")]
 pub mod cuda;
+mod golden;
 mod open;
 mod picture;
 mod stage;
@@ -49,6 +50,7 @@ pub use backend::{
     library_candidates, select,
 };
 pub use cuda::{Candidate, CandidateLayout, Candidates};
-pub use open::{Opened, PlanSearch, Wanted, open};
+pub use golden::golden_answers;
+pub use open::{Opened, PlanSearch, Wanted, WhenOutOfMemory, open};
 pub use picture::{PictureInput, picture_input};
 pub use stage::{StageTarget, Stager, stage_reference};

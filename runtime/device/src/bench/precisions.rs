@@ -100,10 +100,10 @@ pub(super) fn run(args: &Args, shapes: &BTreeMap<String, Vec<usize>>, global: &G
     let trial = Trial {
         model: args.model.clone(),
         manifest: None,
-        calibration: args.calibration.clone(),
-        evaluation: args.evaluation.clone(),
+        pictures: evidence.paths().to_vec(),
         scores,
         thresholds: any_answer(),
+        golden: None,
         precise: false,
     };
     let judge = models::any_backend(global)?;

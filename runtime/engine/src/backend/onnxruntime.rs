@@ -97,7 +97,10 @@ fn load_network(library: &Library, source: OnnxSource<'_>, threads: usize) -> Re
             // Initialisers in the arena, and the plan of activations that is made from the first
             // inference, cost a tenth of the memory each and save no time that could be measured.
             .with_device_allocated_initializers()?
-            .with_memory_pattern(false)?)
+            .with_memory_pattern(false)?
+            // Quantised nodes are computed as the graph has them, in f32 between the roundings. What ONNX Runtime's INT8
+            // kernels make of them depends on the processor's instructions: a cat became a ballpoint on two of them.
+            .with_quant_qdq(false)?)
     };
     let mut builder = builder().map_err(refuse)?;
     match source {
