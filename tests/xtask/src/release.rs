@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use crate::progress::step;
 use crate::stamp::{Made, replace, sha256};
 use crate::workspace::Workspace;
-use crate::{process, setup};
+use crate::{cross, process, setup};
 
 /// Packs for Debian and Ubuntu; built from source where it is wanted.
 const CARGO_DEB: &str = "3.8.0";
@@ -24,7 +24,7 @@ const PACKAGE_BYTES_MAX: u64 = 15_000_000;
 /// Where the tests install.
 const DEBIAN_SUITE: &str = "bookworm";
 
-/// One binary, and what it is called by whom.
+/// What a program is built for, and what that is called by whom.
 struct Architecture {
     /// Debian's name.
     debian: &'static str,
@@ -36,14 +36,15 @@ struct Architecture {
 
 const NATIVE: Architecture = Architecture { debian: "amd64", machine: "x86_64", target: None };
 
-const ARCHITECTURES: &[Architecture] = &[NATIVE];
+const JETSON: Architecture = Architecture { debian: "arm64", machine: "aarch64", target: Some(cross::TARGET) };
 
 /// Builds everything that a release consists of into `target/release-files` and lists it; nothing is published.
 pub(crate) fn dry_run(workspace: &Workspace) -> Result<()> {
     setup::run(workspace, setup::For::Demo)?;
     let mut files = Vec::new();
-    for architecture in ARCHITECTURES {
-        files.extend(pack(workspace, architecture)?);
+    // The first one's program writes the manual pages of both.
+    for architecture in [NATIVE, JETSON] {
+        files.extend(pack(workspace, &architecture)?);
     }
     let mut sums = String::new();
     let mut heavy = Vec::new();
@@ -117,7 +118,9 @@ struct File {
 
 fn pack(workspace: &Workspace, architecture: &Architecture) -> Result<[File; 3]> {
     let binary = build(workspace, architecture)?;
-    make_pages(workspace, &binary)?;
+    if architecture.target.is_none() {
+        make_pages(workspace, &binary)?;
+    }
     let package = debian_package(workspace, architecture, 1)?;
     let tarball = tarball(workspace, architecture, &binary)?;
     Ok([(binary, BINARY_BYTES_MAX), (package, PACKAGE_BYTES_MAX), (tarball, PACKAGE_BYTES_MAX)]
@@ -129,6 +132,10 @@ fn folder(workspace: &Workspace) -> PathBuf {
 }
 
 fn build(workspace: &Workspace, architecture: &Architecture) -> Result<PathBuf> {
+    if let Some(target) = architecture.target {
+        cross::run(workspace, cross::Profile::Release)?;
+        return Ok(workspace.file("target").join(target).join("release/revoada"));
+    }
     step(&format!("build revoada for {}", architecture.debian), || {
         process::output(process::cargo(workspace).args(["build", "--release", "--package", "revoada"]))
     })?;

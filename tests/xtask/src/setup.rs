@@ -11,6 +11,8 @@ use crate::{assets, fetch, headers, models, python, system};
 /// What the machine is to be ready for; each includes the one before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum For {
+    /// Building for another architecture.
+    Cross,
     Demo,
     Tests,
     SlowTests,
@@ -29,11 +31,13 @@ pub(crate) fn run(workspace: &Workspace, purpose: For) -> Result<()> {
     system::install_packages(purpose)?;
     python::make_environment(workspace)?;
     headers::fetch(workspace)?;
-    for package in assets::packages().filter(|package| purpose >= package.purpose) {
-        fetch::package(workspace, package)?;
+    for package in assets::packages(std::env::consts::ARCH).filter(|package| purpose >= package.purpose) {
+        fetch::package(workspace, package, "")?;
     }
-    python::install(workspace, &python::MODELS)?;
-    models::make(workspace)?;
+    if purpose >= For::Demo {
+        python::install(workspace, &python::MODELS)?;
+        models::make(workspace)?;
+    }
     if purpose >= For::Tests {
         python::install(workspace, &python::TESTS)?;
     }

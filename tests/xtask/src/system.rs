@@ -8,15 +8,17 @@ use crate::progress::step;
 use crate::setup::For;
 use crate::{process, python};
 
-/// What the workspace links and compiles with (C++ and libclang for the shim of TensorRT), what GStreamer loads at run time and what starts the Python scripts. Recommended
-/// packages are left out: among them are desktops' sound and display servers.
+/// What build scripts are linked with, and what reads the headers of the shim of TensorRT. Recommended packages are left
+/// out, of these and all others: among them are desktops' sound and display servers.
+const BUILD_PACKAGES: &[&str] = &["gcc", "libc6-dev", "libclang-dev", "pkg-config"];
+
+/// Vouches for Debian's packages of another architecture; Ubuntu does not come with it.
+const CROSS_PACKAGES: &[&str] = &["debian-archive-keyring"];
+
+/// What the workspace compiles and links with, and what GStreamer loads at run time.
 const PACKAGES: &[&str] = &[
     // To build.
-    "gcc",
     "g++",
-    "libc6-dev",
-    "libclang-dev",
-    "pkg-config",
     "libgstreamer1.0-dev",
     "libgstreamer-plugins-base1.0-dev",
     "libgstrtspserver-1.0-dev",
@@ -42,8 +44,9 @@ const SLOW_TEST_PACKAGES: &[&str] = &["debootstrap"];
 /// Installs what is missing; asks the network only then.
 pub(crate) fn install_packages(purpose: For) -> Result<()> {
     let python_is_there = python::interpreter().is_some();
-    let wanted = PACKAGES
+    let wanted = BUILD_PACKAGES
         .iter()
+        .chain(if purpose >= For::Demo { PACKAGES } else { CROSS_PACKAGES })
         .chain(if python_is_there { &[] } else { PYTHON_PACKAGES })
         .chain(if purpose >= For::Tests { TEST_PACKAGES } else { &[] })
         .chain(if purpose >= For::SlowTests { SLOW_TEST_PACKAGES } else { &[] });

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 
 use anyhow::{Context, Result};
@@ -10,12 +11,12 @@ use crate::outcomes::{Outcomes, Reader};
 use crate::progress::step;
 use crate::stamp::Made;
 use crate::workspace::Workspace;
-use crate::{opencv_samples, process, release, setup};
+use crate::{cross, opencv_samples, process, release, setup};
 
 /// Version of `cargo deny`, which is built from source where the machine has none.
 const CARGO_DENY: &str = "0.20.2";
 
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Extent {
     Usual,
     /// With the slow and the heavy.
@@ -42,7 +43,19 @@ pub(crate) fn run(workspace: &Workspace, extent: Extent) -> Result<ExitCode> {
     let lints = ["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"];
     check(&mut total, "lints", "clippy-driver", cargo(workspace, &lints));
     dependencies(workspace, extent, &mut total);
-    tests(workspace, extent, &mut total)?;
+    match cross::prepare_tests(workspace, extent) {
+        Ok(()) => total.passed += 1,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            total.failed += 1;
+        }
+    }
+    let mut log = Log::create(workspace)?;
+    tests(cargo(workspace, &["test", "--workspace", "--no-fail-fast"]), extent, &mut log, &mut total)?;
+    if extent == Extent::Full {
+        eprintln!("unit tests for {} under an emulator", cross::TARGET);
+        tests(cross::unit_tests(workspace)?, extent, &mut log, &mut total)?;
+    }
 
     for reason in &total.reasons {
         println!("skipped: {reason}");
@@ -113,11 +126,9 @@ fn dependencies(workspace: &Workspace, extent: Extent, total: &mut Outcomes) {
     }
 }
 
-/// Runs the tests of the workspace, showing failures as they come; the whole output is kept in a file.
-fn tests(workspace: &Workspace, extent: Extent, total: &mut Outcomes) -> Result<()> {
-    let log_path = workspace.cached("test.log");
-    let mut log = fs::File::create(&log_path).with_context(|| format!("cannot write `{}`", log_path.display()))?;
-    let mut command = cargo(workspace, &["test", "--workspace", "--no-fail-fast", "--", "--show-output"]);
+/// Runs `cargo test`, showing failures as they come; the whole output is kept in the log.
+fn tests(mut command: Command, extent: Extent, log: &mut Log, total: &mut Outcomes) -> Result<()> {
+    command.args(["--", "--show-output"]);
     if extent == Extent::Full {
         command.env("REVOADA_FULL", "1");
     }
@@ -127,7 +138,7 @@ fn tests(workspace: &Workspace, extent: Extent, total: &mut Outcomes) -> Result<
     for line in BufReader::new(output).split(b'\n') {
         let line = line.context("cannot read what the tests print")?;
         let line = String::from_utf8_lossy(&line);
-        writeln!(log, "{line}").with_context(|| format!("cannot write `{}`", log_path.display()))?;
+        log.line(&line)?;
         if reader.line(&line) {
             println!("{line}");
         }
@@ -144,4 +155,22 @@ fn tests(workspace: &Workspace, extent: Extent, total: &mut Outcomes) -> Result<
     total.skipped += outcomes.skipped;
     total.reasons.extend(outcomes.reasons);
     Ok(())
+}
+
+/// Everything that tests printed.
+struct Log {
+    path: PathBuf,
+    file: fs::File,
+}
+
+impl Log {
+    fn create(workspace: &Workspace) -> Result<Self> {
+        let path = workspace.cached("test.log");
+        let file = fs::File::create(&path).with_context(|| format!("cannot write `{}`", path.display()))?;
+        Ok(Self { path, file })
+    }
+
+    fn line(&mut self, line: &str) -> Result<()> {
+        writeln!(self.file, "{line}").with_context(|| format!("cannot write `{}`", self.path.display()))
+    }
 }
