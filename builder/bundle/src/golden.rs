@@ -211,7 +211,7 @@ impl Golden {
             GoldenInputs::Tensors(all) => {
                 for (case, inputs) in all.iter().enumerate() {
                     for (index, input) in inputs.iter().enumerate() {
-                        let (dtype, bytes) = (dtype(input.dtype()), little_endian(input.as_ref().data()));
+                        let (dtype, bytes) = (dtype(input.dtype()), input.as_ref().data().to_le_bytes());
                         tensors.push((format!("input.{case}.{index}"), dtype, input.shape().to_vec(), bytes));
                     }
                 }
@@ -220,7 +220,7 @@ impl Golden {
         };
         for (index, output) in self.outputs.iter().enumerate() {
             for (case, answer) in output.answers.iter().enumerate() {
-                let bytes = little_endian(TensorSlice::F32(answer));
+                let bytes = TensorSlice::F32(answer).to_le_bytes();
                 tensors.push((format!("output.{case}.{index}"), Dtype::F32, vec![answer.len()], bytes));
             }
         }
@@ -340,18 +340,6 @@ fn tensor(view: &TensorView<'_>) -> Result<Tensor, GoldenError> {
         None => return Err(damaged(format!("they have a tensor of {:?}", view.dtype()))),
     };
     Tensor::new(view.shape().to_vec(), data).map_err(|error| damaged(error.to_string()))
-}
-
-fn little_endian(data: TensorSlice<'_>) -> Vec<u8> {
-    match data {
-        TensorSlice::F32(data) => data.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        TensorSlice::F16(data) => data.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        TensorSlice::U8(data) => data.to_vec(),
-        TensorSlice::I8(data) => data.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        TensorSlice::I32(data) => data.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        TensorSlice::I64(data) => data.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        TensorSlice::Bool(data) => data.iter().map(|x| u8::from(*x)).collect(),
-    }
 }
 
 #[cfg(test)]

@@ -220,6 +220,19 @@ impl TensorSlice<'_> {
             Self::Bool(data) => data.iter().map(|x| f64::from(u8::from(*x))).collect(),
         }
     }
+
+    /// The elements' bytes, as files have them.
+    pub fn to_le_bytes(&self) -> Vec<u8> {
+        match self {
+            Self::F32(data) => data.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Self::F16(data) => data.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Self::U8(data) => data.to_vec(),
+            Self::I8(data) => data.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Self::I32(data) => data.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Self::I64(data) => data.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Self::Bool(data) => data.iter().map(|x| u8::from(*x)).collect(),
+        }
+    }
 }
 
 tensor_types!(F32: f32, F16: f16, U8: u8, I8: i8, I32: i32, I64: i64, Bool: bool);
