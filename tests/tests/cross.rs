@@ -99,9 +99,14 @@ fn doctor_sees_the_processor_and_gstreamer_of_the_device_and_speaks_every_dialec
 fn inspect_says_of_a_model_what_it_says_here() {
     on_a_device("inspect", |device| {
         let model = asset("models/centerface.onnx");
-        let theirs = finish(device.program("revoada")?.arg("inspect").arg(&model)).expect_code(0);
-        let ours = finish(revoada().arg("inspect").arg(&model)).expect_code(0);
-        assert_eq!(theirs.stdout, ours.stdout);
+        let inspect = |mut command: Command| {
+            let said = finish(command.arg("inspect").arg(&model)).expect_code(0).stdout;
+            // Where a library was looked for depends on where the program lies.
+            said.lines().filter(|line| !line.starts_with("onnxruntime: ")).map(str::to_owned).collect::<Vec<_>>()
+        };
+        let (theirs, ours) = (inspect(device.program("revoada")?), inspect(revoada()));
+        assert!(theirs.len() > 10, "{theirs:?}");
+        assert_eq!(theirs, ours);
         Ok(())
     });
 }
@@ -151,7 +156,7 @@ fn run_finds_in_a_clip_what_it_finds_here() {
         motion_jpeg(&asset("clips/carphone_pristine.mp4"), &clip);
         let frames = |mut command: Command, name: &str| {
             let results = folder.path().join(name);
-            command.args(["run", "--backend", "rten", "--size", "320x320", "--frames", "5", "--no-output", "--model"]);
+            command.args(["run", "--backend", "rten", "--size", "320x320", "--frames", "5", "--model"]);
             command.arg(asset("models/centerface.onnx")).arg("--source").arg(&clip).arg("--results").arg(&results);
             finish(&mut command).expect_code(0);
             let records = lines(&std::fs::read_to_string(results).unwrap());
