@@ -21,7 +21,7 @@ mod thresholds;
 use std::sync::Arc;
 
 use revoada_bundle::onnx::OnnxModel;
-use revoada_core::{TensorRef, TensorSlice};
+use revoada_core::{Cosine, TensorRef};
 use revoada_engine::{Backend, Engine};
 use serde::{Deserialize, Serialize};
 
@@ -89,7 +89,7 @@ impl Comparison {
                 let (left, right) = (describe(Some(left)), describe(Some(right)));
                 return Err(BuilderError::Outputs { output: sums.name.clone(), left, right });
             }
-            let (left, right) = (numbers(left.data()), numbers(right.data()));
+            let (left, right) = (left.data().to_f64(), right.data().to_f64());
             sums.add(&left, &right);
             if self.scores == Some(index) {
                 let classes = reference[index].shape().last().copied().unwrap_or(1).max(1);
@@ -119,7 +119,7 @@ impl Comparison {
 
 impl OutputSums {
     fn add(&mut self, reference: &[f64], candidate: &[f64]) {
-        let (mut dot, mut left, mut right) = (0f64, 0f64, 0f64);
+        let mut cosine = Cosine::default();
         for (a, b) in reference.iter().zip(candidate) {
             self.elements += 1;
             // What overflows in both is no fault of the conversion.
@@ -136,16 +136,9 @@ impl OutputSums {
             self.max_abs = self.max_abs.max(difference);
             self.squares_lost += difference * difference;
             self.squares_whole += a * a;
-            dot += a * b;
-            left += a * a;
-            right += b * b;
+            cosine.add(*a, *b);
         }
-        // Two zeros point the same way, and zero points nowhere near anything else.
-        let cosine = match (left > 0.0, right > 0.0) {
-            (true, true) => (dot / (left.sqrt() * right.sqrt())).clamp(-1.0, 1.0),
-            (false, false) => 1.0,
-            _ => 0.0,
-        };
+        let cosine = cosine.value();
         self.cosine_sum += cosine;
         self.cosine_min = self.cosine_min.min(cosine);
     }
@@ -184,18 +177,6 @@ fn top(scores: &[f64], count: usize) -> Vec<usize> {
     order.sort_by(|a, b| score(b).total_cmp(&score(a)));
     order.truncate(count);
     order
-}
-
-pub(crate) fn numbers(data: TensorSlice<'_>) -> Vec<f64> {
-    match data {
-        TensorSlice::F32(data) => data.iter().map(|x| f64::from(*x)).collect(),
-        TensorSlice::F16(data) => data.iter().map(|x| x.to_f64()).collect(),
-        TensorSlice::U8(data) => data.iter().map(|x| f64::from(*x)).collect(),
-        TensorSlice::I8(data) => data.iter().map(|x| f64::from(*x)).collect(),
-        TensorSlice::I32(data) => data.iter().map(|x| f64::from(*x)).collect(),
-        TensorSlice::I64(data) => data.iter().map(|x| *x as f64).collect(),
-        TensorSlice::Bool(data) => data.iter().map(|x| f64::from(u8::from(*x))).collect(),
-    }
 }
 
 /// What was found; for a report, and for [`Thresholds`].

@@ -50,6 +50,7 @@ pub mod compile;
 pub mod convert;
 mod emulate;
 pub mod fp16;
+mod golden;
 pub mod int8;
 mod keep;
 mod observe;
@@ -60,6 +61,7 @@ mod search;
 mod typing;
 
 pub use emulate::emulate;
+pub use golden::make_golden;
 pub use keep::Keep;
 pub use run::{BuilderError, Samples};
 pub use search::{LayerDamage, Search, SearchOptions};

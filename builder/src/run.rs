@@ -5,7 +5,7 @@ use std::error::Error;
 use std::sync::Arc;
 
 use revoada_bundle::onnx::{OnnxError, OnnxModel};
-use revoada_core::{Dim, Tensor, TensorRef, TensorSpec};
+use revoada_core::{Tensor, TensorRef, TensorSpec};
 use revoada_engine::{Backend, Engine, EngineError, LoadOptions, ModelSource, Session, Shapes};
 use thiserror::Error;
 
@@ -73,7 +73,7 @@ pub(crate) struct Runner {
 
 /// A session, and the shapes of the inputs that it takes.
 struct Open {
-    shapes: Vec<Vec<usize>>,
+    shapes: Shapes,
     session: Box<dyn Session>,
 }
 
@@ -96,29 +96,16 @@ impl Runner {
         if specs.len() != inputs.len() {
             return Err(BuilderError::SampleInputs { index, expected: specs.len(), got: inputs.len() });
         }
-        let rows = rows(specs, inputs);
-        let shapes: Vec<Vec<usize>> = inputs.iter().map(|input| input.shape().to_vec()).collect();
+        let shapes = Shapes::of(specs, inputs);
         if self.open.as_ref().is_none_or(|open| open.shapes != shapes) {
-            let named = specs.iter().zip(&shapes);
-            let wanted = named.fold(Shapes::rows(rows), |all, (spec, shape)| all.with(&spec.name, shape));
-            let session = self.engine.session(&wanted)?;
+            let session = self.engine.session(&shapes)?;
             self.open = Some(Open { shapes, session });
         }
-        let Open { session, .. } = self.open.as_mut().expect("it was opened above");
+        let Open { session, shapes } = self.open.as_mut().expect("it was opened above");
         for (index, input) in inputs.iter().enumerate() {
             session.set_input(index, input.as_ref())?;
         }
-        session.submit(rows)?;
+        session.submit(shapes.rows_max)?;
         Ok(session.wait()?.tensors)
     }
-}
-
-/// The batch of these inputs: that of the first whose batch is open, else that of the first picture.
-fn rows(specs: &[TensorSpec], inputs: &[Tensor]) -> usize {
-    let batch = |wanted: &dyn Fn(&TensorSpec) -> bool| {
-        let (_, input) = specs.iter().zip(inputs).find(|(spec, _)| wanted(spec))?;
-        input.shape().first().copied()
-    };
-    let open = batch(&|spec| matches!(spec.dims.first(), Some(Dim::Dynamic(_))));
-    open.or_else(|| batch(&|spec| spec.dims.len() == 4)).unwrap_or(1)
 }

@@ -107,14 +107,8 @@ impl Samples for Noise {
     }
 
     fn sample(&self, index: usize) -> Result<Cow<'_, [Tensor]>, Box<dyn Error + Send + Sync>> {
-        let mut state = index as u64 ^ 0x9e37_79b9_7f4a_7c15;
-        let mut share = || {
-            // SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", OOPSLA 2014).
-            state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            ((mixed ^ (mixed >> 31)) >> 40) as f32 / (1u64 << 24) as f32
-        };
+        let mut random = fastrand::Rng::with_seed(index as u64);
+        let mut share = || random.f32();
         let (low, high) = self.range;
         let tensors = self.inputs.iter().zip(&self.shapes).map(|(spec, shape)| {
             let elements = shape.iter().product();

@@ -44,6 +44,7 @@ fn main() {
     driver.extend(kernels(&here.join(KERNELS), &out));
     link(&[&source], &[], &driver, "libcuda.so.1", &libraries);
     link(&[&source], &[], &["control.cpp", "nvrtc.cpp"].map(|name| source.join(name)), "libnvrtc.so.12", &libraries);
+    link(&[&source], &[], &["control.cpp", "nvml.cpp"].map(|name| source.join(name)), "libnvidia-ml.so.1", &libraries);
     // By this name the driver is looked for first; a real one must not be found before the emulated.
     let short = libraries.join("libcuda.so");
     if short.symlink_metadata().is_err() {

@@ -10,12 +10,15 @@ use revoada_bundle::onnx::GraphBuilder;
 use revoada_bundle::plan::{Plan, PlanFacts, PlanKey};
 use revoada_bundle::sign::SecretKey;
 use revoada_core::{Architecture, Compatibility, DType, DeviceClass, TensorRef, TensorRtFlavour, TensorRtVersion};
-use revoada_emulator::{Emulated, Log, Profile};
-use revoada_tests::{asset, finish, revoada};
+use revoada_emulator::{Emulated, Log, Power, Profile};
+use revoada_tests::{asset, finish, names_in, revoada};
 use serde_json::Value;
 
 /// What `trtexec` prints of each of its times, and the percentiles that are asked for here.
 const FIGURES: [&str; 6] = ["min", "max", "mean", "median", "p90", "p99.9"];
+
+/// Of the emulated plan: far more than its inputs and outputs.
+const WORKSPACE_BYTES: u64 = 4 << 20;
 
 const SHORT: [&str; 4] = ["--duration", "0.05", "--warm-up", "0"];
 
@@ -50,11 +53,12 @@ fn plan(test: &str, profile: Profile, folder: &Path) -> Option<PathBuf> {
         println!("skipped: {test}: there were no headers of TensorRT 10.16 to build the emulator's from");
         return None;
     }
-    let payload =
-        b"EMULATED PLAN\noperation increment\nworkspace 64\ninput x f32 -1,3 1,3 2,3 4,3\noutput y f32 -1,3\n\
-        layer reformat Reformat Float 250\nlayer conv+relu CaskConvolution Half 750\n";
+    let payload = format!(
+        "EMULATED PLAN\noperation increment\nworkspace {WORKSPACE_BYTES}\ninput x f32 -1,3 1,3 2,3 4,3\noutput y f32 -1,3\n\
+        layer reformat Reformat Float 250\nlayer conv+relu CaskConvolution Half 750\n"
+    );
     let path = folder.join("emulated.plan");
-    std::fs::write(&path, sealed(profile, payload)).unwrap();
+    std::fs::write(&path, sealed(profile, payload.as_bytes())).unwrap();
     Some(path)
 }
 
@@ -84,7 +88,11 @@ fn sealed(profile: Profile, payload: &[u8]) -> Vec<u8> {
 
 /// Shows the program an emulated device, with a home of its own.
 fn on_emulator(command: &mut Command, profile: Profile, log: &Path) {
-    Emulated::new(profile).present(command, log);
+    present(command, &Emulated::new(profile), log);
+}
+
+fn present(command: &mut Command, emulated: &Emulated, log: &Path) {
+    emulated.present(command, log);
     command.arg("--tensorrt").arg(revoada_emulator::libraries()).env("HOME", log.parent().unwrap());
     command.env_remove("XDG_CACHE_HOME").env_remove("XDG_DATA_HOME");
 }
@@ -106,16 +114,18 @@ fn on_the_cpu_each_batch_has_its_latency_and_nothing_of_a_device() {
     let folder = tempfile::tempdir().unwrap();
     let model = classifier(folder.path());
     let report = json(&finish(bench(&model).args(["--batch", "1,3", "--json"])).expect_code(0).stdout);
-    assert_eq!((&report["version"], &report["transfers"]), (&1.into(), &false.into()));
+    assert_eq!((&report["version"], &report["transfers"]), (&2.into(), &false.into()));
     let results = report["results"].as_array().unwrap();
     assert_eq!(results.len(), 2);
     for (result, batch) in results.iter().zip([1, 3]) {
         assert_eq!(result["batch"], batch);
         has_figures(&result["latency_ms"]);
         assert!(result["device"].is_null() && result["layers"].is_null(), "{result}");
+        let memory = &result["memory"];
+        assert!(memory["peak_bytes"].as_u64().unwrap() > 0 && memory["device_bytes"].is_null(), "{result}");
     }
     let text = finish(&mut bench(&model)).expect_code(0).stdout;
-    assert!(text.contains("p99.9") && !text.contains("H2D"), "{text}");
+    assert!(text.contains("p99.9") && text.contains("peak MiB") && !text.contains("H2D"), "{text}");
 }
 
 #[test]
@@ -192,7 +202,7 @@ fn precisions_are_compared_and_what_they_were_measured_on_is_said() {
     let compared = compare(&["--json"]);
     assert!(compared.stderr.contains("there is no GPU to measure plans on"), "{}", compared.stderr);
     let report = json(&compared.stdout);
-    assert_eq!((&report["version"], &report["plans"]), (&1.into(), &false.into()));
+    assert_eq!((&report["version"], &report["plans"]), (&2.into(), &false.into()));
     let rows = report["precisions"].as_array().unwrap();
     let names: Vec<&str> = rows.iter().map(|row| row["precision"].as_str().unwrap()).collect();
     assert_eq!(names, ["fp32", "fp16", "int8"]);
@@ -203,10 +213,12 @@ fn precisions_are_compared_and_what_they_were_measured_on_is_said() {
         assert!(row["comparison"]["top"]["top1"].is_number(), "{row}");
     }
     let text = compare(&[]).stdout;
-    for words in ["speed-up", "cosine min", "top-1", "it says nothing of a GPU"] {
+    for words in ["speed-up", "cosine min", "top-1", "peak MiB", "it says nothing of a GPU"] {
         assert!(text.contains(words), "no `{words}` in {text}");
     }
-    assert!(!text.contains("plan MiB"), "{text}");
+    for words in ["plan MiB", "GPU MiB", "missed"] {
+        assert!(!text.contains(words), "`{words}` without a figure for it in {text}");
+    }
 }
 
 #[test]
@@ -224,12 +236,158 @@ fn precisions_are_measured_as_plans_where_there_is_a_gpu() {
     let report = json(&compared.stdout);
     assert_eq!((&report["plans"], report["precisions"].as_array().unwrap().len()), (&true.into(), 2));
     assert!(report["measured_on"].as_str().unwrap().contains("emulator (orin)"), "{report}");
-    assert!(report["no_power"].as_str().unwrap().starts_with("this board does not report it"), "{report}");
+    assert!(report["no_power"].as_str().unwrap().ends_with("NVML says `Not Supported`"), "{report}");
     for row in report["precisions"].as_array().unwrap() {
-        assert!(row["plan_bytes"].as_u64().unwrap() > 0 && row["plan_accuracy"]["cosine_min"].is_number(), "{row}");
+        assert!(row["plan_bytes"].as_u64().unwrap() > 0, "{row}");
+        assert!(row["plan_comparison"]["outputs"][0]["cosine_min"].is_number(), "{row}");
+        assert!(row["measured"]["memory"]["device_bytes"].as_u64().unwrap() > 0, "{row}");
         assert_eq!(row["measured"]["batch"], 2);
         has_figures(&row["measured"]["device"]["compute_ms"]);
     }
+}
+
+/// Whoever converts and compares models holds several of them at once.
+#[test]
+fn the_peak_of_a_precision_is_that_of_a_process_that_only_runs_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("large.onnx");
+    let (inputs, outputs) = (2048, 4096);
+    let weights: Vec<f32> = (0..inputs * outputs).map(|index| (index % 7) as f32 / 7.0 - 0.4).collect();
+    let graph = GraphBuilder::new("large")
+        .input("x", DType::F32, "N,2048")
+        .initializer("weights", TensorRef::of(&[inputs, outputs], &weights).unwrap())
+        .node("MatMul", &["x", "weights"], &["y"])
+        .output("y", DType::F32, "N,4096");
+    std::fs::write(&path, graph.encode()).unwrap();
+    let report = |options: &[&str]| json(&finish(bench(&path).arg("--json").args(options)).expect_code(0).stdout);
+    let peak = |result: &Value| result["memory"]["peak_bytes"].as_f64().unwrap();
+    let alone = peak(&report(&[])["results"][0]);
+    let compared = peak(&report(&["--precision", "fp32"])["precisions"][0]["measured"]);
+    let weights_bytes = (inputs * outputs * 4) as f64;
+    assert!(alone > weights_bytes && compared < alone + weights_bytes / 2.0, "{compared} against {alone}");
+}
+
+#[test]
+fn a_detector_s_boxes_are_compared() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("faces.onnx");
+    std::fs::copy(asset("models/centerface.onnx"), &model).unwrap();
+    let manifest = std::fs::read_to_string(asset("models/centerface.toml")).unwrap();
+    // The astronaut's face is large.
+    let small = manifest.replace("size = [640, 640]", "size = [256, 256]");
+    assert_ne!(small, manifest);
+    std::fs::write(model.with_extension("toml"), small).unwrap();
+    let compare = |options: &[&str]| {
+        let mut command = bench(&model);
+        command.args(["--shape", "input.1=1x3x256x256", "--evaluation"]).arg(asset("pictures")).args(options);
+        finish(&mut command).expect_code(0).stdout
+    };
+    let report = json(&compare(&["--precision", "fp32,fp16", "--json"]));
+    for row in report["precisions"].as_array().unwrap() {
+        let boxes = &row["comparison"]["boxes"];
+        assert!(boxes["matched"].as_u64().unwrap() > 0, "{row}");
+        assert_eq!((&boxes["missed"], &boxes["added"]), (&0.into(), &0.into()), "{row}");
+        assert!(boxes["iou_mean"].as_f64().unwrap() > 0.95, "{row}");
+    }
+    let text = compare(&["--precision", "fp32"]);
+    for words in ["matched", "missed", "added", "IoU"] {
+        assert!(text.contains(words), "no `{words}` in {text}");
+    }
+    assert!(!text.contains("top-1"), "{text}");
+}
+
+/// The plan of the second comparison is in the cache, and what it was tried on is another thing.
+#[test]
+fn a_plan_is_compared_on_the_pictures_that_are_given_now() {
+    let name = "a_plan_is_compared_on_the_pictures_that_are_given_now";
+    let folder = tempfile::tempdir().unwrap();
+    if plan(name, Profile::Orin, folder.path()).is_none() {
+        return;
+    }
+    let (model, log) = (classifier(folder.path()), folder.path().join("log"));
+    let samples = |options: &[&str]| {
+        let mut command = bench_plan(&model, &log);
+        command.args(["--precision", "fp16", "--json"]).args(options);
+        let report = json(&finish(&mut command).expect_code(0).stdout);
+        report["precisions"][0]["plan_comparison"]["samples"].as_u64().unwrap()
+    };
+    let (on_noise, pictures) = (samples(&[]), asset("pictures"));
+    let count = std::fs::read_dir(&pictures).unwrap().count() as u64;
+    let few = folder.path().join("few");
+    std::fs::create_dir(&few).unwrap();
+    for picture in names_in(&pictures).into_iter().skip(1) {
+        std::fs::copy(pictures.join(&picture), few.join(&picture)).unwrap();
+    }
+    assert_eq!(samples(&["--evaluation", few.to_str().unwrap()]), count - 1);
+    assert_ne!(on_noise, count - 1, "so that it shows");
+    assert_eq!(Log::read(&log).calls("buildSerializedNetwork"), 1);
+}
+
+#[test]
+fn what_a_plan_takes_of_the_gpu_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(plan) = plan("what_a_plan_takes_of_the_gpu_is_told", Profile::Discrete, folder.path()) else { return };
+    let taken = |sessions: &str| {
+        let mut command = bench(&plan);
+        on_emulator(&mut command, Profile::Discrete, &folder.path().join("log"));
+        command.args(["--json", "--sessions", sessions]);
+        let report = json(&finish(&mut command).expect_code(0).stdout);
+        report["results"][0]["memory"]["device_bytes"].as_u64().unwrap()
+    };
+    let (one, two) = (taken("1"), taken("2"));
+    assert!(one >= WORKSPACE_BYTES && two >= 2 * WORKSPACE_BYTES, "{one} and {two}");
+    assert!(two < 3 * WORKSPACE_BYTES, "{two}");
+}
+
+#[test]
+fn what_a_card_takes_is_read_from_its_own_library() {
+    let folder = tempfile::tempdir().unwrap();
+    let Some(plan) = plan("what_a_card_takes_is_read_from_its_own_library", Profile::Discrete, folder.path()) else {
+        return;
+    };
+    let measured = |power: Option<Power>, log: &str| {
+        let mut command = bench(&plan);
+        present(&mut command, &Emulated { power, ..Emulated::new(Profile::Discrete) }, &folder.path().join(log));
+        json(&finish(command.arg("--json")).expect_code(0).stdout)
+    };
+    let silent = measured(None, "silent");
+    assert!(silent["results"][0]["power"].is_null(), "{silent}");
+    let why = "the board has no INA3221 monitor as Jetsons have, and the card does not tell its power: NVML says \
+               `Not Supported`";
+    assert_eq!(silent["no_power"], why);
+
+    let result = &measured(Some(Power::Milliwatts(250_000)), "power")["results"][0];
+    let power = &result["power"];
+    assert_eq!((&power["watts"], &power["source"]), (&250.0.into(), &"emulator (discrete) by NVML".into()));
+    let frames = result["throughput_per_s"].as_f64().unwrap();
+    assert_eq!(power["frames_per_s_per_watt"].as_f64().unwrap(), frames / 250.0);
+    assert!(Log::read(&folder.path().join("power")).alive().is_empty());
+
+    // Energy that is counted says more than a power that is an average of the last second.
+    let power = &measured(Some(Power::Millijoules(100)), "energy")["results"][0]["power"];
+    assert!(power["watts"].as_f64().unwrap() > 0.0, "{power}");
+    let log = Log::read(&folder.path().join("energy"));
+    assert_eq!(log.calls("nvmlDeviceGetPowerUsage"), 1, "but to see whether it is there");
+}
+
+#[test]
+fn a_precision_that_cannot_be_measured_is_told_with_the_reason() {
+    let name = "a_precision_that_cannot_be_measured_is_told_with_the_reason";
+    let folder = tempfile::tempdir().unwrap();
+    if plan(name, Profile::Orin, folder.path()).is_none() {
+        return;
+    }
+    let model = classifier(folder.path());
+    let mut command = bench(&model);
+    // It is enough to try the plan, in one session, and too little to measure it in so many.
+    let emulated = Emulated { memory_bytes: 1 << 19, ..Emulated::new(Profile::Orin) };
+    present(&mut command, &emulated, &folder.path().join("log"));
+    command.args(["--precision", "fp32", "--json", "--sessions", "64", "--batch", "16"]);
+    let compared = finish(&mut command).expect_code(1);
+    let report = json(&compared.stdout);
+    let failure = report["precisions"][0]["failure"].as_str().unwrap();
+    assert!(failure.starts_with("the GPU has no memory for "), "{failure}");
+    assert!(compared.error().contains("1 of 1 precisions could not be measured"), "{}", compared.stderr);
 }
 
 #[test]

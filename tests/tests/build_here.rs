@@ -5,6 +5,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use revoada_bundle::bundle::{Bundle, BundleWriter, MANIFEST, MODEL, Trust};
+use revoada_bundle::golden::GOLDEN;
 use revoada_bundle::onnx::GraphBuilder;
 use revoada_bundle::plan::Plan;
 use revoada_core::{DType, HardwareCompatibility, TensorRef};
@@ -188,6 +190,30 @@ fn a_plan_that_runs_larger_batches_only_is_tried_with_them() {
     let built = device.build(&["--profile", "x=4x3:4x3:8x3"]);
     let plan = &built["plan"];
     assert_eq!((&plan["accuracy"]["samples"], &plan["speed"]["rows"]), (&4.into(), &8.into()));
+}
+
+/// A bundle whose golden answers are those of other weights, as if it had been put together wrongly.
+#[test]
+fn a_plan_is_held_against_the_golden_inputs_of_its_bundle() {
+    let Some(device) = Device::new(Profile::Orin) else { return };
+    let made = ["build", "increment.onnx", "--target", "none", "--output", "it.bundle"];
+    device.run(&made).expect_code(0);
+    let built = Bundle::open(&device.home.path().join("it.bundle")).unwrap().verify(Trust::Anybody).unwrap();
+    let mut golden = built.golden().unwrap().unwrap();
+    assert_eq!(golden.inputs.cases(), 3);
+    golden.outputs[0].answers.rotate_left(1);
+    let mut writer = BundleWriter::create(&device.home.path().join("other.bundle")).unwrap();
+    writer.add(MODEL, &built.read(MODEL).unwrap()).unwrap();
+    writer.add(MANIFEST, &built.read(MANIFEST).unwrap()).unwrap();
+    writer.add(GOLDEN, &golden.encode()).unwrap();
+    writer.seal(built.index().clone(), None).unwrap().publish().unwrap();
+
+    device.run(&["build", "it.bundle", "--target", "local"]).expect_code(0);
+    let refused = device.run(&["build", "other.bundle", "--target", "local"]).expect_code(1);
+    let expected =
+        "the plan that was built answers the golden inputs of its bundle otherwise: the cosine of output `y` is ";
+    assert!(refused.error().contains(expected), "{}", refused.stderr);
+    assert!(!device.home.path().join("other.plan").exists());
 }
 
 #[test]

@@ -27,14 +27,7 @@ fn light(name: &str) -> PathBuf {
 fn weighted(name: &str, folder: &Path) -> PathBuf {
     let mut graph = OnnxModel::read(&light(name)).unwrap().edit().unwrap();
     let constants: Vec<NodeProto> = graph.nodes().iter().filter(|node| node.is("ConstantOfShape")).cloned().collect();
-    let mut state = 1u64;
-    let mut share = move || {
-        // SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", OOPSLA 2014).
-        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (state ^ (state >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((mixed ^ (mixed >> 31)) >> 40) as f32 / (1u64 << 24) as f32
-    };
+    let mut random = fastrand::Rng::with_seed(1);
     for constant in &constants {
         let shape = graph.tensor(constant.input_name(0).unwrap()).unwrap();
         let shape: Vec<usize> = shape.as_ref().as_slice::<i64>().unwrap().iter().map(|size| *size as usize).collect();
@@ -46,7 +39,7 @@ fn weighted(name: &str, folder: &Path) -> PathBuf {
         let numbers: Vec<f32> = match (reader.op_type(), place) {
             ("Conv" | "Gemm", 1) => {
                 let bound = (6.0 / shape[1..].iter().product::<usize>() as f32).sqrt();
-                (0..elements).map(|_| (2.0 * share() - 1.0) * bound).collect()
+                (0..elements).map(|_| (2.0 * random.f32() - 1.0) * bound).collect()
             }
             // Halved, so that what goes around by residual connections does not double the numbers each time.
             ("BatchNormalization", 1) => vec![0.5; elements],

@@ -4,10 +4,14 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use revoada_tests::{Running, finish, free_port, names_in, revoada, root, wait_for};
+use revoada_tests::{Running, asset, finish, free_port, names_in, revoada, root, wait_for};
 
 /// The examples with a test below; the last test holds this list against the folder.
 const EXAMPLES: [&str; 5] = ["cameras.toml", "classify.toml", "faces.toml", "pictures.toml", "webcam.toml"];
+
+/// The profiles of boards in `configs/jetson/`, and how many cameras each reads.
+const PROFILES: [(&str, usize); 5] =
+    [("nano.toml", 1), ("orin-agx.toml", 16), ("orin-nano.toml", 4), ("orin-nx.toml", 8), ("xavier-nx.toml", 4)];
 
 /// The examples in a folder of their own, so that what they write does not land in the repository.
 struct Copy {
@@ -18,9 +22,10 @@ impl Copy {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink(root().join(".cache"), folder.path().join(".cache")).unwrap();
-        std::fs::create_dir(folder.path().join("configs")).unwrap();
+        std::fs::create_dir_all(folder.path().join("configs/jetson")).unwrap();
         let copy = Self { folder };
-        for name in EXAMPLES {
+        let profiles = PROFILES.map(|(name, _)| format!("jetson/{name}"));
+        for name in EXAMPLES.iter().copied().chain(profiles.iter().map(String::as_str)) {
             std::fs::copy(root().join("configs").join(name), copy.path(name)).unwrap();
         }
         copy
@@ -52,10 +57,52 @@ fn every_example_has_a_test_and_prints_a_configuration_that_is_read_again() {
     assert_eq!(present, EXAMPLES.map(str::to_owned).into());
     let copy = Copy::new();
     for name in EXAMPLES {
-        let printed = finish(revoada().arg("run").arg(copy.path(name)).arg("--print-config")).expect_code(0).stdout;
-        std::fs::write(copy.path("printed.toml"), &printed).unwrap();
-        let again = finish(revoada().arg("run").arg(copy.path("printed.toml")).arg("--print-config")).expect_code(0);
-        assert_eq!(again.stdout, printed, "{name}");
+        printed_and_read_again(&copy, name);
+    }
+}
+
+/// The effective configuration, which reads back as the same.
+fn printed_and_read_again(copy: &Copy, name: &str) -> String {
+    let printed = finish(revoada().arg("run").arg(copy.path(name)).arg("--print-config")).expect_code(0).stdout;
+    std::fs::write(copy.path("printed.toml"), &printed).unwrap();
+    let again = finish(revoada().arg("run").arg(copy.path("printed.toml")).arg("--print-config")).expect_code(0);
+    assert_eq!(again.stdout, printed, "{name}");
+    printed
+}
+
+#[test]
+fn every_profile_of_a_board_is_read_and_has_room_for_a_frame_of_each_camera_in_a_batch() {
+    let present = names_in(&root().join("configs/jetson"));
+    assert_eq!(present, PROFILES.map(|(name, _)| name));
+    let copy = Copy::new();
+    for (name, cameras) in PROFILES {
+        let printed = printed_and_read_again(&copy, &format!("jetson/{name}"));
+        assert_eq!(printed.matches("[[stream]]").count(), cameras, "{name}");
+        assert_eq!(printed.matches("queue_frames_max = 2\n").count(), cameras, "{name}");
+        assert!(printed.contains(&format!("[batch]\nframes_max = {cameras}\n")), "{name}:\n{printed}");
+        let text = std::fs::read_to_string(copy.path(&format!("jetson/{name}"))).unwrap();
+        assert!(text.contains(&format!("--batch-max {cameras} ")), "{name} builds a plan for another batch");
+    }
+}
+
+/// With a model for the CPU in the place of the plan, small, and test patterns in the place of its cameras.
+#[test]
+fn every_profile_of_a_board_runs() {
+    for (name, cameras) in PROFILES {
+        let (copy, name) = (Copy::new(), format!("jetson/{name}"));
+        copy.replace(&name, &[("127.0.0.1:8080", format!("127.0.0.1:{}", free_port()))]);
+        if std::fs::read_to_string(copy.path(&name)).unwrap().contains("127.0.0.1:8555") {
+            copy.replace(&name, &[("127.0.0.1:8555", format!("127.0.0.1:{}", free_port()))]);
+        }
+        let mut command = revoada();
+        command.arg("run").arg(copy.path(&name)).arg("--model").arg(asset("models/centerface.onnx"));
+        for _ in 0..cameras {
+            command.args(["--source", "test://smpte?width=64&height=48&fps=30"]);
+        }
+        finish(command.args(["--size", "32x32", "--frames", "2"])).expect_code(0);
+        let results = copy.path(&name).with_extension("jsonl");
+        // A header, and two frames of each camera.
+        assert_eq!(lines(&results), 1 + 2 * cameras, "{name}");
     }
 }
 

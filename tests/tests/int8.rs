@@ -47,6 +47,17 @@ fn efficientnet_in_eight_bits_names_photographs_as_before() {
     assert_eq!(top["rows"], 20, "the photographs of ImageNet that set-up fetches");
     assert!(top["top1"].as_f64().unwrap() >= 0.9 && top["top5"] == 1.0, "{comparison}");
     assert!(comparison["outputs"][0]["cosine_min"].as_f64().unwrap() > 0.98, "{comparison}");
+
+    // And whoever has no GPU gets such answers, too.
+    for (picture, expected) in [("chelsea", "Egyptian cat"), ("coffee", "espresso")] {
+        for backend in ["onnxruntime", "rten"] {
+            let mut command = revoada();
+            command.args(["classify", "--json", "--backend", backend, "--model"]).arg(home.path().join("built.bundle"));
+            let finished = finish(command.arg(asset(&format!("pictures/{picture}.png")))).expect_code(0);
+            let found: Value = serde_json::from_str(&finished.stdout).unwrap();
+            assert_eq!(found["classifications"][0]["label"], expected, "{backend}: {found}");
+        }
+    }
 }
 
 #[test]

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use revoada_bundle::onnx::GraphBuilder;
+use revoada_bundle::plan::Plan;
+use revoada_bundle::sign::SecretKey;
 use revoada_core::{DType, TensorRef};
-use revoada_emulator::{Emulated, Profile};
-use revoada_tests::{Finished, Running, asset, finish, names_in, revoada, wait_for};
+use revoada_emulator::{Emulated, Log, Profile};
+use revoada_tests::{Finished, Running, asset, finish, names_in, revoada, root, wait_for};
 use serde_json::Value;
 
 /// A home with a model in it, `channel_means.onnx`, whose plans the emulator can run.
@@ -43,12 +45,16 @@ impl Home {
     }
 
     fn command(&self, profile: Profile, arguments: &[&str]) -> Command {
+        self.command_on(&Emulated::new(profile), arguments)
+    }
+
+    fn command_on(&self, device: &Emulated, arguments: &[&str]) -> Command {
         let mut command = revoada();
         command.env("HOME", self.folder.path()).current_dir(self.folder.path()).args(arguments);
         for variable in ["XDG_DATA_HOME", "XDG_CACHE_HOME", "REVOADA_TENSORRT"] {
             command.env_remove(variable);
         }
-        Emulated::new(profile).present(&mut command, &self.path("emulator.log"));
+        device.present(&mut command, &self.path("emulator.log"));
         command
     }
 
@@ -59,6 +65,19 @@ impl Home {
     /// Builds `a.bundle` and what is said of its plan.
     fn build(&self, plan: &[&str]) {
         self.run(&[&["build", "channel_means.onnx", "--output", "a.bundle"], plan].concat()).expect_code(0);
+    }
+
+    /// Builds `a.bundle` and another one of the same model, each with its plan beside it.
+    fn build_two(&self) {
+        self.build(&["--target", "local", "--batch-max", "2"]);
+        let other = ["build", "channel_means.onnx", "--precision", "fp32", "--output", "b.bundle"];
+        self.run(&[&other[..], &["--target", "local", "--batch-max", "2"]].concat()).expect_code(0);
+        // Of the same plan in the cache it would be tried whether that one fits.
+        std::fs::remove_dir_all(self.plans_in_cache()).unwrap();
+    }
+
+    fn swap(&self, model: &str) -> Finished {
+        self.run(&["ctl", "--socket", "control.sock", "swap", model])
     }
 
     fn classify(&self, profile: Profile, arguments: &[&str]) -> Finished {
@@ -99,6 +118,33 @@ fn a_bundle_runs_as_the_plan_beside_it_then_as_one_of_the_cache_then_as_its_onnx
 
     std::fs::remove_dir_all(home.plans_in_cache()).unwrap();
     said(home.classify(Profile::Orin, &["a.bundle"]), &["there is none for sm_87, 16 multiprocessors", "onnxruntime"]);
+}
+
+/// The network is a picture of 5×4 pixels read as ten cells of two classes; the decoder gets the few that pass.
+#[test]
+fn of_a_yolo_only_candidates_leave_the_device_and_detections_are_the_same() {
+    let Some(home) = Home::new([0.0; 3]) else { return };
+    let graph = GraphBuilder::new("widen")
+        .input("x", DType::F32, "N,3,4,5")
+        .initializer("shape", TensorRef::of(&[3], &[-1i64, 6, 10]).unwrap())
+        .node("Reshape", &["x", "shape"], &["y"])
+        .output("y", DType::F32, "N,6,10");
+    std::fs::write(home.path("cells.onnx"), graph.encode()).unwrap();
+    let manifest = "version = 1\n[input]\nscale = 0.0039\n[output]\ndecoder = \"yolo-v8\"\nscore_min = 0.5\n";
+    std::fs::write(home.path("cells.toml"), manifest).unwrap();
+    home.run(&["build", "cells.onnx", "--output", "cells.bundle", "--target", "local"]).expect_code(0);
+    let picture = asset("pictures/coffee.png");
+    let detect = |backend: &str| {
+        let mut command = home.command(Profile::Orin, &["detect", "--json", "--backend", backend, "--model"]);
+        finish(command.arg("cells.bundle").arg(&picture)).expect_code(0).stdout
+    };
+    let detections = |text: &str| serde_json::from_str::<Value>(text).unwrap()["detections"].clone();
+    let on_cpu = detections(&detect("rten"));
+    assert!(on_cpu.as_array().is_some_and(|found| !found.is_empty()), "{on_cpu}");
+    std::fs::remove_file(home.path("emulator.log")).unwrap();
+    assert_eq!(detections(&detect("tensorrt")), on_cpu);
+    let log = Log::read(&home.path("emulator.log"));
+    assert_eq!(log.calls("cuLaunchKernel"), 2, "one stages the picture, one filters the cells");
 }
 
 #[test]
@@ -164,9 +210,13 @@ fn whose_bundles_and_plans_run_is_the_user_s_choice() {
 
 /// A pipeline that runs until it is asked to end, and what it writes.
 fn endless(home: &Home) -> Running {
+    endless_on(home, &Emulated::new(Profile::Orin))
+}
+
+fn endless_on(home: &Home, device: &Emulated) -> Running {
     let arguments = ["run", "--model", "a.bundle", "--source", "test://smpte?width=64&height=48"];
     let outputs = ["--results", "results.jsonl", "--control", "control.sock", "--batch", "2"];
-    Running::start(&mut home.command(Profile::Orin, &[&arguments[..], &outputs].concat()))
+    Running::start(&mut home.command_on(device, &[&arguments[..], &outputs].concat()))
 }
 
 fn stats(home: &Home) -> Option<Value> {
@@ -229,4 +279,68 @@ fn a_run_that_ends_takes_its_build_with_it() {
     said(home.run(&short), &["building a plan for this device"]);
     let scratch = names_in(&home.plans_in_cache());
     assert!(scratch.iter().all(|name| !name.starts_with(".build-") || name.ends_with(".lock")), "{scratch:?}");
+}
+
+fn wait_for_more_frames(home: &Home) {
+    let then = wait_for("there are statistics", || stats(home))["frames_out"].as_u64();
+    wait_for("it goes on", || {
+        stats(home).filter(|stats| stats["frames_out"].as_u64() > then.map(|frames| frames + 50))
+    });
+}
+
+/// Gives the plan beside a bundle other kernels, and the user's signature.
+fn falsify(home: &Home, plan: &str) {
+    let own = Plan::read(&home.path(plan)).unwrap();
+    let engine = String::from_utf8(own.payload().to_vec()).unwrap();
+    assert!(engine.contains("operation channel_means"), "{engine}");
+    let other = engine.replace("operation channel_means", "operation mixture");
+    let key = SecretKey::load(&home.path(".local/share/revoada/keys/owner.pem")).unwrap();
+    let plan_bytes = Plan::seal(own.key().clone(), own.facts().clone(), other.as_bytes(), &key);
+    std::fs::write(home.path(plan), plan_bytes.bytes()).unwrap();
+}
+
+#[test]
+fn a_bundle_takes_over_only_with_the_answers_that_it_had_when_it_was_built() {
+    let Some(home) = Home::new([0.0; 3]) else { return };
+    home.build_two();
+    let run = endless(&home);
+    wait_for_more_frames(&home);
+    home.swap("b.bundle").expect_code(0);
+    falsify(&home, "a.plan");
+    let refused = home.swap("a.bundle").expect_code(1);
+    let expected =
+        "answers the golden inputs of its bundle otherwise than when it was built: the cosine of output `y` is ";
+    assert!(refused.error().contains(expected), "{}", refused.stderr);
+    wait_for_more_frames(&home);
+    // One that was built when bundles had no golden inputs.
+    let old = root().join("builder/bundle/tests/data/bundle-v1/plain.bundle");
+    home.swap(&old.display().to_string()).expect_code(0);
+    assert_eq!(stats(&home).unwrap()["swaps"], 2);
+    home.run(&["ctl", "--socket", "control.sock", "drain"]).expect_code(0);
+    run.finish().expect_code(0);
+    assert_contiguous(&home.path("results.jsonl"));
+}
+
+#[test]
+fn a_bundle_whose_plan_does_not_fit_beside_the_running_one_takes_over_after_a_gap() {
+    let Some(home) = Home::new([0.0; 3]) else { return };
+    home.build_two();
+    // The first plan runs, and for the next one there is no memory beside it; then for one there is none at all.
+    let out_of_memory = |nth| ("deserializeCudaEngine", nth, 2);
+    let failures = vec![out_of_memory(2), out_of_memory(4), out_of_memory(5)];
+    let run = endless_on(&home, &Emulated { failures, ..Emulated::new(Profile::Orin) });
+    wait_for_more_frames(&home);
+    let swapped: Value = serde_json::from_str(&home.swap("b.bundle").expect_code(0).stdout).unwrap();
+    assert_eq!(swapped["backend"], "tensorrt", "{swapped}");
+    assert!(swapped["gap_s"].as_f64().is_some_and(|gap| gap > 0.0), "{swapped}");
+    wait_for_more_frames(&home);
+    let refused = home.swap("a.bundle").expect_code(1);
+    assert!(refused.error().contains("the GPU has no memory for plan `"), "{}", refused.stderr);
+    wait_for_more_frames(&home);
+    let stats = stats(&home).unwrap();
+    assert_eq!(stats["swaps"], 1);
+    assert!(stats["swap_gap_s"].as_f64() > swapped["gap_s"].as_f64(), "the way back was a gap, too: {stats}");
+    home.run(&["ctl", "--socket", "control.sock", "drain"]).expect_code(0);
+    said(run.finish(), &["unloading `channel_means` first, so that nothing is inferred meanwhile"]);
+    assert_contiguous(&home.path("results.jsonl"));
 }

@@ -7,6 +7,7 @@
 //!   signature.json   whose it is: an Ed25519 signature over the digest of bundle.json
 //!   model.onnx       the converted graph
 //!   model.toml       its manifest: how pictures enter and how answers are read, with the labels
+//!   golden.safetensors   a few inputs and what the model answers to them, where the builder wrote them
 //!   …                calibration record, reports
 //! ```
 //!
@@ -24,6 +25,7 @@ use revoada_core::Digest;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::golden::{GOLDEN, Golden, GoldenError};
 use crate::hash::{hash, hash_file};
 use crate::manifest::{Manifest, ManifestError};
 use crate::partial::sync_folder_of;
@@ -297,6 +299,16 @@ impl VerifiedBundle {
         Manifest::load(&self.0.folder.join(MANIFEST))
     }
 
+    /// What the model answers to a few inputs; `None` where the bundle does not say.
+    pub fn golden(&self) -> Result<Option<Golden>, BundleError> {
+        if !self.index().files.contains_key(GOLDEN) {
+            return Ok(None);
+        }
+        let read = Golden::parse(&self.read(GOLDEN)?);
+        read.map(Some)
+            .map_err(|source| BundleError { folder: self.0.folder.clone(), kind: BundleErrorKind::Golden { source } })
+    }
+
     /// A file's bytes, held against the index once more: nothing else is ever handed out.
     pub fn read(&self, file: &str) -> Result<Vec<u8>, BundleError> {
         let fail = |kind| BundleError { folder: self.0.folder.clone(), kind };
@@ -471,6 +483,11 @@ pub enum BundleErrorKind {
     Unknown { file: String },
     #[error("has a file `{file}` that was changed after the bundle was made")]
     Changed { file: String },
+    #[error("has golden inputs that cannot be used")]
+    Golden {
+        #[source]
+        source: GoldenError,
+    },
     #[error("is there already; a bundle never changes, so choose another name")]
     Exists,
     #[error("cannot be written")]

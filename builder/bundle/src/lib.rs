@@ -1,6 +1,6 @@
 //! What a model is before it runs: its ONNX graph ([`onnx`]), and the manifest that says how pictures
 //! enter it and how its answers are read ([`manifest`]). [`strict`] reads manifests, and every other
-//! TOML file of Revoada; [`partial`] writes files that appear whole or not at all.
+//! TOML file of Revoada; [`golden`] has what a model answers to a few inputs; [`partial`] writes files that appear whole or not at all.
 //!
 //! It is *not* a runtime: nothing here runs a model or touches a GPU, and the shapes and costs that it
 //! tells are arithmetic over the graph.
@@ -29,6 +29,7 @@
 #![forbid(unsafe_code)]
 
 pub mod bundle;
+pub mod golden;
 mod hash;
 pub mod manifest;
 pub mod onnx;

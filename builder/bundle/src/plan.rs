@@ -208,18 +208,20 @@ impl PlanHeader {
 }
 
 impl Plan {
-    /// Puts what TensorRT serialised into an envelope.
-    pub fn seal(key: PlanKey, facts: PlanFacts, payload: &[u8], signer: &SecretKey) -> Self {
-        let (payload_bytes, payload_sha256) = (payload.len() as u64, hash(payload));
+    /// Puts what TensorRT serialised into an envelope. What is given away is not copied.
+    pub fn seal(key: PlanKey, facts: PlanFacts, payload: impl Into<Vec<u8>>, signer: &SecretKey) -> Self {
+        let mut file = payload.into();
+        let (payload_bytes, payload_sha256) = (file.len() as u64, hash(&file));
         let header = Header { version: VERSION, key, facts, payload_bytes, payload_sha256 };
         let header_text = serde_json::to_vec(&header).expect("a header is plain data with string keys");
         let signature = signer.sign(Purpose::Plan, hash(&header_text));
         let signature_text = serde_json::to_vec(&signature).expect("a signature is two strings");
         let length = |text: &[u8]| u32::try_from(text.len()).expect("headers are short").to_le_bytes();
-        let file =
-            [&MAGIC[..], &length(&header_text), &length(&signature_text), &header_text, &signature_text, payload]
-                .concat();
-        let payload_start = file.len() - payload.len();
+        let start = [&MAGIC[..], &length(&header_text), &length(&signature_text), &header_text, &signature_text];
+        let start = start.concat();
+        let payload_start = start.len();
+        file.reserve_exact(payload_start);
+        file.splice(0..0, start);
         Self { head: PlanHeader { header, signer: signer.public() }, file: file.into(), payload_start }
     }
 

@@ -12,7 +12,6 @@ use thiserror::Error;
 
 use revoada_core::Digest;
 
-use crate::partial::sync_folder_of;
 use crate::plan::{Plan, PlanErrorKind, PlanHeader, PlanKey};
 
 const EXTENSION: &str = "plan";
@@ -99,8 +98,9 @@ impl PlanCache {
         let mut file = tempfile::Builder::new().prefix(".").suffix(UNFINISHED).tempfile_in(&self.folder)?;
         file.write_all(plan.bytes())?;
         file.as_file().sync_all()?;
+        // A name that a power cut takes is a plan that is built again.
         file.persist(&path)?;
-        sync_folder_of(&path)
+        Ok(())
     }
 
     /// Waits until nobody else builds this plan. Then look again: it may be there.

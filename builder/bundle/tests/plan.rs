@@ -67,7 +67,7 @@ fn a_plan_is_run_only_where_it_fits_and_from_whom_is_trusted() {
 
 #[test]
 fn damage_is_told_in_one_sentence_wherever_it_is() {
-    let plan = Plan::seal(key("a"), PlanFacts::default(), &[7; 1000], &SecretKey::generate().unwrap());
+    let plan = Plan::seal(key("a"), PlanFacts::default(), [7; 1000], &SecretKey::generate().unwrap());
     let bytes = plan.bytes();
     let told = |bytes: &[u8]| Plan::parse(bytes.to_vec()).unwrap_err().to_string();
     for length in 1..bytes.len() {
@@ -109,7 +109,7 @@ fn plans_in(folder: &Path) -> usize {
 fn a_cache_keeps_what_was_used_last_within_its_bound() {
     let folder = tempfile::tempdir().unwrap();
     let signer = SecretKey::generate().unwrap();
-    let seal = |name: &str| Plan::seal(key(name), PlanFacts::default(), &[1; 10_000], &signer);
+    let seal = |name: &str| Plan::seal(key(name), PlanFacts::default(), [1; 10_000], &signer);
     let room_for_two = seal("a").bytes().len() as u64 * 2 + 100;
     let cache = PlanCache::open(&folder.path().join("new/cache"), room_for_two).unwrap();
     assert!(cache.get(&key("a")).unwrap().is_none());
@@ -128,7 +128,7 @@ fn a_cache_keeps_what_was_used_last_within_its_bound() {
     assert!(cache.get(&key("a")).unwrap().is_some() && cache.get(&key("c")).unwrap().is_some());
     cache.insert(&seal("c")).unwrap();
     assert_eq!(plans_in(cache.folder()), 2, "a plan that replaces itself needs no more room");
-    cache.insert(&Plan::seal(key("huge"), PlanFacts::default(), &[0; 100_000], &signer)).unwrap();
+    cache.insert(&Plan::seal(key("huge"), PlanFacts::default(), [0; 100_000], &signer)).unwrap();
     assert!(cache.get(&key("huge")).unwrap().is_none());
     assert_eq!(plans_in(cache.folder()), 2, "what does not fit at all drives nothing out");
 }

@@ -1,20 +1,20 @@
 //! The other side: the process that calls TensorRT.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Instant;
 
 use revoada_bundle::onnx::OnnxModel;
-use revoada_core::{Architecture, HardwareCompatibility};
+use revoada_core::{Architecture, HardwareCompatibility, TensorRtVersion};
 use revoada_tensorrt::{
     BuildError, BuildRequest, Built, Cancel, Hardware, Library, LibraryPaths, Model, Profile, Progress, Range, Target,
 };
 
 use super::precision::check_precision;
-use super::{CompileOptions, CompileRequest, Event, memory};
+use super::{CompileOptions, CompileRequest, Event, MODEL_IS_THERE, memory};
 
 /// Among all processes the first that the system ends when memory runs out.
 const OOM_SCORE: &str = "1000";
@@ -28,18 +28,25 @@ pub fn child(input: &mut dyn Read, output: Box<dyn Write + Send>) -> io::Result<
     if let Err(error) = fs::write("/proc/self/oom_score_adj", OOM_SCORE) {
         tracing::debug!(%error, "cannot offer this process to the system's memory killer");
     }
+    let mut input = BufReader::new(input.take(REQUEST_BYTES_MAX));
     let mut text = Vec::new();
-    input.take(REQUEST_BYTES_MAX).read_to_end(&mut text)?;
+    input.read_until(b'\n', &mut text)?;
     let request: CompileRequest = serde_json::from_slice(&text)?;
     let teller = Teller(Mutex::new(output));
-    let event = run(&request, &teller).unwrap_or_else(|reason| Event::Failed { reason });
+    let mut wait_for_model = || input.read_exact(&mut [0; MODEL_IS_THERE.len()]);
+    let event = run(&request, &mut wait_for_model, &teller).unwrap_or_else(|reason| Event::Failed { reason });
     teller.tell(&event)
 }
 
-fn run(request: &CompileRequest, teller: &Teller) -> Result<Event, String> {
+fn run(
+    request: &CompileRequest,
+    wait_for_model: &mut dyn FnMut() -> io::Result<()>,
+    teller: &Teller,
+) -> Result<Event, String> {
     let CompileRequest { model, plan, options } = request;
     let library =
         Library::open(&LibraryPaths::search(options.tensorrt.as_deref())).map_err(|error| error.to_string())?;
+    wait_for_model().map_err(|error| format!("the model did not come: {error}"))?;
     let Some(plan) = plan else {
         let refused = library.refused_nodes(Model::File(model)).map_err(|error| error.to_string())?;
         return match refused.as_slice() {
@@ -52,7 +59,7 @@ fn run(request: &CompileRequest, teller: &Teller) -> Result<Event, String> {
         };
     };
     let bytes = fs::read(model).map_err(|error| format!("cannot read the model: {error}"))?;
-    let request = build_request(Model::Bytes { bytes: &bytes, path: Some(model) }, options)?;
+    let request = build_request(Model::Bytes { bytes: &bytes, path: Some(model) }, options, library.version())?;
     let started = Instant::now();
     let built = match &options.timing_cache {
         Some(path) => build_with_timings(&library, &request, path, teller)?,
@@ -116,7 +123,14 @@ fn alone(path: &Path, teller: &Teller) -> io::Result<File> {
     Ok(lock)
 }
 
-fn build_request<'a>(model: Model<'a>, options: &CompileOptions) -> Result<BuildRequest<'a>, String> {
+/// How many sessions a plan of open shapes runs at once where each needs a profile of its own: a pipeline's.
+const EXCLUSIVE_PROFILES: usize = 2;
+
+fn build_request<'a>(
+    model: Model<'a>,
+    options: &CompileOptions,
+    version: TensorRtVersion,
+) -> Result<BuildRequest<'a>, String> {
     let size = |size: &usize| u64::try_from(*size).map_err(|_| "a shape is too large".to_owned());
     let shape = |shape: &[usize]| shape.iter().map(size).collect::<Result<Vec<_>, _>>();
     let mut profile = Profile::default();
@@ -124,8 +138,13 @@ fn build_request<'a>(model: Model<'a>, options: &CompileOptions) -> Result<Build
         let range = Range { min: shape(&range.min)?, opt: shape(&range.opt)?, max: shape(&range.max)? };
         profile = profile.with(input, range);
     }
+    let copies = match profile.ranges.is_empty() {
+        true => 0,
+        false if version.has_exclusive_profiles() => EXCLUSIVE_PROFILES,
+        false => 1,
+    };
     Ok(BuildRequest {
-        profiles: if profile.ranges.is_empty() { Vec::new() } else { vec![profile] },
+        profiles: vec![profile; copies],
         workspace_bytes_max: options.workspace_bytes_max,
         target: options.target.map_or(Target::ThisDevice, |Architecture { major, minor }| {
             Target::ComputeCapabilities(vec![major * 10 + minor])
@@ -172,5 +191,27 @@ impl Progress for Teller {
 
     fn finished(&self, phase: &str) {
         self.tell_or_end(&Event::Finished { phase: phase.to_owned() });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use revoada_core::TensorRtFlavour;
+
+    use super::*;
+
+    #[test]
+    fn a_plan_of_open_shapes_has_a_profile_for_every_session_that_may_not_share_one() {
+        let mut options = CompileOptions::default();
+        let version = |major| TensorRtVersion { flavour: TensorRtFlavour::Full, major, minor: 5, patch: 2 };
+        let profiles = |options: &CompileOptions, major| {
+            let model = Model::Bytes { bytes: &[], path: None };
+            build_request(model, options, version(major)).unwrap().profiles.len()
+        };
+        assert_eq!((profiles(&options, 8), profiles(&options, 10)), (0, 0), "of fixed shapes");
+        let shape = |rows| vec![rows, 3];
+        let range = revoada_bundle::plan::ShapeRange { min: shape(1), opt: shape(2), max: shape(4) };
+        options.profile.insert("x".to_owned(), range);
+        assert_eq!((profiles(&options, 8), profiles(&options, 10)), (2, 1));
     }
 }

@@ -48,8 +48,8 @@ pub fn available_bytes() -> Option<u64> {
     field(&fs::read_to_string("/proc/meminfo").ok()?, "MemAvailable")
 }
 
-/// The most memory that this process has had.
-pub(super) fn peak_bytes() -> Option<u64> {
+/// The most memory that this process has had resident: `VmHWM` of Linux; `None` where the system does not tell.
+pub fn peak_bytes() -> Option<u64> {
     field(&fs::read_to_string("/proc/self/status").ok()?, "VmHWM")
 }
 

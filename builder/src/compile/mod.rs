@@ -2,9 +2,9 @@
 //! takes nothing else with it.
 //!
 //! The parent ([`Workshop`]) starts this program again with a hidden verb that calls [`child`], writes it a
-//! [`CompileRequest`] and reads [`Event`]s, a JSON object a line. A watchdog ends the child when the machine
-//! runs out of memory; the child itself asks the system to be the first to go. What it wrote lies in a folder
-//! of its own that goes with it.
+//! [`CompileRequest`], the model into its file meanwhile, and then [`MODEL_IS_THERE`]. It reads [`Event`]s, a JSON object a
+//! line. A watchdog ends the child when the machine runs out of memory; the child itself asks the system to be the first
+//! to go. What it wrote lies in a folder of its own that goes with it.
 
 mod child;
 mod disk;
@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use revoada_bundle::onnx::OnnxModel;
 use revoada_bundle::plan::ShapeProfile;
@@ -28,7 +28,7 @@ use tempfile::TempDir;
 use thiserror::Error;
 
 pub use child::child;
-pub use memory::{MemoryGuard, available_bytes};
+pub use memory::{MemoryGuard, available_bytes, peak_bytes};
 pub use precision::{PrecisionMismatch, check_plan_precision};
 pub use revoada_tensorrt::Cancel;
 
@@ -40,7 +40,7 @@ const EVENT_BYTES_MAX: usize = 8 << 20;
 const EVENTS_MAX: usize = 256;
 
 /// A plan that is wanted.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct CompileOptions {
     /// A folder with TensorRT's libraries; `None` looks where the system does.
     pub tensorrt: Option<PathBuf>,
@@ -57,7 +57,7 @@ pub struct CompileOptions {
     pub timing_cache: Option<PathBuf>,
 }
 
-/// What the parent writes to the child.
+/// What the parent writes to the child first, as one line. It opens TensorRT while the model is written.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct CompileRequest {
@@ -66,6 +66,9 @@ struct CompileRequest {
     plan: Option<PathBuf>,
     options: CompileOptions,
 }
+
+/// What the parent writes then; whoever sees the end before it has lost his parent.
+const MODEL_IS_THERE: &[u8] = b"\n";
 
 /// What the child tells.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -180,9 +183,18 @@ impl Workshop<'_> {
     ) -> Result<Compiled, CompileError> {
         let folder = self.folder()?;
         let plan = folder.path().join("engine");
-        match self.work(&folder, model, Some(plan.clone()), options, progress)? {
+        let mut engine = None;
+        let mut listen = |event: &Event| {
+            // Read while the child ends, which takes it a while.
+            if matches!(event, Event::Done { .. }) {
+                engine = Some(fs::read(&plan));
+            }
+            progress(event);
+        };
+        match self.work(&folder, model, Some(plan.clone()), options, &mut listen)? {
             Event::Done { tensorrt, layers, checked, peak_bytes, compile_ms } => {
-                let engine = fs::read(&plan).map_err(io("read the plan that was built"))?;
+                let engine = engine.expect("it was read when it was done");
+                let engine = engine.map_err(io("read the plan that was built"))?;
                 let compile_time = Duration::from_millis(compile_ms);
                 Ok(Compiled { engine, tensorrt, layers, checked, peak_bytes, compile_time })
             }
@@ -204,18 +216,20 @@ impl Workshop<'_> {
         options: &CompileOptions,
         progress: &mut dyn FnMut(&Event),
     ) -> Result<Event, CompileError> {
-        let bytes = model.encode();
-        self.guard.check(bytes.len() as u64)?;
-        disk::check(folder.path(), bytes.len() as u64)?;
         let request = CompileRequest { model: folder.path().join("model.onnx"), plan, options: options.clone() };
-        fs::write(&request.model, bytes).map_err(io("write the model for the compiler"))?;
         let mut command = (self.command)().map_err(io("find this program"))?;
         let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
         let mut child = Reaped(child.map_err(io("start the build process"))?);
         let mut input = child.0.stdin.take().expect("it is piped");
-        let text = serde_json::to_vec(&request).expect("a request is plain data with string keys");
+        let mut text = serde_json::to_vec(&request).expect("a request is plain data with string keys");
+        text.push(b'\n');
         // A child that died at once says more by its exit than by a closed pipe.
         drop(input.write_all(&text));
+        let bytes = model.encode();
+        self.guard.check(bytes.len() as u64)?;
+        disk::check(folder.path(), bytes.len() as u64)?;
+        fs::write(&request.model, bytes).map_err(io("write the model for the compiler"))?;
+        drop(input.write_all(MODEL_IS_THERE));
         drop(input);
         let events = read_events(child.0.stdout.take().expect("it is piped")).map_err(io("start a thread"))?;
         let told = follow(&events, &mut child, &self.guard, progress, &self.cancel)?;
@@ -286,8 +300,9 @@ fn follow(
     cancel: &Cancel,
 ) -> Result<Option<Event>, CompileError> {
     let mut last = None;
+    let mut look = Instant::now();
     loop {
-        match events.recv_timeout(WATCH_INTERVAL) {
+        match events.recv_timeout(look.saturating_duration_since(Instant::now())) {
             Ok(Ok(event)) => {
                 progress(&event);
                 last = matches!(event, Event::Done { .. } | Event::Failed { .. } | Event::Readable).then_some(event);
@@ -299,6 +314,11 @@ fn follow(
         if cancel.is_cancelled() {
             return Err(CompileError::Cancelled);
         }
+        // Hundreds of events are no reason to look hundreds of times.
+        if Instant::now() < look {
+            continue;
+        }
+        look = Instant::now() + WATCH_INTERVAL;
         if let Some(left) = guard.exhausted() {
             // It is in no state to end by itself.
             drop(child.0.kill());

@@ -6,8 +6,6 @@ use revoada_bundle::onnx::proto::NodeProto;
 use revoada_bundle::onnx::{ElementType, Graph};
 use revoada_core::{Tensor, TensorRef};
 
-use crate::compare::numbers;
-
 /// Replaces pairs of constant scale: on constants by what they make of them, on activations with one scale by
 /// arithmetic. Other pairs stay for the backend.
 pub(super) fn unfold(graph: &mut Graph) {
@@ -32,7 +30,7 @@ struct Scales {
 
 impl Scales {
     fn of(graph: &Graph, node: &NodeProto) -> Option<Self> {
-        let list = |index: usize| Some(numbers(graph.tensor(node.input_name(index)?)?.as_ref().data()));
+        let list = |index: usize| Some(graph.tensor(node.input_name(index)?)?.as_ref().data().to_f64());
         let scales = list(1)?;
         let zeros = match node.input_name(2) {
             Some(_) => list(2)?,
@@ -63,7 +61,7 @@ impl Scales {
             }
         };
         let channel = |index: usize| index / inner.max(1) % self.scales.len();
-        let changed = numbers(tensor.as_ref().data()).into_iter().enumerate().map(|(index, number)| {
+        let changed = tensor.as_ref().data().to_f64().into_iter().enumerate().map(|(index, number)| {
             let channel = channel(index);
             change(number, self.scales[channel], self.zeros[channel]) as f32
         });

@@ -18,6 +18,11 @@ impl Architecture {
     pub const fn new(major: u32, minor: u32) -> Self {
         Self { major, minor }
     }
+
+    /// 87 for 8.7, as compilers call it.
+    pub const fn number(self) -> u32 {
+        self.major * 10 + self.minor
+    }
 }
 
 impl fmt::Display for Architecture {
@@ -75,6 +80,13 @@ pub struct TensorRtVersion {
     pub major: u32,
     pub minor: u32,
     pub patch: u32,
+}
+
+impl TensorRtVersion {
+    /// Whether a profile of open shapes belongs to one execution context at a time.
+    pub const fn has_exclusive_profiles(self) -> bool {
+        matches!(self.flavour, TensorRtFlavour::Full) && self.major < 10
+    }
 }
 
 impl fmt::Display for TensorRtVersion {

@@ -15,7 +15,9 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod causes;
 mod clock;
+mod cosine;
 mod detection;
 mod device;
 mod digest;
@@ -24,7 +26,9 @@ mod geometry;
 mod staging;
 mod tensor;
 
+pub use causes::{causes, sentence_of};
 pub use clock::{Clock, Timestamp};
+pub use cosine::Cosine;
 pub use detection::{Classification, Detection, Prediction, Segmentation};
 pub use device::{
     Architecture, ArchitectureError, Compatibility, DeviceClass, HardwareCompatibility, Mismatch, TensorRtFlavour,

@@ -207,6 +207,34 @@ macro_rules! tensor_types {
     };
 }
 
+impl TensorSlice<'_> {
+    /// The elements as numbers; `true` is 1.
+    pub fn to_f64(&self) -> Vec<f64> {
+        match self {
+            Self::F32(data) => data.iter().map(|x| f64::from(*x)).collect(),
+            Self::F16(data) => data.iter().map(|x| x.to_f64()).collect(),
+            Self::U8(data) => data.iter().map(|x| f64::from(*x)).collect(),
+            Self::I8(data) => data.iter().map(|x| f64::from(*x)).collect(),
+            Self::I32(data) => data.iter().map(|x| f64::from(*x)).collect(),
+            Self::I64(data) => data.iter().map(|x| *x as f64).collect(),
+            Self::Bool(data) => data.iter().map(|x| f64::from(u8::from(*x))).collect(),
+        }
+    }
+
+    /// The elements' bytes, as files have them.
+    pub fn to_le_bytes(&self) -> Vec<u8> {
+        match self {
+            Self::F32(data) => data.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Self::F16(data) => data.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Self::U8(data) => data.to_vec(),
+            Self::I8(data) => data.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Self::I32(data) => data.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Self::I64(data) => data.iter().flat_map(|x| x.to_le_bytes()).collect(),
+            Self::Bool(data) => data.iter().map(|x| u8::from(*x)).collect(),
+        }
+    }
+}
+
 tensor_types!(F32: f32, F16: f16, U8: u8, I8: i8, I32: i32, I64: i64, Bool: bool);
 
 /// A borrowed tensor whose length matches its shape.
@@ -268,6 +296,21 @@ impl Tensor {
     pub fn zeros(dtype: DType, shape: Vec<usize>) -> Result<Self, TensorError> {
         let len = element_count(&shape).ok_or_else(|| TensorError::Overflow { shape: shape.clone() })?;
         Ok(Self { data: TensorData::zeros(dtype, len), shape })
+    }
+
+    /// The tensor so often behind itself that its first dimension is `rows`, or what of that it can be without a part
+    /// of it.
+    pub fn repeated_to(&self, rows: usize) -> Self {
+        let times = rows / self.shape.first().copied().unwrap_or(rows).max(1);
+        if times < 2 {
+            return self.clone();
+        }
+        let elements = self.data.as_slice().len();
+        let mut data = TensorData::zeros(self.dtype(), elements * times);
+        (0..times).for_each(|time| data.write(time * elements, self.data.as_slice()));
+        let mut shape = self.shape.clone();
+        shape[0] *= times;
+        Self { shape, data }
     }
 
     pub fn shape(&self) -> &[usize] {

@@ -5,6 +5,7 @@ use std::io;
 use std::process::ExitCode;
 
 use revoada_bundle::strict::Problems;
+use revoada_core::sentence_of;
 use revoada_engine::EngineError;
 use revoada_pipeline::decode::DecodeError;
 use revoada_pipeline::run::{ModelError, RunError};
@@ -51,6 +52,11 @@ pub(crate) fn report(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(if error.chain().any(is_misuse) { MISUSED } else { FAILED })
 }
 
+/// Whether a line that this program, started again, wrote to standard error is its reason to fail, and what it says.
+pub(crate) fn reported(line: &str) -> Option<&str> {
+    line.strip_prefix("error: ")
+}
+
 /// Whether standard output was closed by its reader, as `head` does.
 pub(crate) fn is_closed_pipe(error: &anyhow::Error) -> bool {
     error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
@@ -72,18 +78,7 @@ fn is_misuse(cause: &(dyn std::error::Error + 'static)) -> bool {
 }
 
 fn chain(error: &anyhow::Error) -> String {
-    let mut text = String::new();
-    for cause in error.chain().filter(|cause| !cause.is::<Refused>()).map(ToString::to_string) {
-        // Wrappers that only forward their source would say the same thing twice.
-        if text.ends_with(&cause) {
-            continue;
-        }
-        if !text.is_empty() {
-            text.push_str(": ");
-        }
-        text.push_str(&cause);
-    }
-    text
+    sentence_of(error.chain().filter(|cause| !cause.is::<Refused>()))
 }
 
 #[cfg(test)]

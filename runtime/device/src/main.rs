@@ -11,6 +11,7 @@ mod doctor;
 mod failure;
 mod inspect;
 mod keys;
+mod manual;
 mod models;
 mod pictures;
 mod rebuild;
@@ -18,6 +19,7 @@ mod run;
 mod shapes;
 mod stop;
 mod summary;
+mod tegrastats;
 mod tensorrt;
 mod terminal;
 mod verify;
@@ -109,6 +111,9 @@ enum Verb {
     Ctl(ctl::Args),
     /// Print completions for a shell.
     Completions(completions::Args),
+    /// Write manual pages.
+    #[command(hide = true)]
+    Manual(manual::Args),
 }
 
 /// Where this user's own copy of a library may lie, by the XDG base directory specification.
@@ -143,6 +148,7 @@ fn main() -> ExitCode {
         Verb::Doctor(args) => doctor::run(&args, &cli.global),
         Verb::Ctl(args) => ctl::run(&args),
         Verb::Completions(args) => completions::run(&args),
+        Verb::Manual(args) => manual::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

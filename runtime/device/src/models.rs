@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use clap::builder::PossibleValuesParser;
 use revoada_bundle::bundle::{Bundle, Trust};
 use revoada_bundle::sign::TrustedKeys;
 use revoada_engine::{
-    Backend, BackendChoice, BackendOptions, LoadOptions, ModelFormat, Opened, PlanSearch, Wanted, backends,
-    library_candidates, open, select,
+    Backend, BackendChoice, BackendOptions, LoadOptions, ModelFormat, Opened, PlanSearch, Wanted, WhenOutOfMemory,
+    backends, library_candidates, open, select,
 };
 use revoada_pipeline::config::ModelConfig;
 use revoada_pipeline::run::Loader;
@@ -18,8 +19,8 @@ use crate::{Global, keys};
 /// Which backend runs a model, how, and whose models.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct BackendArgs {
-    /// auto, tensorrt, onnxruntime or rten.
-    #[arg(long, default_value = "auto", value_name = "BACKEND")]
+    /// What runs the model.
+    #[arg(long, default_value = "auto", value_name = "BACKEND", value_parser = backend_names())]
     backend: String,
     /// Threads inside one inference; one per core when not given.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -38,6 +39,12 @@ impl BackendArgs {
     pub(crate) fn threads(&self) -> Option<usize> {
         self.threads.map(usize::from)
     }
+}
+
+/// What `--backend` takes, as help and completions show it.
+pub(crate) fn backend_names() -> PossibleValuesParser {
+    let backends = backends(&BackendOptions::default());
+    PossibleValuesParser::new(std::iter::once("auto").chain(backends.iter().map(|backend| backend.name())))
 }
 
 /// A model and how its pictures are read, for `classify` and `detect`.
@@ -145,5 +152,7 @@ pub(crate) fn load(
         named => Some(TrustedKeys::read_all(named)?),
     };
     let options = LoadOptions { threads: args.threads(), concurrent_max, trusted };
-    Ok(open(&Wanted { path, backend: &args.choice(), rows, options }, &all_backends(global), &plan_search())?)
+    let (backend, when_out_of_memory) = (&args.choice(), WhenOutOfMemory::default());
+    let wanted = Wanted { path, backend, rows, when_out_of_memory, options };
+    Ok(open(&wanted, &all_backends(global), &plan_search())?)
 }

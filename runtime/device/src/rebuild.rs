@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tracing::{debug, warn};
 
 use crate::Global;
+use crate::failure::reported;
 
 /// The process, until it has ended; cancelled for good where there is none yet.
 #[derive(Default)]
@@ -49,7 +50,7 @@ fn build(bundle: &Path, rows: usize, global: &Global, building: &Mutex<Building>
     let mut reason = String::new();
     let lines = BufReader::new(child.stderr.take().expect("it is piped")).lines().map_while(Result::ok);
     for line in lines {
-        match line.strip_prefix("error: ") {
+        match reported(&line) {
             Some(said) => reason = said.to_owned(),
             None => debug!(target: "build", "{line}"),
         }

@@ -57,8 +57,8 @@ pub(crate) struct Args {
     /// Names of the classes, one a line, in place of the manifest's.
     #[arg(long, value_name = "FILE", help_heading = "Model")]
     labels: Option<PathBuf>,
-    /// auto, tensorrt, onnxruntime or rten.
-    #[arg(long, value_name = "BACKEND", help_heading = "Model")]
+    /// What runs the model.
+    #[arg(long, value_name = "BACKEND", value_parser = models::backend_names(), help_heading = "Model")]
     backend: Option<String>,
     /// Threads inside one inference.
     #[arg(long, value_name = "N", help_heading = "Model")]

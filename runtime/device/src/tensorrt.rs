@@ -32,8 +32,12 @@ pub(crate) fn options(global: &Global) -> TensorRtOptions {
     }
 }
 
+/// The one that plans are built for and run on.
+pub(crate) fn device() -> anyhow::Result<Device> {
+    Device::all()?.into_iter().next().context("the NVIDIA driver sees no device")
+}
+
 /// What a plan that is built here depends on.
 pub(crate) fn device_class(global: &Global) -> anyhow::Result<DeviceClass> {
-    let device = Device::all()?.into_iter().next().context("the NVIDIA driver sees no device")?;
-    Ok(device.class(version(global)?))
+    Ok(device()?.class(version(global)?))
 }

@@ -10,12 +10,13 @@ use revoada_bundle::onnx::OnnxError;
 use revoada_bundle::plan::{Plan, PlanError};
 use revoada_bundle::sign::PublicKey;
 use revoada_core::{
-    DType, DeviceClass, Frame, ImageTransform, MemoryKind, Placement, Rect, Size, TensorError, TensorRef, TensorSpec,
+    DType, DeviceClass, Dim, Frame, ImageTransform, MemoryKind, Placement, Rect, Size, Tensor, TensorError, TensorRef,
+    TensorSpec,
 };
 pub use revoada_tensorrt::{InspectedLayer as Layer, LayerTime};
 use thiserror::Error;
 
-use crate::cuda::CudaSurface;
+use crate::cuda::{CandidateLayout, Candidates, CudaSurface};
 
 /// Loads engines. One instance per process and kind.
 pub trait Backend: Send + Sync {
@@ -59,6 +60,12 @@ pub trait Engine: Send + Sync {
     fn layers(&self) -> Result<Option<Vec<Layer>>, EngineError> {
         Ok(None)
     }
+
+    /// How many bytes fewer are free on the device now than before the engine was loaded: those of the engine and its
+    /// sessions, and whatever anybody else has taken or given back there since. `None` where models run on the CPU.
+    fn device_bytes(&self) -> Result<Option<usize>, EngineError> {
+        Ok(None)
+    }
 }
 
 /// One thread's execution state: buffers for every input, and the latest answers.
@@ -87,6 +94,14 @@ pub trait Session: Send {
     /// it is replaced, but for the rows of a fixed batch that a `submit` leaves out: those are zeros from
     /// then on. Where the input has a batch, the tensor may have fewer rows than the session.
     fn set_input(&mut self, input: usize, tensor: TensorRef<'_>) -> Result<(), EngineError>;
+
+    /// Says what will be read of each output, in the order of [`Engine::outputs`]; the rest need not leave the device.
+    /// It holds for every `submit` from now on; the answers to the one before are let go. Outputs that are not named, and all of them at first, come whole; so may
+    /// those of which less was asked, where bringing less saves nothing.
+    fn read_back(&mut self, wanted: &[Readback]) -> Result<(), EngineError> {
+        let _ = wanted;
+        Ok(())
+    }
 
     /// One staging pass over the recorded pictures, then inference over the first `rows` rows, each
     /// of which must be filled. Where the model's batch is fixed, all its rows run and the outputs
@@ -172,6 +187,19 @@ impl Shapes {
         Self { rows_max, inputs: BTreeMap::new() }
     }
 
+    /// Those of these tensors, one for each input. The batch is that of the first input whose batch is open, else that of
+    /// the first picture.
+    pub fn of(inputs: &[TensorSpec], tensors: &[Tensor]) -> Self {
+        let named = || inputs.iter().zip(tensors);
+        let batch = |wanted: &dyn Fn(&TensorSpec) -> bool| {
+            let (_, tensor) = named().find(|(spec, _)| wanted(spec))?;
+            tensor.shape().first().copied()
+        };
+        let open = batch(&|spec| matches!(spec.dims.first(), Some(Dim::Dynamic(_))));
+        let rows = open.or_else(|| batch(&|spec| spec.dims.len() == 4)).unwrap_or(1);
+        named().fold(Self::rows(rows), |all, (spec, tensor)| all.with(&spec.name, tensor.shape()))
+    }
+
     pub fn with(mut self, input: &str, shape: &[usize]) -> Self {
         self.inputs.insert(input.to_owned(), shape.to_vec());
         self
@@ -226,11 +254,41 @@ pub struct DeviceTimings {
     pub download: Duration,
 }
 
-/// The outputs of one inference, in the order of [`Engine::outputs`], borrowed from the session.
+/// What a reader needs of an output.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Readback {
+    #[default]
+    Whole,
+    /// The cells that can become detections: most of them cannot, and there are thousands.
+    Candidates(CandidateQuery),
+    Nothing,
+}
+
+/// Which cells of an output `[rows, …, …]` of boxes and their scores are wanted.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct CandidateQuery {
+    pub layout: CandidateLayout,
+    /// On the scale of the output. A cell's score is its best class's, times its objectness where there is one;
+    /// neither the objectness nor the product may be below.
+    pub score_min: f32,
+}
+
+/// The outputs of one inference, borrowed from the session.
 #[derive(Debug)]
 pub struct Outputs<'a> {
+    /// In the order of [`Engine::outputs`]. Those that were not brought whole have no rows.
     pub tensors: Vec<TensorRef<'a>>,
+    /// By output, what each submitted row has; without those that came whole instead, as they do where more cells pass
+    /// than are kept.
+    pub candidates: BTreeMap<usize, Vec<Candidates>>,
     pub timings: Timings,
+}
+
+impl Outputs<'_> {
+    /// The tensors, to be kept.
+    pub fn to_owned(&self) -> Vec<Tensor> {
+        self.tensors.iter().map(TensorRef::to_owned).collect()
+    }
 }
 
 /// Why an engine could not be loaded or run.
@@ -290,6 +348,11 @@ pub enum EngineError {
     ForeignSurface,
     #[error("the plan does not run input `{spec}` in shape {shape:?}, only {ranges}")]
     Profile { spec: String, shape: Vec<usize>, ranges: String },
+    #[error(
+        "before TensorRT 10 the plan runs {sessions} sessions of such a batch at once, and all of them are open; give the \
+         model a fixed batch for more"
+    )]
+    ProfilesTaken { sessions: usize },
     /// Recoverable: what was there before is still there.
     #[error("the GPU has no memory for {needed}: {free} of its {total} bytes are free")]
     OutOfMemory { needed: String, free: usize, total: usize },

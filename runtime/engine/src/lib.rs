@@ -36,18 +36,21 @@ mod api;
 mod backend;
 #[allow(unsafe_code, reason = "the driver of a GPU is a C library")]
 pub mod cuda;
+mod golden;
 mod open;
 mod picture;
 mod stage;
 
 pub use api::{
-    Backend, DeviceTimings, Engine, EngineError, Layer, LayerTime, LoadOptions, ModelFormat, ModelSource, Outputs,
-    Session, Shapes, Surface, Timings,
+    Backend, CandidateQuery, DeviceTimings, Engine, EngineError, Layer, LayerTime, LoadOptions, ModelFormat,
+    ModelSource, Outputs, Readback, Session, Shapes, Surface, Timings,
 };
 pub use backend::{
     BackendChoice, BackendOptions, OnnxRuntime, Rten, Selected, TensorRt, TensorRtOptions, backends,
     library_candidates, select,
 };
-pub use open::{Opened, PlanSearch, Wanted, open};
+pub use cuda::{Candidate, CandidateLayout, Candidates};
+pub use golden::golden_answers;
+pub use open::{Opened, PlanSearch, Wanted, WhenOutOfMemory, open};
 pub use picture::{PictureInput, picture_input};
 pub use stage::{StageTarget, Stager, stage_reference};

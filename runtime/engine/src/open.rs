@@ -34,8 +34,19 @@ pub struct Wanted<'a> {
     pub backend: &'a BackendChoice,
     /// The largest batch.
     pub rows: usize,
+    pub when_out_of_memory: WhenOutOfMemory,
     /// How it is loaded. `trusted` holds for bundles, too.
     pub options: LoadOptions,
+}
+
+/// What becomes of a bundle whose plan the GPU has no memory for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WhenOutOfMemory {
+    /// Its ONNX model runs on the CPU.
+    #[default]
+    RunOnCpu,
+    /// It is refused with [`EngineError::OutOfMemory`], for who can make room.
+    Fail,
 }
 
 /// A loaded model, and where it came from.
@@ -104,7 +115,7 @@ fn load_plan(
     let mut trusted = wanted.options.trusted.clone().unwrap_or_default();
     trusted.extend(search.own);
     let options = LoadOptions { trusted: Some(trusted.clone()), ..wanted.options.clone() };
-    let mut refused = BTreeSet::new();
+    let (mut refused, mut out_of_memory) = (BTreeSet::new(), None);
     for (path, header) in candidates(wanted.path, bundle, search, &mut refused) {
         let fits = check(&header, bundle, &trusted, &device, wanted.rows);
         match fits.map_err(|reason| format!("plan `{}` {reason}", path.display())) {
@@ -116,10 +127,18 @@ fn load_plan(
                     }
                     return Ok(Ok(engine));
                 }
-                Err(error) => drop(refused.insert(error.to_string())),
+                Err(error) => {
+                    refused.insert(error.to_string());
+                    if matches!(error, EngineError::OutOfMemory { .. }) {
+                        out_of_memory = Some(error);
+                    }
+                }
             },
             Err(reason) => drop(refused.insert(reason)),
         }
+    }
+    if let (Some(error), WhenOutOfMemory::Fail) = (out_of_memory, wanted.when_out_of_memory) {
+        return Err(error);
     }
     Ok(Err(match refused.is_empty() {
         true => format!("there is none for {device}"),

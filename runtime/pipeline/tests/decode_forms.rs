@@ -6,11 +6,17 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
+use proptest::test_runner::TestCaseError;
 use revoada_bundle::manifest::{Activation, BoxFormat, OutputManifest};
 use revoada_core::{
     DType, Dim, Fit, ImageTransform, Placement, Point, Prediction, Rect, Size, Tensor, TensorRef, TensorSpec, f16,
 };
+use revoada_engine::Readback;
+use revoada_engine::cuda::CandidateSpec;
 use revoada_pipeline::decode::{Built, DecodeError, DecoderContext, Decoders};
+
+#[path = "../../engine/tests/cuda/plain_filter.rs"]
+mod plain_filter;
 
 const INPUT: Size = Size::new(64, 64);
 
@@ -452,6 +458,24 @@ fn readable() -> Vec<(OutputManifest, Vec<Vec<usize>>)> {
     ]
 }
 
+/// A decoder that is content with the candidates of its output finds in them what it finds in all of it.
+fn candidates_decode_as_the_whole_output(
+    (manifest, shape): &(OutputManifest, Vec<usize>),
+    numbers: &[f32],
+) -> Result<(), TestCaseError> {
+    let numbers: Vec<f32> = numbers.iter().copied().cycle().take(shape.iter().product()).collect();
+    let specs = [spec("out", DType::F32, shape), floats("behind", &[1, 9])];
+    let build = || build(manifest, &specs, 0).unwrap().decoder;
+    let (whole, filtered) = (build(), build());
+    prop_assert_eq!(whole.reads(1), Readback::Nothing);
+    let Readback::Candidates(query) = whole.reads(0) else { panic!("{manifest:?} reads {:?}", whole.reads(0)) };
+    let candidates = plain_filter::candidates(&CandidateSpec::of(&query, DType::F32, shape).unwrap(), &numbers);
+    let tensors = [TensorRef::of(shape, &numbers).unwrap()];
+    prop_assert_eq!(filtered.decode_candidates(&candidates, &stretch()), whole.decode(&tensors, 0, &stretch()));
+    prop_assert_eq!(filtered.non_finite(), whole.non_finite());
+    Ok(())
+}
+
 fn number() -> impl Strategy<Value = f32> {
     prop_oneof![
         6 => 0f32..1.0,
@@ -489,6 +513,19 @@ proptest! {
             }
             prop_assert!(found.classifications.iter().all(|found| found.score.is_finite()));
             prop_assert!(found.segmentation.is_none_or(|found| found.classes.len() == found.width * found.height));
+        }
+    }
+
+    #[test]
+    fn candidates_are_enough_for_yolo(numbers in prop::collection::vec(number(), 61..400)) {
+        let sigmoid = OutputManifest { activation: Some(Activation::Sigmoid), ..named("yolo-v8") };
+        for case in [
+            (named("yolo-v8"), vec![1, 9, 84]),
+            (sigmoid, vec![1, 84, 9]),
+            (named("yolo-v5"), vec![1, 20, 8]),
+            (named("yolo-x"), vec![1, 84, 8]),
+        ] {
+            candidates_decode_as_the_whole_output(&case, &numbers)?;
         }
     }
 

@@ -40,10 +40,12 @@ impl Camera {
         server.set_address("127.0.0.1");
         server.set_service(&port.to_string());
         let factory = gst_rtsp_server::RTSPMediaFactory::new();
+        // Who does not ask for the sound leaves its branch unlinked. A source that nothing takes from is an error, and an
+        // error puts all of the server's media, pictures included, into its error state: the tee takes.
         factory.set_launch(
             "( videotestsrc is-live=true ! video/x-raw,format=I420,width=320,height=180,framerate=25/1 ! \
              x264enc tune=zerolatency speed-preset=ultrafast key-int-max=10 ! rtph264pay name=pay0 pt=96 \
-             audiotestsrc is-live=true ! alawenc ! rtppcmapay name=pay1 pt=8 )",
+             audiotestsrc is-live=true ! tee allow-not-linked=true ! alawenc ! rtppcmapay name=pay1 pt=8 )",
         );
         // Each viewer has its own: a shared one ends for whoever joins while the last viewer is leaving.
         factory.set_shared(false);

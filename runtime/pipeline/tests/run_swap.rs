@@ -102,6 +102,19 @@ fn where_two_do_not_fit_the_old_one_is_unloaded_first_and_the_gap_is_counted() {
     assert!(summary.swap_gap_s > answer["gap_s"].as_f64().unwrap(), "the way back was a gap, too");
 }
 
+#[test]
+fn a_panic_while_nothing_is_loaded_ends_the_run_instead_of_holding_it_for_ever() {
+    let folder = tempfile::tempdir().unwrap();
+    let (run, mut client) = start(folder.path(), endless());
+    run.collected[0].wait_for("a", 5);
+    let gone = client.request(Command::Swap { model: "/models/heavy-panic.onnx".into() });
+    assert!(matches!(gone, Err(ClientError::Lost { .. })), "{gone:?}");
+    let collected = run.collected[0].clone();
+    let error = run.finish().unwrap_err();
+    assert_eq!(error.to_string(), "the model was unloaded for another one, and whatever loaded that panicked");
+    assert!(collected.is_finished(), "what was written until then is completed");
+}
+
 /// The stream waits at a gate: no batch comes that could notice anything.
 #[test]
 fn a_silent_pipeline_is_swapped_and_unloaded_too() {

@@ -179,7 +179,10 @@ EXPORT int cuDeviceGetAttribute(int* value, int attribute, int device) {
     case 16: *value = is.multiprocessors; return SUCCESS;
     case 18: *value = is.integrated; return SUCCESS;
     case 19: *value = 1; return SUCCESS;  // maps memory of the host
+    case 33: *value = 7; return SUCCESS;  // bus of PCI
+    case 34: *value = 0; return SUCCESS;  // device there
     case 41: *value = 1; return SUCCESS;  // unified addressing
+    case 50: *value = 0; return SUCCESS;  // domain of PCI
     case 75: *value = is.major; return SUCCESS;
     case 76: *value = is.minor; return SUCCESS;
     case 83: *value = 1; return SUCCESS;  // managed memory

@@ -1,5 +1,6 @@
 //! An emulator of the CUDA driver for tests: a `libcuda.so.1` over the CPU's memory that runs our `.cu` kernels thread
-//! by thread, a `libnvrtc.so.12` whose images only it can load, and a `libnvinfer.so.10` whose plans are a few lines of text.
+//! by thread, a `libnvrtc.so.12` whose images only it can load, a `libnvidia-ml.so.1` that tells what power it is told to, and
+//! a `libnvinfer.so.10` whose plans are a few lines of text.
 //!
 //! It proves our logic, never the GPU: nothing that it runs says how fast or how exact a device is. It is strict where
 //! a device is merely unpredictable:
@@ -15,7 +16,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The folder of both libraries, for `LD_LIBRARY_PATH`.
+/// The folder of the libraries, for `LD_LIBRARY_PATH`.
 pub fn libraries() -> &'static Path {
     Path::new(env!("EMULATOR_LIBRARIES"))
 }
@@ -53,11 +54,21 @@ pub struct Emulated {
     pub failures: Vec<(&'static str, u32, u32)>,
     /// All memory that there is to allocate.
     pub memory_bytes: usize,
+    /// What the card says that it takes; `None`: it does not say it, as on a Jetson.
+    pub power: Option<Power>,
+}
+
+/// What a card is said to take: a number like any other, which nothing was measured for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Power {
+    Milliwatts(u32),
+    /// As cards since Volta say it: so many millijoules more whenever somebody asks.
+    Millijoules(u32),
 }
 
 impl Emulated {
     pub fn new(profile: Profile) -> Self {
-        Self { profile, failures: Vec::new(), memory_bytes: 1 << 30 }
+        Self { profile, failures: Vec::new(), memory_bytes: 1 << 30, power: None }
     }
 
     /// Makes `command` see it, with the log in `log`.
@@ -76,6 +87,11 @@ impl Emulated {
             .env("REVOADA_EMULATOR_FAIL", failures.join(","))
             .env("REVOADA_EMULATOR_MEMORY", self.memory_bytes.to_string())
             .env("REVOADA_EMULATOR_LOG", log);
+        match self.power {
+            Some(Power::Milliwatts(power)) => command.env("REVOADA_EMULATOR_MILLIWATTS", power.to_string()),
+            Some(Power::Millijoules(energy)) => command.env("REVOADA_EMULATOR_MILLIJOULES", energy.to_string()),
+            None => command,
+        };
     }
 }
 
@@ -92,6 +108,11 @@ impl Log {
     /// How often a function was called.
     pub fn calls(&self, function: &str) -> usize {
         self.0.iter().filter(|line| line.split(' ').next() == Some(function)).count()
+    }
+
+    /// How often a line was written.
+    pub fn noted(&self, line: &str) -> usize {
+        self.0.iter().filter(|written| *written == line).count()
     }
 
     /// What was made or allocated and not given back, as `stream 0x…`.

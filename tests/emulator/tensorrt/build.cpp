@@ -1,6 +1,7 @@
 // The builder of the emulated TensorRT: a network of which it knows the layers and their types, and plans that compute
 // one of the emulator's own operations, the one that the graph is called by, or else `mixture`.
 
+#include <algorithm>
 #include <cstring>
 #include <list>
 #include <map>
@@ -200,14 +201,13 @@ std::string plan_of(const Graph& graph, const Config& config) {
     plan << "EMULATED PLAN\noperation " << (is_known(graph.name) ? graph.name : "mixture") << "\nworkspace 64\n";
     for (const Port& port : graph.inputs) {
         plan << "input " << port.name << " " << port.type << " " << text_of(port.shape);
-        for (size_t which = 0; which < 3; which++) {
-            Shape shape = port.shape;
-            for (const Profile* profile : config.profiles) {
-                auto range = profile->ranges.find(port.name);
-                if (range != profile->ranges.end()) shape = range->second.at(which);
+        // Without a profile there is one of the shapes that the graph declares.
+        for (size_t index = 0; index < std::max<size_t>(config.profiles.size(), 1); index++)
+            for (size_t which = 0; which < 3; which++) {
+                const Profile* profile = config.profiles.empty() ? nullptr : config.profiles[index];
+                bool said = profile && profile->ranges.count(port.name);
+                plan << " " << text_of(said ? profile->ranges.at(port.name).at(which) : port.shape);
             }
-            plan << " " << text_of(shape);
-        }
         plan << "\n";
     }
     // Told to fail here, it does what nobody asked for: it computes in another precision.

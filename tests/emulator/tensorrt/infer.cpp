@@ -85,8 +85,7 @@ class Context final : public IExecutionContext, strict::ExecutionContext {
     Context(const Plan& plan, bool own_memory) : plan(plan), own_memory(own_memory) {
         mImpl = this;
         note("+execution context %p", static_cast<void*>(this));
-        for (const Port& port : plan.ports)
-            if (port.input) shapes[port.name] = port.shape;
+        forget_shapes();
     }
 
     ~Context() noexcept override {
@@ -101,13 +100,23 @@ class Context final : public IExecutionContext, strict::ExecutionContext {
         profiler = to;
     }
 
+    bool setOptimizationProfileAsync(int32_t to, cudaStream_t) noexcept override {
+        Call call("setOptimizationProfileAsync");
+        if (to < 0 || static_cast<size_t>(to) >= plan.profiles) return false;
+        note("optimization profile %d", to);
+        profile = static_cast<size_t>(to);
+        forget_shapes();
+        return true;
+    }
+
     bool setInputShape(const char* name, const Dims& dims) noexcept override {
         Call call("setInputShape");
         for (const Port& port : plan.ports) {
             if (!port.input || port.name != name) continue;
             Shape shape(dims.d, dims.d + dims.nbDims);
             bool fits = shape.size() == port.shape.size();
-            for (size_t i = 0; fits && i < shape.size(); i++) fits = port.min[i] <= shape[i] && shape[i] <= port.max[i];
+            const Range& range = port.profiles[profile];
+            for (size_t i = 0; fits && i < shape.size(); i++) fits = range.min[i] <= shape[i] && shape[i] <= range.max[i];
             if (!fits && recorder)
                 recorder->reportError(ErrorCode::kINVALID_ARGUMENT, "Error Code 3: API Usage Error (outside the profile.)");
             if (fits) shapes[name] = shape;
@@ -159,6 +168,11 @@ class Context final : public IExecutionContext, strict::ExecutionContext {
     }
 
   private:
+    void forget_shapes() {
+        for (const Port& port : plan.ports)
+            if (port.input) shapes[port.name] = port.shape;
+    }
+
     Shape shape_of(const Port& port) const {
         if (port.input) return shapes.at(port.name);
         Shape open, shape = port.shape;
@@ -175,6 +189,7 @@ class Context final : public IExecutionContext, strict::ExecutionContext {
     }
 
     Plan plan;
+    size_t profile = 0;
     bool own_memory;
     void* workspace = nullptr;
     std::map<std::string, Shape> shapes;
@@ -211,7 +226,7 @@ class Engine final : public ICudaEngine, strict::CudaEngine {
     ~Engine() noexcept override { note("-plan %p", static_cast<void*>(this)); }
 
     int32_t getNbIOTensors() const noexcept override { return static_cast<int32_t>(plan.ports.size()); }
-    int32_t getNbOptimizationProfiles() const noexcept override { return 1; }
+    int32_t getNbOptimizationProfiles() const noexcept override { return static_cast<int32_t>(plan.profiles); }
     int64_t getDeviceMemorySizeV2() const noexcept override { return static_cast<int64_t>(plan.workspace_bytes); }
 
     const char* getIOTensorName(int32_t index) const noexcept override {
@@ -226,8 +241,8 @@ class Engine final : public ICudaEngine, strict::CudaEngine {
         return port(name).input ? TensorIOMode::kINPUT : TensorIOMode::kOUTPUT;
     }
 
-    Dims getProfileShape(const char* name, int32_t, OptProfileSelector which) const noexcept override {
-        const Port& of = port(name);
+    Dims getProfileShape(const char* name, int32_t index, OptProfileSelector which) const noexcept override {
+        const Range& of = port(name).profiles.at(static_cast<size_t>(index));
         return to_dims(which == OptProfileSelector::kMIN ? of.min : which == OptProfileSelector::kOPT ? of.opt : of.max);
     }
 

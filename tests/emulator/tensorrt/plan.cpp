@@ -129,7 +129,7 @@ bool read_plan(const char* bytes, size_t size, Plan& plan) {
     if (!std::getline(lines, line) || line != "EMULATED PLAN") return false;
     while (std::getline(lines, line)) {
         std::istringstream words(line);
-        std::string what, shape, min, opt, max;
+        std::string what, shape;
         Port port;
         words >> what;
         if (what == "operation") {
@@ -146,9 +146,18 @@ bool read_plan(const char* bytes, size_t size, Plan& plan) {
             port.input = what == "input";
             words >> port.name >> port.type >> shape;
             if (!read_shape(shape, port.shape)) return false;
+            for (std::string min, opt, max; port.input && words >> min;) {
+                Range range;
+                words >> opt >> max;
+                if (!read_shape(min, range.min) || !read_shape(opt, range.opt) || !read_shape(max, range.max)) return false;
+                port.profiles.push_back(range);
+            }
             if (port.input) {
-                words >> min >> opt >> max;
-                if (!read_shape(min, port.min) || !read_shape(opt, port.opt) || !read_shape(max, port.max)) return false;
+                if (port.profiles.empty() || port.profiles.size() != (plan.profiles ? plan.profiles : port.profiles.size()))
+                    return false;
+                plan.profiles = port.profiles.size();
+                // The end of the line is what ended its ranges.
+                words.clear();
             }
             plan.ports.push_back(port);
         } else {

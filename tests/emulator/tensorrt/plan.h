@@ -11,8 +11,8 @@
 // how many microseconds it is said to take: a number like the others, which nothing was measured for; `~` is a space
 // in a name. A plan without them has one layer, its operation.
 //
-// An input has its shape and those of its profile: the smallest, the one it is tuned for and the largest. The open
-// lengths (-1) of an output are those of the first input, in their order; -2 is one that depends on the data.
+// An input has its shape and those of its profiles, as many for each input: the smallest, the one it is tuned for and the
+// largest. The open lengths (-1) of an output are those of the first input, in their order; -2 is one that depends on the data.
 #pragma once
 
 #include <cstddef>
@@ -24,10 +24,16 @@ namespace emulator {
 
 using Shape = std::vector<int64_t>;
 
+struct Range {
+    Shape min, opt, max;
+};
+
 struct Port {
     std::string name, type;
     bool input = false;
-    Shape shape, min, opt, max;
+    Shape shape;
+    // Of an input, profile by profile.
+    std::vector<Range> profiles;
 };
 
 struct Layer {
@@ -38,6 +44,8 @@ struct Layer {
 struct Plan {
     std::string operation;
     size_t workspace_bytes = 0;
+    // How many there are; a plan without inputs has none.
+    size_t profiles = 0;
     std::vector<Port> ports;
     std::vector<Layer> layers;
 };

@@ -20,6 +20,7 @@ mod outcomes;
 mod process;
 mod progress;
 mod python;
+mod release;
 mod setup;
 mod stamp;
 mod system;
@@ -47,6 +48,8 @@ usage: cargo xtask COMMAND
   bench [PART]…   measure against Python and OpenCV: python, pipeline, start, stage, plan; conversions against
                   onnxconverter-common and onnxruntime.quantization: quantise; on a GPU against a bare loop and the
                   card's own copies: gpu; all of them, if none is named
+  release --dry-run
+                  build what people install into target/release-files and list its sizes; nothing is published
   help            print this
 
 A second run of `setup` finds everything in place, does nothing and needs no network.
@@ -76,6 +79,7 @@ fn run(arguments: &[&str]) -> Result<ExitCode> {
         ["cross"] => cross::run(&workspace, cross::Profile::Release)?,
         ["cross", "--tests"] => cross::prepare_tests(&workspace, test::Extent::Usual)?,
         ["cross", "--tests", "--full"] => cross::prepare_tests(&workspace, test::Extent::Full)?,
+        ["release", "--dry-run"] => release::dry_run(&workspace)?,
         ["bench", parts @ ..] => bench::run(&workspace, parts)?,
         ["help" | "--help" | "-h"] => print!("{HELP}"),
         _ => {

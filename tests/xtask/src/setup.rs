@@ -15,6 +15,7 @@ pub(crate) enum For {
     Cross,
     Demo,
     Tests,
+    SlowTests,
 }
 
 /// Does what is not done yet. What an interrupted run has finished is kept.

@@ -38,6 +38,9 @@ const PYTHON_PACKAGES: &[&str] = &["python3", "python3-venv"];
 /// Writes clips that GStreamer's command line cannot, such as those that are to be shown turned.
 const TEST_PACKAGES: &[&str] = &["ffmpeg"];
 
+/// Makes the Debian in which the package is installed.
+const SLOW_TEST_PACKAGES: &[&str] = &["debootstrap"];
+
 /// Installs what is missing; asks the network only then.
 pub(crate) fn install_packages(purpose: For) -> Result<()> {
     let python_is_there = python::interpreter().is_some();
@@ -45,7 +48,8 @@ pub(crate) fn install_packages(purpose: For) -> Result<()> {
         .iter()
         .chain(if purpose >= For::Demo { PACKAGES } else { CROSS_PACKAGES })
         .chain(if python_is_there { &[] } else { PYTHON_PACKAGES })
-        .chain(if purpose >= For::Tests { TEST_PACKAGES } else { &[] });
+        .chain(if purpose >= For::Tests { TEST_PACKAGES } else { &[] })
+        .chain(if purpose >= For::SlowTests { SLOW_TEST_PACKAGES } else { &[] });
     if !process::succeeds(Command::new("dpkg-query").arg("--version")) {
         if python_is_there
             && process::succeeds(Command::new("pkg-config").args(["--exists", "gstreamer-rtsp-server-1.0"]))

@@ -11,7 +11,7 @@ use crate::outcomes::{Outcomes, Reader};
 use crate::progress::step;
 use crate::stamp::Made;
 use crate::workspace::Workspace;
-use crate::{cross, opencv_samples, process, setup};
+use crate::{cross, opencv_samples, process, release, setup};
 
 /// Version of `cargo deny`, which is built from source where the machine has none.
 const CARGO_DENY: &str = "0.20.2";
@@ -25,12 +25,18 @@ pub(crate) enum Extent {
 
 /// The exit code says whether all that ran passed; the last line printed is `N passed, N failed, N skipped`.
 pub(crate) fn run(workspace: &Workspace, extent: Extent) -> Result<ExitCode> {
-    setup::run(workspace, setup::For::Tests)?;
+    let purpose = if extent == Extent::Full { setup::For::SlowTests } else { setup::For::Tests };
+    setup::run(workspace, purpose)?;
     let mut total = Outcomes::default();
     if extent == Extent::Full
         && let Err(error) = opencv_samples::fetch(workspace)
     {
         // The test that asks for them says that it was skipped.
+        eprintln!("note: {error:#}");
+    }
+    if extent == Extent::Full
+        && let Err(error) = release::for_tests(workspace)
+    {
         eprintln!("note: {error:#}");
     }
     check(&mut total, "formatting", "rustfmt", cargo(workspace, &["fmt", "--all", "--check"]));

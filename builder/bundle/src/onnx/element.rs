@@ -3,7 +3,7 @@
 use std::fmt;
 
 use prost::bytes::Bytes;
-use revoada_core::{DType, Element, Tensor, TensorRef, TensorSlice, f16};
+use revoada_core::{DType, Element, Tensor, TensorRef, f16};
 
 use super::proto::TensorProto;
 
@@ -127,7 +127,7 @@ impl TensorProto {
             name: Some(name.to_owned()),
             dims: tensor.shape().iter().map(|dim| i64::try_from(*dim).unwrap_or(i64::MAX)).collect(),
             data_type: Some(ElementType::from(tensor.dtype()).0),
-            raw_data: Some(little_endian(tensor.data()).into()),
+            raw_data: Some(tensor.data().to_le_bytes().into()),
             ..Self::default()
         }
     }
@@ -220,18 +220,6 @@ fn owned<T: Element, const N: usize>(
         }
     };
     Tensor::of(shape, data).ok()
-}
-
-fn little_endian(data: TensorSlice<'_>) -> Vec<u8> {
-    match data {
-        TensorSlice::F32(data) => data.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        TensorSlice::F16(data) => data.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        TensorSlice::U8(data) => data.to_vec(),
-        TensorSlice::I8(data) => data.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        TensorSlice::I32(data) => data.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        TensorSlice::I64(data) => data.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        TensorSlice::Bool(data) => data.iter().map(|x| u8::from(*x)).collect(),
-    }
 }
 
 #[cfg(test)]

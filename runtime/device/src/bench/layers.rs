@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use revoada_engine::{Engine, Layer, LayerTime};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::inputs::{Filled, shapes_for};
 use super::measure::Load;
@@ -20,7 +20,7 @@ const RUNS_MAX: usize = 100;
 const TIME_MAX: Duration = Duration::from_secs(2);
 
 /// Of one pass.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Layers {
     pub(crate) runs: usize,
     /// Of a whole run, layer by layer.
@@ -29,7 +29,7 @@ pub(crate) struct Layers {
     pub(crate) layers: Vec<MeasuredLayer>,
 }
 
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct MeasuredLayer {
     pub(crate) name: String,
     /// What runs it, where TensorRT tells.

@@ -6,8 +6,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use indicatif::ProgressBar;
+use revoada_builder::compile::peak_bytes;
 use revoada_engine::{Engine, Timings};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::inputs::{Filled, shapes_for};
 use super::layers::Layers;
@@ -32,7 +33,7 @@ pub(crate) struct Load<'a> {
 }
 
 /// What was measured, as `--json` prints it.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Measured {
     pub(crate) batch: u32,
     /// Of whole batches.
@@ -50,13 +51,14 @@ pub(crate) struct Measured {
     pub(crate) device: Option<DeviceMeasured>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) power: Option<Power>,
+    pub(crate) memory: Memory,
     /// Of a pass of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) layers: Option<Layers>,
 }
 
 /// By the names that `trtexec` has for them.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct DeviceMeasured {
     /// The way to the device, the computation and the way back, without what the CPU does in between.
     pub(crate) latency_ms: Spread,
@@ -69,8 +71,18 @@ pub(crate) struct DeviceMeasured {
     pub(crate) compute_s: f64,
 }
 
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Memory {
+    /// The most that the process has had resident until the end of the measurement, loading included; `None` where the
+    /// system does not tell.
+    pub(crate) peak_bytes: Option<u64>,
+    /// On a device: what the engine and the sessions took.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) device_bytes: Option<u64>,
+}
+
 /// Averages over the measurement.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Power {
     /// What was read.
     pub(crate) source: String,
@@ -105,7 +117,7 @@ pub(crate) fn measure(engine: &dyn Engine, load: &Load<'_>) -> anyhow::Result<Me
     let bar = progress(load.duration.as_millis() as u64, &format!("batch {}", load.batch));
     // The threads that measure, and this one, which starts reading the power then.
     let start = Barrier::new(sessions.len() + 1);
-    let (runs, watts): (Vec<anyhow::Result<Run>>, Option<f64>) = thread::scope(|scope| {
+    let ((sessions, runs), watts) = thread::scope(|scope| {
         let mut threads = Vec::new();
         for (index, mut session) in sessions.into_iter().enumerate() {
             let (start, bar) = (&start, (index == 0).then_some(&bar));
@@ -113,15 +125,15 @@ pub(crate) fn measure(engine: &dyn Engine, load: &Load<'_>) -> anyhow::Result<Me
                 let warmed = run_for(&mut session, rows, load.transfers, load.warm_up, None);
                 // Every thread reaches the barrier, also the one that failed.
                 start.wait();
-                warmed?;
-                run_for(&mut session, rows, load.transfers, load.duration, bar)
+                let run = warmed.and_then(|_| run_for(&mut session, rows, load.transfers, load.duration, bar));
+                (session, run)
             }));
         }
         start.wait();
         let sampling = load.meter.map(|meter| meter.start(scope));
-        let runs =
-            threads.into_iter().map(|thread| thread.join().expect("a measuring thread does not panic")).collect();
-        (runs, sampling.and_then(|sampling| sampling.stop()))
+        let joined = threads.into_iter().map(|thread| thread.join().expect("a measuring thread does not panic"));
+        let ended: (Vec<Filled>, Vec<anyhow::Result<Run>>) = joined.unzip();
+        (ended, sampling.and_then(|sampling| sampling.stop()))
     });
     bar.finish_and_clear();
 
@@ -131,6 +143,8 @@ pub(crate) fn measure(engine: &dyn Engine, load: &Load<'_>) -> anyhow::Result<Me
         inferences_per_s += run.round_trips.count() as f64 / run.took.as_secs_f64();
         all.add(&run);
     }
+    let memory = Memory { peak_bytes: peak_bytes(), device_bytes: engine.device_bytes()?.map(|bytes| bytes as u64) };
+    drop(sessions);
     let throughput_per_s = inferences_per_s * f64::from(load.batch);
     let power = load.meter.zip(watts).filter(|(_, watts)| *watts > 0.0).map(|(meter, watts)| Power {
         source: meter.source.clone(),
@@ -146,6 +160,7 @@ pub(crate) fn measure(engine: &dyn Engine, load: &Load<'_>) -> anyhow::Result<Me
         latency_ms: all.round_trips.spread(load.percentiles),
         device: all.device.map(|times| times.measured(load.percentiles)),
         power,
+        memory,
         layers: None,
     })
 }

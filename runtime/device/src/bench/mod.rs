@@ -19,17 +19,18 @@ use serde::Serialize;
 use tracing::debug;
 
 use self::measure::{Load, Measured, measure};
-use self::power::{Consumer, PowerMeter};
+use self::power::PowerMeter;
 use crate::Global;
 use crate::failure::Misuse;
 use crate::models::{self, BackendArgs};
 use crate::shapes;
+use crate::tensorrt;
 use crate::terminal::say;
 
 /// Where Linux shows its devices.
 const SYSTEM: &str = "/sys";
 /// Of what `--json` prints: raised where a field changes its meaning or goes away.
-const REPORT_VERSION: u32 = 1;
+const REPORT_VERSION: u32 = 2;
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
@@ -99,12 +100,18 @@ struct Report {
     /// Whether inputs were set before each inference.
     transfers: bool,
     load_ms: f64,
+    /// Why there is no power in the results, where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    no_power: Option<String>,
     results: Vec<Measured>,
 }
 
 pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let (duration, warm_up) = (seconds("duration", args.duration)?, seconds("warm-up", args.warm_up)?);
     let shapes = shapes::parse(&args.shape)?;
+    if !args.precision.is_empty() {
+        return precisions::run(args, &shapes, global);
+    }
     let load = Load {
         batch: 1,
         sessions: args.sessions,
@@ -115,9 +122,6 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         percentiles: &args.percentiles,
         meter: None,
     };
-    if !args.precision.is_empty() {
-        return precisions::run(args, global, &load);
-    }
 
     let rows = args.batch.iter().copied().max().unwrap_or(1) as usize;
     let started = Instant::now();
@@ -128,12 +132,12 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     if format != ModelFormat::Plan {
         refuse_without_plan(args)?;
     }
-    let meter = meter(format).inspect_err(|reason| debug!("the power is not measured: {reason}")).ok();
+    let meter = meter(format).inspect_err(|reason| debug!("the power is not measured: {reason}"));
 
     let transfers = format == ModelFormat::Plan && !args.no_transfers;
     let mut results = Vec::new();
     for &batch in &args.batch {
-        let load = Load { batch, transfers, meter: meter.as_ref(), ..load };
+        let load = Load { batch, transfers, meter: meter.as_ref().ok(), ..load };
         let mut measured = measure(&*loaded.engine, &load)?;
         if args.layers {
             measured.layers = layers::time_layers(&*loaded.engine, &load)?;
@@ -149,6 +153,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         sessions: args.sessions,
         transfers,
         load_ms,
+        no_power: meter.err(),
         results,
     };
     match args.json {
@@ -172,8 +177,15 @@ fn refuse_without_plan(args: &Args) -> anyhow::Result<()> {
 
 /// What measures the power of whoever computes; the error continues a sentence.
 fn meter(format: ModelFormat) -> Result<PowerMeter, String> {
-    let consumer = if format == ModelFormat::Plan { Consumer::Gpu } else { Consumer::Cpu };
-    PowerMeter::find(Path::new(SYSTEM), consumer)
+    let system = Path::new(SYSTEM);
+    match (PowerMeter::of_board(system), format) {
+        (Some(board), _) => Ok(board),
+        (None, ModelFormat::Onnx) => PowerMeter::of_processor(system),
+        (None, ModelFormat::Plan) => {
+            let card = tensorrt::device().and_then(|device| Ok(PowerMeter::of_card(&device)?));
+            card.map_err(|error| format!("the board has no INA3221 monitor as Jetsons have, and {error:#}"))
+        }
+    }
 }
 
 fn seconds(option: &str, value: f64) -> anyhow::Result<Duration> {

@@ -1,14 +1,17 @@
-//! Watts, where the board or the processor reports them.
+//! Watts, where the board, the card or the processor reports them.
 //!
 //! Jetsons have INA3221 monitors on their rails: Linux 5 shows them below `class/hwmon` (millivolts and milliamperes),
-//! NVIDIA's Linux 4.9 as `iio` devices (milliwatts). Processors of Intel's and AMD's count their energy (RAPL, below
-//! `class/powercap`), which only root may read on most systems; what a graphics card takes is not in it.
+//! NVIDIA's Linux 4.9 as `iio` devices (milliwatts). NVML tells what a discrete card takes, without the computer around it.
+//! Processors of Intel's and AMD's count their energy (RAPL, below `class/powercap`), which only root may read on most
+//! systems; what a graphics card takes is not in it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
+
+use revoada_engine::cuda::{CardPower, CudaError, Device};
 
 /// A rail's monitor averages over some milliseconds itself; looking more often tells nothing new.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(50);
@@ -22,22 +25,15 @@ const PARTIAL_RAILS: [&str; 3] = ["VDDQ_VDD2_1V8AO", "NC", ""];
 /// Channels of one monitor.
 const CHANNELS: u32 = 3;
 
-/// Whose power is asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Consumer {
-    Cpu,
-    Gpu,
-}
-
 /// What can be read here.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) struct PowerMeter {
     /// Of what: `VDD_IN`.
     pub(crate) source: String,
     sensors: Vec<Sensor>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum Sensor {
     /// Milliwatts.
     Power(PathBuf),
@@ -45,19 +41,49 @@ enum Sensor {
     VoltageAndCurrent(PathBuf, PathBuf),
     /// Microjoules that have been used, and after how many the counter begins again.
     Energy { counter: PathBuf, range: u64 },
+    /// Of a card that tells its power only.
+    CardPower(CardPower),
+    /// Of one that counts its energy, too: what it tells of its power can be the average of a second.
+    CardEnergy(CardPower),
 }
 
 impl PowerMeter {
-    /// Looks below `system`, which is `/sys` but in tests. The error continues a sentence: why there is none.
-    pub(crate) fn find(system: &Path, consumer: Consumer) -> Result<Self, String> {
+    /// The monitors of a Jetson's board, below `system`, which is `/sys` but in tests.
+    pub(crate) fn of_board(system: &Path) -> Option<Self> {
         let rails = [hwmon_rails(system), iio_rails(system)].into_iter().find(|rails| !rails.is_empty());
-        if let Some(rails) = rails {
-            return Ok(Self::of_rails(rails));
+        rails.map(Self::of_rails)
+    }
+
+    /// A discrete card.
+    pub(crate) fn of_card(device: &Device) -> Result<Self, CudaError> {
+        let card = CardPower::open(device)?;
+        let sensor = if card.millijoules().is_some() { Sensor::CardEnergy(card) } else { Sensor::CardPower(card) };
+        Ok(Self { source: format!("{} by NVML", device.name), sensors: vec![sensor] })
+    }
+
+    /// The whole platform where it counts, else the processor's packages; their parts are counted in them. The error
+    /// continues a sentence: why there is none.
+    pub(crate) fn of_processor(system: &Path) -> Result<Self, String> {
+        let zones: Vec<(String, PathBuf)> = folders(&system.join("class/powercap"))
+            .into_iter()
+            .filter_map(|zone| Some((text(&zone.join("name"))?, zone)))
+            .filter(|(name, _)| name == "psys" || name.starts_with("package-"))
+            .collect();
+        let whole = zones.iter().filter(|(name, _)| name == "psys").take(1).cloned().collect::<Vec<_>>();
+        let chosen = if whole.is_empty() { zones } else { whole };
+        if chosen.is_empty() {
+            return Err("neither the board nor the processor reports it".to_owned());
         }
-        if consumer == Consumer::Gpu {
-            return Err("this board does not report it (no INA3221 monitor of a Jetson)".to_owned());
+        let mut sensors = Vec::new();
+        for (_, zone) in &chosen {
+            let counter = zone.join("energy_uj");
+            if number(&counter).is_none() {
+                return Err(format!("`{}` cannot be read, but by root", counter.display()));
+            }
+            sensors.push(Sensor::Energy { counter, range: number(&zone.join("max_energy_range_uj")).unwrap_or(0) });
         }
-        rapl(system)
+        let names: Vec<String> = chosen.into_iter().map(|(name, _)| name).collect();
+        Ok(Self { source: names.join(" + "), sensors })
     }
 
     /// The whole input where that is a rail, else the sum of those that add up.
@@ -134,13 +160,13 @@ impl<'a> Average<'a> {
                     let both = number(voltage).zip(number(current));
                     both.map(|(millivolts, milliamperes)| watts += millivolts as f64 * milliamperes as f64 / 1e6)
                 }
-                Sensor::Energy { counter, range } => number(counter).map(|now| {
-                    let used = before.replace(now).map_or(0, |before| match now >= before {
-                        true => now - before,
-                        false => now + range.saturating_sub(before),
-                    });
-                    self.joules += used as f64 / 1e6;
-                }),
+                Sensor::Energy { counter, range } => {
+                    number(counter).map(|now| self.joules += used(before, now, *range) as f64 / 1e6)
+                }
+                Sensor::CardPower(card) => card.milliwatts().ok().map(|milliwatts| watts += milliwatts as f64 / 1e3),
+                Sensor::CardEnergy(card) => {
+                    card.millijoules().map(|now| self.joules += used(before, now, u64::MAX) as f64 / 1e3)
+                }
             };
             self.failed |= read.is_none();
         }
@@ -152,6 +178,14 @@ impl<'a> Average<'a> {
         let seconds = self.started.elapsed().as_secs_f64();
         (!self.failed && seconds > 0.0).then(|| self.watts / f64::from(self.looks) + self.joules / seconds)
     }
+}
+
+/// Since the look before, by a counter that begins again after `range`.
+fn used(before: &mut Option<u64>, now: u64, range: u64) -> u64 {
+    before.replace(now).map_or(0, |before| match now >= before {
+        true => now - before,
+        false => now + range.saturating_sub(before),
+    })
 }
 
 fn hwmon_rails(system: &Path) -> Vec<(String, Sensor)> {
@@ -195,30 +229,6 @@ fn is_whole(rail: &str) -> bool {
     !PARTIAL_RAILS.contains(&rail)
 }
 
-/// The whole platform where it counts, else the packages; their parts are counted in them.
-fn rapl(system: &Path) -> Result<PowerMeter, String> {
-    let zones: Vec<(String, PathBuf)> = folders(&system.join("class/powercap"))
-        .into_iter()
-        .filter_map(|zone| Some((text(&zone.join("name"))?, zone)))
-        .filter(|(name, _)| name == "psys" || name.starts_with("package-"))
-        .collect();
-    let whole = zones.iter().filter(|(name, _)| name == "psys").take(1).cloned().collect::<Vec<_>>();
-    let chosen = if whole.is_empty() { zones } else { whole };
-    if chosen.is_empty() {
-        return Err("neither the board nor the processor reports it".to_owned());
-    }
-    let mut sensors = Vec::new();
-    for (_, zone) in &chosen {
-        let counter = zone.join("energy_uj");
-        if number(&counter).is_none() {
-            return Err(format!("`{}` cannot be read, but by root", counter.display()));
-        }
-        sensors.push(Sensor::Energy { counter, range: number(&zone.join("max_energy_range_uj")).unwrap_or(0) });
-    }
-    let names: Vec<String> = chosen.into_iter().map(|(name, _)| name).collect();
-    Ok(PowerMeter { source: names.join(" + "), sensors })
-}
-
 /// In a folder, by name; none where it cannot be read.
 fn folders(folder: &Path) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> =
@@ -255,10 +265,6 @@ mod tests {
         thread::scope(|scope| meter.start(scope).stop())
     }
 
-    fn find(system: &tempfile::TempDir, consumer: Consumer) -> Result<PowerMeter, String> {
-        PowerMeter::find(system.path(), consumer)
-    }
-
     #[test]
     fn the_whole_input_is_preferred_to_its_parts() {
         let orin_nano = system(&[
@@ -273,7 +279,7 @@ mod tests {
             ("class/hwmon/hwmon1/in7_label", "sum of shunt voltages"),
             ("class/hwmon/hwmon1/in7_input", "7"),
         ]);
-        let meter = find(&orin_nano, Consumer::Gpu).unwrap();
+        let meter = PowerMeter::of_board(orin_nano.path()).unwrap();
         assert_eq!((meter.source.as_str(), watts(&meter)), ("VDD_IN", Some(6.0)));
 
         let nano = system(&[
@@ -282,7 +288,7 @@ mod tests {
             ("bus/i2c/drivers/ina3221x/6-0040/iio:device0/rail_name_1", "POM_5V_GPU"),
             ("bus/i2c/drivers/ina3221x/6-0040/iio:device0/in_power1_input", "100"),
         ]);
-        let meter = find(&nano, Consumer::Gpu).unwrap();
+        let meter = PowerMeter::of_board(nano.path()).unwrap();
         assert_eq!((meter.source.as_str(), watts(&meter)), ("POM_5V_IN", Some(2.5)));
     }
 
@@ -308,12 +314,12 @@ mod tests {
             ("class/hwmon/hwmon4/in2_input", "5000"),
             ("class/hwmon/hwmon4/curr2_input", "100"),
         ]);
-        let meter = find(&agx, Consumer::Gpu).unwrap();
+        let meter = PowerMeter::of_board(agx.path()).unwrap();
         assert_eq!((meter.source.as_str(), watts(&meter)), ("VDD_GPU_SOC + VDD_CPU_CV + VIN_SYS_5V0", Some(10.0)));
     }
 
     #[test]
-    fn a_processor_s_counter_is_of_the_cpu_alone() {
+    fn a_processor_s_counter_is_none_of_the_board() {
         let desktop = system(&[
             ("class/powercap/intel-rapl:0/name", "package-0"),
             ("class/powercap/intel-rapl:0/energy_uj", "900"),
@@ -321,9 +327,8 @@ mod tests {
             ("class/powercap/intel-rapl:0:0/name", "core"),
             ("class/powercap/intel-rapl:0:0/energy_uj", "5"),
         ]);
-        let error = find(&desktop, Consumer::Gpu).unwrap_err();
-        assert!(error.starts_with("this board does not report it"), "{error}");
-        let meter = find(&desktop, Consumer::Cpu).unwrap();
+        assert!(PowerMeter::of_board(desktop.path()).is_none());
+        let meter = PowerMeter::of_processor(desktop.path()).unwrap();
         assert_eq!((meter.source.as_str(), watts(&meter)), ("package-0", Some(0.0)));
 
         let mut average = Average::new(&meter.sensors);
@@ -334,15 +339,16 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_said() {
-        assert_eq!(find(&system(&[]), Consumer::Cpu).unwrap_err(), "neither the board nor the processor reports it");
+        let nothing = PowerMeter::of_processor(system(&[]).path()).unwrap_err();
+        assert_eq!(nothing, "neither the board nor the processor reports it");
         let locked = system(&[("class/powercap/intel-rapl:0/name", "package-0")]);
-        let error = find(&locked, Consumer::Cpu).unwrap_err();
+        let error = PowerMeter::of_processor(locked.path()).unwrap_err();
         assert!(error.ends_with("intel-rapl:0/energy_uj` cannot be read, but by root"), "{error}");
         let gone = system(&[
             ("bus/i2c/drivers/ina3221x/6-0040/iio:device0/rail_name_0", "VDD_IN"),
             ("bus/i2c/drivers/ina3221x/6-0040/iio:device0/in_power0_input", "2500"),
         ]);
-        let meter = find(&gone, Consumer::Gpu).unwrap();
+        let meter = PowerMeter::of_board(gone.path()).unwrap();
         drop(gone);
         assert_eq!(watts(&meter), None);
     }

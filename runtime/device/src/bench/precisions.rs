@@ -2,42 +2,46 @@
 //!
 //! Each is converted as `revoada build` converts it, but nothing is refused for its answers: they are reported. Where
 //! there is a GPU, what is measured is a plan compiled for it, else the converted graph on the CPU, which is another
-//! thing, and said so.
+//! thing, and said so. Each is measured by a process of its own that does nothing else (`revoada bench` once more), so that
+//! its peak of memory is its own.
+
+mod render;
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use revoada_builder::Keep;
 use revoada_builder::clean::Cleaned;
-use revoada_builder::compare::{Report as Comparison, Thresholds};
+use revoada_builder::compare::{BoxAgreement, Report as Comparison, Thresholds};
 use revoada_builder::convert::{Accuracy, ConvertError, Recipe, convert};
 use revoada_builder::int8::Method;
 use revoada_bundle::bundle::{Bundle, Precision};
 use revoada_bundle::hash;
 use revoada_bundle::manifest::Manifest;
 use revoada_bundle::onnx::OnnxModel;
-use revoada_bundle::plan::PlanAccuracy;
+use revoada_bundle::plan::Plan;
 use revoada_core::TensorSpec;
-use revoada_engine::{Backend, BackendChoice, LoadOptions, ModelFormat, ModelSource, select};
-use serde::Serialize;
+use revoada_engine::{Backend, BackendChoice, ModelFormat, ModelSource, select};
+use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use super::inputs::shapes_for;
-use super::measure::{Load, Measured, measure};
-use super::times::name_of;
-use super::{Args, REPORT_VERSION, meter};
+use super::measure::{Measured, Memory};
+use super::{Args, REPORT_VERSION};
 use crate::Global;
 use crate::build::evidence::Evidence;
 use crate::build::plan::{Compiler, PlanArgs, Subject};
 use crate::build::steps::Timed;
 use crate::build::trial::Trial;
-use crate::build::{OPSET_MAX, cleaned, scores};
-use crate::failure::Misuse;
+use crate::build::{OPSET_MAX, boxes, cleaned, scores};
+use crate::failure::{Misuse, reported};
 use crate::keys;
 use crate::models;
-use crate::terminal::{say, table};
+use crate::terminal::say;
 
 /// What `--json` prints.
 #[derive(Debug, Serialize)]
@@ -70,36 +74,36 @@ struct Row {
     comparison: Option<Comparison>,
     /// The plan's.
     #[serde(skip_serializing_if = "Option::is_none")]
-    plan_accuracy: Option<PlanAccuracy>,
+    plan_comparison: Option<Comparison>,
     /// Against the first that was measured.
     speed_up: Option<f64>,
     measured: Option<Measured>,
-    /// Why it was not.
+    #[serde(skip)]
+    no_power: Option<String>,
+    /// Why it was not measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<String>,
 }
 
-pub(super) fn run(args: &Args, global: &Global, load: &Load<'_>) -> anyhow::Result<()> {
+pub(super) fn run(args: &Args, shapes: &BTreeMap<String, Vec<usize>>, global: &Global) -> anyhow::Result<()> {
     let batch = refuse(args)?;
     let model = OnnxModel::read(&args.model)?;
     let manifest = Manifest::beside(&args.model)?.unwrap_or_default();
     // An open dimension is asked for before anything is converted.
-    let profile = profile(&model, load.shapes, batch as usize)?;
+    let profile = profile(&model, shapes, batch as usize)?;
     let backend = choose(args, global)?;
     let plans = backend.format() == ModelFormat::Plan;
     let plan_args = PlanArgs::local(profile);
     let compiler = if plans { Compiler::new(&plan_args, global)? } else { None };
-    let power = meter(backend.format());
-    let load = Load { batch, transfers: plans, meter: power.as_ref().ok(), ..*load };
     let evidence = Evidence::gather(&model, &manifest, args.calibration.as_deref(), args.evaluation.as_deref())?;
     let scores = scores(&model, &manifest)?;
     let trial = Trial {
         model: args.model.clone(),
         manifest: None,
-        calibration: args.calibration.clone(),
-        evaluation: args.evaluation.clone(),
+        pictures: evidence.paths().to_vec(),
         scores,
         thresholds: any_answer(),
+        golden: None,
         precise: false,
     };
     let judge = models::any_backend(global)?;
@@ -113,12 +117,8 @@ pub(super) fn run(args: &Args, global: &Global, load: &Load<'_>) -> anyhow::Resu
         backend,
         compiler,
         trial,
-        load,
-        options: LoadOptions {
-            threads: args.backend.threads(),
-            concurrent_max: args.sessions as usize,
-            ..LoadOptions::default()
-        },
+        args,
+        global,
     };
 
     let mut rows: Vec<Row> = Vec::new();
@@ -141,12 +141,12 @@ pub(super) fn run(args: &Args, global: &Global, load: &Load<'_>) -> anyhow::Resu
         sessions: args.sessions,
         threads: args.backend.threads(),
         compared_on: if workshop.evidence.frames().is_empty() { "noise" } else { "pictures" },
-        no_power: power.as_ref().err().cloned(),
+        no_power: rows.iter().find_map(|row| row.no_power.clone()),
         precisions: rows,
     };
     match args.json {
         true => say(&serde_json::to_string_pretty(&report)?)?,
-        false => say(&render(&report, &args.percentiles))?,
+        false => say(&render::report(&report, &args.percentiles))?,
     }
     ensure!(without == 0, "{without} of {} precisions could not be measured", report.precisions.len());
     Ok(())
@@ -195,16 +195,25 @@ fn device(choice: &BackendChoice, all: &[Arc<dyn Backend>], global: &Global) -> 
 }
 
 impl Row {
-    /// Of the output that lost most, in what was measured.
+    /// Of the output that lost most.
     fn cosine_min(&self) -> Option<f64> {
-        let of_graph = |found: &Comparison| found.outputs.iter().map(|output| output.cosine_min).fold(1.0, f64::min);
-        let of_plan = self.plan_accuracy.as_ref().map(|plan| plan.cosine_min);
-        of_plan.or_else(|| self.comparison.as_ref().map(of_graph))
+        Some(self.compared()?.outputs.iter().map(|output| output.cosine_min).fold(1.0, f64::min))
     }
 
     fn top1(&self) -> Option<f64> {
-        let of_plan = self.plan_accuracy.as_ref().and_then(|plan| plan.top1);
-        of_plan.or_else(|| Some(self.comparison.as_ref()?.top?.top1))
+        Some(self.compared()?.top?.top1)
+    }
+
+    fn boxes(&self) -> Option<BoxAgreement> {
+        self.compared()?.boxes
+    }
+
+    fn memory(&self) -> Option<&Memory> {
+        self.measured.as_ref().map(|measured| &measured.memory)
+    }
+
+    fn compared(&self) -> Option<&Comparison> {
+        self.plan_comparison.as_ref().or(self.comparison.as_ref())
     }
 }
 
@@ -223,8 +232,15 @@ struct Workshop<'a> {
     compiler: Option<Compiler<'a>>,
     /// What a plan is held against, which is refused for no difference.
     trial: Trial,
-    load: Load<'a>,
-    options: LoadOptions,
+    args: &'a Args,
+    global: &'a Global,
+}
+
+/// What is read of the report of the process that measured.
+#[derive(Deserialize)]
+struct Told {
+    no_power: Option<String>,
+    results: Vec<Measured>,
 }
 
 impl Workshop<'_> {
@@ -236,9 +252,10 @@ impl Workshop<'_> {
             plan_bytes: None,
             kept: Vec::new(),
             comparison: None,
-            plan_accuracy: None,
+            plan_comparison: None,
             speed_up: None,
             measured: None,
+            no_power: None,
             failure: None,
         };
         let recipe = Recipe {
@@ -257,13 +274,16 @@ impl Workshop<'_> {
             row.kept = accuracy.kept;
             row.comparison = Some(accuracy.comparison);
         };
-        let converted = convert(&*self.judge, &self.model, &self.cleaned, &recipe, &Timed::default());
+        let (model, manifest) = (&self.model, &self.manifest);
+        let converted = convert(&*self.judge, model, &self.cleaned, &recipe, &Timed::default())
+            .and_then(|converted| boxes::judge(None, model, manifest, &self.judge, &self.evidence, converted));
         match converted {
             Ok(converted) => {
                 accuracy(&mut row, converted.accuracy);
                 row.model_bytes = Some(converted.model.encode().len());
-                if let Err(error) = self.measure(&converted.model, &mut row) {
-                    row.failure = Some(format!("{error:#}"));
+                match self.measure(&converted.model, &mut row) {
+                    Ok(told) => (row.measured, row.no_power) = (told.results.into_iter().next(), told.no_power),
+                    Err(error) => row.failure = Some(format!("{error:#}")),
                 }
             }
             Err(ConvertError::Refused(refusal)) => {
@@ -277,22 +297,53 @@ impl Workshop<'_> {
         Ok(row)
     }
 
-    fn measure(&self, model: &OnnxModel, row: &mut Row) -> anyhow::Result<()> {
-        let engine = match &self.compiler {
-            Some(compiler) => {
-                let folder = tempfile::tempdir().context("cannot create a folder for the plan")?;
-                let path = folder.path().join("model.plan");
-                let bundle = hash(&model.encode());
-                let (manifest, precision, trial) = (&self.manifest, row.precision, self.trial.clone());
-                let subject = Subject { model, manifest, bundle, precision, trial };
-                let built = compiler.plan(&subject, &keys::owner(None)?, &path)?;
-                (row.plan_bytes, row.plan_accuracy) = (Some(built.bytes), built.accuracy);
-                self.backend.load(ModelSource::Plan(&path), &self.options)?
-            }
-            None => self.backend.load(ModelSource::Bytes(&model.encode()), &self.options)?,
+    fn measure(&self, model: &OnnxModel, row: &mut Row) -> anyhow::Result<Told> {
+        let folder = tempfile::tempdir().context("cannot create a folder for the model")?;
+        let Some(compiler) = &self.compiler else {
+            let path = folder.path().join("model.onnx");
+            fs::write(&path, model.encode()).context("cannot write the model")?;
+            return self.in_child(&path);
         };
-        row.measured = Some(measure(&*engine, &self.load)?);
-        Ok(())
+        let path = folder.path().join("model.plan");
+        let bundle = hash(&model.encode());
+        let (manifest, precision, trial) = (&self.manifest, row.precision, self.trial.clone());
+        let subject = Subject { model, manifest, bundle, precision, trial };
+        let built = compiler.plan(&subject, &keys::owner(None)?, &path)?;
+        row.plan_bytes = Some(built.bytes);
+        row.plan_comparison = Some(match built.comparison {
+            Some(comparison) => comparison,
+            // One of the cache was compared with whatever there was then.
+            None => self.trial.comparison(&Plan::read(&path)?, model, self.global)?,
+        });
+        self.in_child(&path)
+    }
+
+    /// Measures what lies at `path`.
+    fn in_child(&self, path: &Path) -> anyhow::Result<Told> {
+        let Args { batch, sessions, shape, duration, warm_up, percentiles, .. } = self.args;
+        let percentiles: Vec<String> = percentiles.iter().map(ToString::to_string).collect();
+        let mut command = Command::new(std::env::current_exe().context("cannot find this program")?);
+        command.arg("bench").arg(path).args(["--json", "--log", &self.global.log, "--backend", self.backend.name()]);
+        command.args(["--batch", &batch[0].to_string(), "--sessions", &sessions.to_string()]);
+        command.args(["--duration", &duration.to_string(), "--warm-up", &warm_up.to_string()]);
+        command.args(["--percentiles", &percentiles.join(",")]);
+        command.args(shape.iter().flat_map(|shape| ["--shape", shape]));
+        if let Some(threads) = self.args.backend.threads() {
+            command.args(["--threads", &threads.to_string()]);
+        }
+        self.global.pass_libraries(&mut command);
+        let output = command.stdin(Stdio::null()).output().context("cannot start the process that measures")?;
+        let mut reason = None;
+        for line in String::from_utf8_lossy(&output.stderr).lines() {
+            match reported(line) {
+                Some(said) => reason = Some(said.to_owned()),
+                None => eprintln!("{line}"),
+            }
+        }
+        if !output.status.success() {
+            bail!(reason.unwrap_or_else(|| format!("the process that measures ended with {}", output.status)));
+        }
+        serde_json::from_slice(&output.stdout).context("cannot read what was measured")
     }
 }
 
@@ -318,108 +369,4 @@ fn profile(model: &OnnxModel, shapes: &BTreeMap<String, Vec<usize>>, rows: usize
         format!("{}={}:{measured}:{measured}", spec.name, words(&least))
     };
     Ok(open.map(text).collect())
-}
-
-/// What a column shows of a row; a dash where there is nothing.
-type Figure = Box<dyn Fn(&Row) -> Option<String>>;
-
-fn render(report: &Report, percentiles: &[f64]) -> String {
-    let rows = &report.precisions;
-    // A column that nobody has a figure for is left out.
-    let has = |figure: fn(&Row) -> bool| rows.iter().any(figure);
-    let plans = has(|row| row.plan_bytes.is_some());
-    let top = has(|row| row.top1().is_some());
-    let power = has(|row| row.measured.as_ref().is_some_and(|measured| measured.power.is_some()));
-
-    let mut columns: Vec<(String, Figure)> = Vec::new();
-    let mut column = |name: &str, figure: Figure| columns.push((name.to_owned(), figure));
-    let mib = |bytes: usize| format!("{:.1}", bytes as f64 / f64::from(1 << 20));
-    column("precision", Box::new(|row| Some(row.precision.name().to_owned())));
-    column("model MiB", Box::new(move |row| row.model_bytes.map(mib)));
-    if plans {
-        column("plan MiB", Box::new(move |row| row.plan_bytes.map(mib)));
-    }
-    let measured =
-        |figure: fn(&Measured) -> String| -> Figure { Box::new(move |row| row.measured.as_ref().map(figure)) };
-    column("frames/s", measured(|measured| format!("{:.1}", measured.throughput_per_s)));
-    column("median ms", measured(|measured| format!("{:.2}", measured.latency_ms.median)));
-    for percent in percentiles {
-        let name = name_of(*percent);
-        let figure = name.clone();
-        column(
-            &format!("{name} ms"),
-            Box::new(move |row| Some(format!("{:.2}", row.measured.as_ref()?.latency_ms.percentiles[&figure]))),
-        );
-    }
-    column("speed-up", Box::new(|row| row.speed_up.map(|ratio| format!("{ratio:.2}"))));
-    column("cosine min", Box::new(|row| Some(format!("{:.5}", row.cosine_min()?))));
-    if top {
-        column("top-1", Box::new(|row| Some(format!("{:.1} %", row.top1()? * 100.0))));
-    }
-    if power {
-        let watts = |figure: fn(&super::measure::Power) -> f64| -> Figure {
-            Box::new(move |row| Some(format!("{:.2}", figure(row.measured.as_ref()?.power.as_ref()?))))
-        };
-        column("W", watts(|power| power.watts));
-        column("frames/s/W", watts(|power| power.frames_per_s_per_watt));
-    }
-
-    let mut lines = vec![columns.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>()];
-    for row in rows {
-        lines.push(columns.iter().map(|(_, figure)| figure(row).unwrap_or_else(|| "–".to_owned())).collect());
-    }
-    format!(
-        "{} on {}, {} session(s)\n\n{}\n{}",
-        report.model,
-        report.measured_on,
-        report.sessions,
-        table(&lines),
-        notes(report)
-    )
-}
-
-fn notes(report: &Report) -> String {
-    let mut text = String::new();
-    for row in &report.precisions {
-        let name = row.precision.name();
-        if let Some(failure) = &row.failure {
-            let _ = writeln!(text, "{name} was not measured: {failure}");
-        }
-        if row.precision != Precision::Fp32 && !row.kept.is_empty() {
-            let _ = writeln!(text, "{name} keeps {} layer(s) as they are: {}", row.kept.len(), some_of(&row.kept));
-        }
-    }
-    let samples = report.precisions.iter().filter_map(|row| row.comparison.as_ref()).map(|found| found.samples).max();
-    let _ = writeln!(
-        text,
-        "Answers are compared with the original's on {} {}{}.",
-        samples.unwrap_or(0),
-        if report.compared_on == "noise" { "samples of noise, which says little" } else { "pictures" },
-        if report.plans { ", by the plan itself" } else { "" }
-    );
-    if !report.plans {
-        let cpu = "Measured on the CPU, which is often slower at FP16 and INT8 than at FP32: it says nothing of a GPU.";
-        let _ = writeln!(text, "{cpu}");
-    }
-    match &report.no_power {
-        Some(reason) => {
-            let _ = writeln!(text, "Power is not shown: {reason}.");
-        }
-        None => {
-            let power = report.precisions.iter().find_map(|row| row.measured.as_ref()?.power.as_ref());
-            let source = power.map_or("nothing, it could not be read any more", |power| &power.source);
-            let _ = writeln!(text, "Power is that of {source}.");
-        }
-    }
-    text
-}
-
-/// The first few names.
-fn some_of(names: &[String]) -> String {
-    const SHOWN: usize = 3;
-    let shown = names.iter().take(SHOWN).map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-    match names.len().saturating_sub(SHOWN) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
-    }
 }

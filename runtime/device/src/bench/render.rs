@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::layers::Layers;
-use super::measure::{DeviceMeasured, Measured};
+use super::measure::{DeviceMeasured, Measured, Memory};
 use super::times::{Spread, name_of};
 use super::{REPORT_VERSION, Report};
 use crate::terminal::table;
@@ -52,7 +52,7 @@ pub(super) fn report(report: &Report, percentiles: &[f64]) -> String {
 fn one_line_each(results: &[Measured], percentiles: &[f64]) -> Vec<Vec<String>> {
     let mut head = ["batch", "frames/s", "min", "mean", "median"].map(str::to_owned).to_vec();
     head.extend(percentiles.iter().map(|percent| name_of(*percent)));
-    head.push("max ms".to_owned());
+    head.extend(["max ms", "peak MiB"].map(str::to_owned));
     let mut rows = vec![head];
     for result in results {
         let Spread { min, max, mean, median, percentiles: known } = &result.latency_ms;
@@ -60,6 +60,7 @@ fn one_line_each(results: &[Measured], percentiles: &[f64]) -> Vec<Vec<String>> 
         row.extend([min, mean, median].map(|value| format!("{value:.2}")));
         row.extend(percentiles.iter().map(|percent| format!("{:.2}", known[&name_of(*percent)])));
         row.push(format!("{max:.2}"));
+        row.push(result.memory.peak_bytes.map_or_else(|| "–".to_owned(), mib));
         rows.push(row);
     }
     rows
@@ -98,7 +99,15 @@ fn as_trtexec(result: &Measured, device: &DeviceMeasured, percentiles: &[f64]) -
         "\n{} inferences, total host walltime {wall:.3} s, total GPU compute time {compute:.3} s",
         result.inferences
     );
+    if let Memory { peak_bytes: Some(peak), device_bytes: Some(device) } = result.memory {
+        let (peak, device) = (mib(peak), mib(device));
+        let _ = writeln!(text, "peak memory {peak} MiB; {device} MiB of the GPU for the engine and its sessions");
+    }
     text
+}
+
+pub(super) fn mib(bytes: u64) -> String {
+    format!("{:.1}", bytes as f64 / f64::from(1 << 20))
 }
 
 fn layer_table(layers: &Layers) -> String {

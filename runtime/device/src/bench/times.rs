@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Times of one kind.
 #[derive(Clone, Debug)]
@@ -53,7 +53,7 @@ impl Times {
 }
 
 /// Milliseconds.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Spread {
     pub(crate) min: f64,
     pub(crate) max: f64,
@@ -96,6 +96,7 @@ mod tests {
         assert_eq!((spread.mean, first.count(), first.total()), (50.5, 100, Duration::from_millis(5050)));
         let json = serde_json::to_value(&spread).unwrap();
         assert!(json["p99.5"].is_number(), "{json}");
+        assert_eq!(serde_json::from_value::<Spread>(json).unwrap(), spread);
     }
 
     #[test]

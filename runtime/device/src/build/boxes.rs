@@ -26,7 +26,7 @@ pub(super) struct Loaded {
 
 /// Adds the agreement of boxes to the report, and holds it against the bound. A model that is no detector, or
 /// that cannot be read as one, is left as it is unless a bound was asked for.
-pub(super) fn judge(
+pub(crate) fn judge(
     boxes_min: Option<f64>,
     model: &OnnxModel,
     manifest: &Manifest,

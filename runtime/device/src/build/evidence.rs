@@ -1,7 +1,7 @@
 //! What a converted model is calibrated with and judged on.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, ensure};
@@ -24,7 +24,7 @@ pub(crate) struct Evidence {
 }
 
 enum Evaluation {
-    Pictures { samples: Pictures, frames: Vec<Arc<Frame>> },
+    Pictures { samples: Pictures, frames: Vec<Arc<Frame>>, paths: Vec<PathBuf> },
     Noise(Noise),
 }
 
@@ -35,29 +35,38 @@ impl Evidence {
         calibration: Option<&Path>,
         evaluation: Option<&Path>,
     ) -> anyhow::Result<Self> {
-        let inputs = model.inputs()?;
-        let pictures = |frames: &[Arc<Frame>]| Pictures::new(&inputs, &manifest.input, frames.to_vec());
-        let load = |folder: Option<&Path>| folder.map(load_pictures).transpose();
-        let (calibrated, evaluated) = match (load(calibration)?, load(evaluation)?) {
+        let find = |folder: Option<&Path>| folder.map(find_pictures).transpose();
+        let (calibrated, evaluated) = match (find(calibration)?, find(evaluation)?) {
             // No picture is in both halves.
             (Some(all), None) if all.len() > 1 => {
                 let halves = all.into_iter().enumerate().partition::<Vec<_>, _>(|(index, _)| index % 2 == 0);
-                let strip = |half: Vec<(usize, Arc<Frame>)>| half.into_iter().map(|(_, frame)| frame).collect();
+                let strip = |half: Vec<(usize, PathBuf)>| half.into_iter().map(|(_, path)| path).collect();
                 (Some(strip(halves.0)), Some(strip(halves.1)))
             }
             pair => pair,
         };
-        let evaluation = match evaluated {
-            Some(frames) => Evaluation::Pictures { samples: pictures(&frames)?, frames },
-            None => {
-                warn!(
-                    "without pictures the model is compared on noise, which says little; give some with `--evaluation`"
-                );
-                Evaluation::Noise(Noise::new(&inputs, &manifest.input, NOISE_SAMPLES))
+        if evaluated.is_none() {
+            warn!("without pictures the model is compared on noise, which says little; give some with `--evaluation`");
+        }
+        let inputs = model.inputs()?;
+        let pictures =
+            |paths: Vec<PathBuf>| anyhow::Ok(Pictures::new(&inputs, &manifest.input, load_pictures(&paths)?)?);
+        let calibration = calibrated.map(pictures).transpose()?;
+        Ok(Self { calibration, ..Self::of_pictures(model, manifest, evaluated.unwrap_or_default())? })
+    }
+
+    /// For judging on these pictures, or on noise where there are none.
+    pub(crate) fn of_pictures(model: &OnnxModel, manifest: &Manifest, paths: Vec<PathBuf>) -> anyhow::Result<Self> {
+        let inputs = model.inputs()?;
+        let evaluation = match paths.is_empty() {
+            true => Evaluation::Noise(Noise::new(&inputs, &manifest.input, NOISE_SAMPLES)),
+            false => {
+                let frames = load_pictures(&paths)?;
+                let samples = Pictures::new(&inputs, &manifest.input, frames.clone())?;
+                Evaluation::Pictures { samples, frames, paths }
             }
         };
-        let calibration: Option<Vec<Arc<Frame>>> = calibrated;
-        Ok(Self { calibration: calibration.as_deref().map(pictures).transpose()?, evaluation })
+        Ok(Self { calibration: None, evaluation })
     }
 
     pub(crate) fn calibration(&self) -> Option<&dyn Samples> {
@@ -71,6 +80,14 @@ impl Evidence {
         }
     }
 
+    /// Where the pictures of the evaluation lie; none where it is noise.
+    pub(crate) fn paths(&self) -> &[PathBuf] {
+        match &self.evaluation {
+            Evaluation::Pictures { paths, .. } => paths,
+            Evaluation::Noise(_) => &[],
+        }
+    }
+
     /// The pictures on which the model is judged; none where that is noise.
     pub(crate) fn frames(&self) -> &[Arc<Frame>] {
         match &self.evaluation {
@@ -80,8 +97,12 @@ impl Evidence {
     }
 }
 
+fn load_pictures(paths: &[PathBuf]) -> anyhow::Result<Vec<Arc<Frame>>> {
+    paths.iter().map(|path| Ok(Arc::new(media::load_picture(path)?))).collect()
+}
+
 /// The pictures of a folder, by name.
-fn load_pictures(folder: &Path) -> anyhow::Result<Vec<Arc<Frame>>> {
+pub(crate) fn find_pictures(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let cannot = || format!("cannot read the pictures in `{}`", folder.display());
     let mut paths = Vec::new();
     for entry in fs::read_dir(folder).with_context(cannot)? {
@@ -99,5 +120,5 @@ fn load_pictures(folder: &Path) -> anyhow::Result<Vec<Arc<Frame>>> {
         paths = (0..PICTURES_MAX).map(|index| paths[(index as f64 * every) as usize].clone()).collect();
     }
     info!(pictures = paths.len(), folder = %folder.display(), "pictures");
-    paths.iter().map(|path| Ok(Arc::new(media::load_picture(path)?))).collect()
+    Ok(paths)
 }

@@ -1,6 +1,6 @@
 //! `revoada build MODEL`: from an ONNX model to a signed bundle and, where TensorRT is there, a plan.
 
-mod boxes;
+pub(crate) mod boxes;
 pub(crate) mod evidence;
 pub(crate) mod plan;
 pub(crate) mod steps;
@@ -16,10 +16,11 @@ use revoada_builder::clean::{CleanOptions, Cleaned, clean};
 use revoada_builder::compare::Thresholds;
 use revoada_builder::convert::{Accuracy, ConvertError, Converted, Recipe, Refusal, Steps, convert};
 use revoada_builder::int8::Method;
-use revoada_builder::{Keep, report};
+use revoada_builder::{Keep, make_golden, report};
 use revoada_bundle::bundle::{
     Bundle, BundleWriter, Index, Lineage, MANIFEST, MODEL, Precision, SealedBundle, Trust, VERSION, beside,
 };
+use revoada_bundle::golden::{GOLDEN, Golden};
 use revoada_bundle::hash;
 use revoada_bundle::manifest::Manifest;
 use revoada_bundle::onnx::OnnxModel;
@@ -34,7 +35,7 @@ use crate::failure::{Misuse, Refused};
 use crate::terminal::say;
 use crate::{keys, models};
 
-use evidence::Evidence;
+use evidence::{Evidence, find_pictures};
 use plan::{BuiltPlan, Compiler, PlanArgs, Subject};
 pub(crate) use plan::{CHILD_VERB, plan_cache_folder, run_child};
 use steps::Timed;
@@ -201,14 +202,11 @@ fn plan_of_bundle(args: &Args, global: &Global) -> anyhow::Result<Built> {
     let (model, manifest) = (OnnxModel::read(&bundle.model_path())?, bundle.manifest()?);
     let index = bundle.index();
     let (precision, scores) = (index.precision, scores(&model, &manifest)?);
+    let asked = |golden: Golden| golden.asking_at_most(args.cosine_min.unwrap_or(1.0)).encode();
     let trial = Trial {
-        model: bundle.model_path(),
-        manifest: None,
-        calibration: None,
-        evaluation: args.evaluation.clone(),
-        scores,
-        thresholds: thresholds(args, precision, scores),
-        precise: true,
+        pictures: args.evaluation.as_deref().map(find_pictures).transpose()?.unwrap_or_default(),
+        golden: bundle.golden()?.map(asked),
+        ..trial(args, &bundle.model_path(), precision, scores)
     };
     let subject = Subject { model: &model, manifest: &manifest, bundle: bundle.digest(), precision, trial };
     let plan = compiler.plan(&subject, &keys, &plan_path(args, &args.model))?;
@@ -252,18 +250,17 @@ fn bundle_of_model(args: &Args, global: &Global) -> anyhow::Result<Built> {
         },
         files: Default::default(),
     };
-    // In its place only when all that was asked for is there.
-    let sealed = seal_bundle(&output, index, &manifest, &converted, &keys)?;
     let scores = scores(&model, &manifest)?;
-    let trial = Trial {
-        model: args.model.clone(),
-        manifest: args.manifest.clone(),
-        calibration: args.calibration.clone(),
-        evaluation: args.evaluation.clone(),
-        scores,
-        thresholds: thresholds(args, precision, scores),
-        precise: true,
-    };
+    let cosine_min = thresholds(args, precision, scores).cosine_min.unwrap_or(0.0);
+    let steps = Timed::default();
+    steps.step("note golden inputs");
+    let golden = make_golden(&*backend, &model, &converted.model, &manifest.input, cosine_min)?;
+    drop(steps);
+    let golden = golden.as_ref().map(Golden::encode);
+    // In its place only when all that was asked for is there.
+    let sealed = seal_bundle(&output, index, &manifest, &converted, golden.as_deref(), &keys)?;
+    let pictures = evidence.paths().to_vec();
+    let trial = Trial { pictures, golden, ..trial(args, &args.model, precision, scores) };
     let subject = Subject { model: &converted.model, manifest: &manifest, bundle: sealed.digest(), precision, trial };
     let plan = compiler.map(|compiler| compiler.plan(&subject, &keys, &plan_path(args, &output))).transpose()?;
     let bundle = sealed.publish()?;
@@ -287,6 +284,19 @@ pub(crate) fn cleaned(backend: &dyn Backend, model: &OnnxModel) -> anyhow::Resul
     let steps = Timed::default();
     steps.step("fold and clean the graph");
     Ok(clean(backend, model, &CleanOptions::default())?)
+}
+
+/// Of a plan that has to answer as `model` does.
+fn trial(args: &Args, model: &Path, precision: Precision, scores: Option<usize>) -> Trial {
+    Trial {
+        model: model.to_owned(),
+        manifest: args.manifest.clone(),
+        pictures: Vec::new(),
+        scores,
+        thresholds: thresholds(args, precision, scores),
+        golden: None,
+        precise: true,
+    }
 }
 
 /// The first precision whose model passes its gate.
@@ -409,11 +419,15 @@ fn seal_bundle(
     index: Index,
     manifest: &Manifest,
     converted: &Converted,
+    golden: Option<&[u8]>,
     key: &revoada_bundle::sign::SecretKey,
 ) -> anyhow::Result<SealedBundle> {
     let mut writer = BundleWriter::create(output)?;
     writer.add(MODEL, &converted.model.encode())?;
     writer.add(MANIFEST, manifest.to_toml().as_bytes())?;
+    if let Some(golden) = golden {
+        writer.add(GOLDEN, golden)?;
+    }
     if let Some(calibration) = &converted.calibration {
         writer.add("calibration.json", &serde_json::to_vec_pretty(calibration)?)?;
     }

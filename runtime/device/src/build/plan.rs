@@ -1,13 +1,16 @@
 //! The plan of a build: found in the cache, or compiled in a child process.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Instant;
 
 use anyhow::Context;
 use indicatif::ProgressBar;
+use revoada_builder::compare::Report as Comparison;
 use revoada_builder::compile::{
     Cancel, CompileOptions, Compiled, Event, MemoryGuard, Workshop, available_bytes, child,
 };
@@ -15,6 +18,7 @@ use revoada_bundle::bundle::Precision;
 use revoada_bundle::hash;
 use revoada_bundle::manifest::Manifest;
 use revoada_bundle::onnx::OnnxModel;
+use revoada_bundle::partial::Partial;
 use revoada_bundle::plan::{Plan, PlanAccuracy, PlanFacts, PlanKey, PlanSpeed, ShapeProfile, ShapeRange};
 use revoada_bundle::plan_cache::PlanCache;
 use revoada_bundle::sign::SecretKey;
@@ -152,8 +156,11 @@ pub(crate) struct BuiltPlan {
     compile_ms: Option<u128>,
     peak_bytes: Option<u64>,
     /// Of a plan that was tried here.
-    pub(crate) accuracy: Option<PlanAccuracy>,
+    accuracy: Option<PlanAccuracy>,
     speed: Option<PlanSpeed>,
+    /// Of which the accuracy is the sum; of a plan that was tried just now.
+    #[serde(skip)]
+    pub(crate) comparison: Option<Comparison>,
 }
 
 /// Of what a plan is wanted.
@@ -215,27 +222,35 @@ impl<'a> Compiler<'a> {
         let cache = PlanCache::open(&folder.join(PLANS), CACHE_BYTES_MAX)?;
         let _alone = cache.lock_build(&key)?;
         let cached = cache.get(&key)?.filter(|plan| plan.signer() == signer.public());
-        let (plan, compiled) = match cached {
+        let cannot_write = || format!("cannot write `{}`", path.display());
+        let (plan, compiled, comparison) = match cached {
             Some(plan) => {
                 info!("the plan is in the cache");
-                (plan, None)
+                written(&plan, path).and_then(Partial::commit).with_context(cannot_write)?;
+                (plan, None, None)
             }
             None => {
                 let timings = self.timings(&folder)?;
-                let compiled = self.compile(subject.model, self.options(profile, timings), cache.folder())?;
+                let mut compiled = self.compile(subject.model, self.options(profile, timings), cache.folder())?;
+                let engine = std::mem::take(&mut compiled.engine);
                 let (inputs, outputs) = (subject.model.inputs()?, subject.model.outputs()?);
-                let mut facts = PlanFacts { inputs, outputs, ..PlanFacts::default() };
+                let (mut facts, mut comparison) = (PlanFacts { inputs, outputs, ..PlanFacts::default() }, None);
                 if self.tries_plans() {
-                    let untried = Plan::seal(key.clone(), facts.clone(), &compiled.engine, signer);
-                    facts = subject.trial.of_plan(&untried, subject.model, facts, self.global)?;
+                    let untried = Plan::seal(key.clone(), facts.clone(), engine.as_slice(), signer);
+                    let (found, compared) = subject.trial.of_plan(&untried, subject.model, facts, self.global)?;
+                    (facts, comparison) = (found, Some(compared));
                 }
-                let plan = Plan::seal(key, facts, &compiled.engine, signer);
-                cache.insert(&plan)?;
-                (plan, Some(compiled))
+                let plan = Plan::seal(key, facts, engine, signer);
+                // The disk is waited for once, and the plan appears when the cache has it, too.
+                thread::scope(|scope| {
+                    let kept = scope.spawn(|| cache.insert(&plan));
+                    let partial = written(&plan, path);
+                    kept.join().expect("the cache does not panic")?;
+                    partial.and_then(Partial::commit).with_context(cannot_write)
+                })?;
+                (plan, Some(compiled), comparison)
             }
         };
-        revoada_bundle::partial::replace(path, plan.bytes())
-            .with_context(|| format!("cannot write `{}`", path.display()))?;
         let built = BuiltPlan {
             path: path.to_owned(),
             built_for: plan.key().device.to_string(),
@@ -247,6 +262,7 @@ impl<'a> Compiler<'a> {
             peak_bytes: compiled.as_ref().and_then(|compiled| compiled.peak_bytes),
             accuracy: plan.facts().accuracy,
             speed: plan.facts().speed,
+            comparison,
         };
         let seconds = compiled.map(|compiled| format!("{:.1}", compiled.compile_time.as_secs_f64()));
         info!(plan = %path.display(), built_for = %built.built_for, bytes = built.bytes, seconds, "plan");
@@ -306,6 +322,15 @@ impl<'a> Compiler<'a> {
         *self.interrupt.lock() = None;
         done
     }
+}
+
+/// On the disk, and not under its name yet.
+fn written(plan: &Plan, path: &Path) -> io::Result<Partial> {
+    let partial = Partial::create(path)?;
+    let mut file = File::create(partial.path())?;
+    file.write_all(plan.bytes())?;
+    file.sync_all()?;
+    Ok(partial)
 }
 
 /// What the plan runs: what was said, and for inputs whose batch is open a batch of up to `--batch-max`.

@@ -6,20 +6,21 @@ use std::collections::BTreeMap;
 use std::error::Error;
 use std::fs;
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use revoada_builder::Samples;
-use revoada_builder::compare::{BoxAgreement, Failure, Report, Thresholds, compare_engines};
+use revoada_builder::compare::{BoxAgreement, Report, Thresholds, compare_engines};
 use revoada_builder::compile::{PrecisionMismatch, check_plan_precision};
+use revoada_bundle::golden::{GOLDEN, Golden};
 use revoada_bundle::manifest::Manifest;
 use revoada_bundle::onnx::OnnxModel;
 use revoada_bundle::plan::{Plan, PlanAccuracy, PlanFacts, PlanHeader, PlanKey, PlanSpeed};
-use revoada_core::{Tensor, TensorData, TensorSpec};
-use revoada_engine::{Backend, BackendChoice, Engine, LoadOptions, ModelFormat, ModelSource, select};
+use revoada_core::{Tensor, TensorSpec};
+use revoada_engine::{Backend, BackendChoice, Engine, LoadOptions, ModelFormat, ModelSource, golden_answers, select};
 use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
@@ -45,11 +46,14 @@ pub(crate) struct Trial {
     pub(crate) model: PathBuf,
     /// Where it is not beside the model.
     pub(crate) manifest: Option<PathBuf>,
-    pub(crate) calibration: Option<PathBuf>,
-    pub(crate) evaluation: Option<PathBuf>,
+    /// The pictures on which both are compared; none: noise.
+    pub(crate) pictures: Vec<PathBuf>,
     /// The output with a score for each class, of classifiers.
     pub(crate) scores: Option<usize>,
     pub(crate) thresholds: Thresholds,
+    /// The golden inputs of the bundle, encoded.
+    #[serde(skip)]
+    pub(crate) golden: Option<Vec<u8>>,
     /// Whether a plan is refused that does not compute in the graph's precisions.
     pub(crate) precise: bool,
 }
@@ -59,6 +63,7 @@ struct Request {
     plan: PathBuf,
     /// What the plan was compiled from.
     converted: PathBuf,
+    golden: Option<PathBuf>,
     trial: Trial,
 }
 
@@ -66,6 +71,8 @@ struct Request {
 #[derive(Debug, Serialize, Deserialize)]
 struct Outcome {
     comparison: Report,
+    /// In which way it does not answer the golden inputs as it should.
+    golden: Result<(), String>,
     /// Layers whose precision was held against the graph's, or the first that differs.
     precision: Result<usize, PrecisionMismatch>,
     speed: PlanSpeed,
@@ -80,19 +87,15 @@ impl Trial {
         converted: &OnnxModel,
         facts: PlanFacts,
         global: &Global,
-    ) -> anyhow::Result<PlanFacts> {
-        let scratch = tempfile::tempdir().context("cannot create a scratch folder")?;
-        let request = Request {
-            plan: scratch.path().join("it.plan"),
-            converted: scratch.path().join("it.onnx"),
-            trial: self.clone(),
-        };
-        fs::write(&request.plan, plan.bytes()).context("cannot write the plan to try it")?;
-        fs::write(&request.converted, converted.encode()).context("cannot write the model to try its plan")?;
-        let outcome = in_child(&request, global)?;
+    ) -> anyhow::Result<(PlanFacts, Report)> {
+        let outcome = self.outcome(plan, converted, global)?;
         let failures = outcome.comparison.failures(&self.thresholds);
         if !failures.is_empty() {
-            return Err(inaccurate(&failures));
+            let sentences: Vec<String> = failures.iter().map(ToString::to_string).collect();
+            return Err(inaccurate(&format!("is not accurate enough: {}", sentences.join("; "))));
+        }
+        if let Err(fault) = outcome.golden {
+            return Err(inaccurate(&format!("answers the golden inputs of its bundle otherwise: {fault}")));
         }
         let precise = match outcome.precision {
             Ok(layers) => Some(layers),
@@ -102,16 +105,38 @@ impl Trial {
                 None
             }
         };
-        let Report { samples, outputs, top, boxes } = outcome.comparison;
+        let Report { samples, outputs, top, boxes } = &outcome.comparison;
         let accuracy = PlanAccuracy {
-            samples,
+            samples: *samples,
             cosine_min: outputs.iter().map(|output| output.cosine_min).fold(1.0, f64::min),
             top1: top.map(|top| top.top1),
             boxes: boxes.as_ref().map(BoxAgreement::share),
         };
         let PlanAccuracy { cosine_min, top1, boxes, .. } = accuracy;
         info!(samples, cosine_min, top1, boxes, layers_checked = precise, "the plan answers as the model does");
-        Ok(PlanFacts { accuracy: Some(accuracy), speed: Some(outcome.speed), ..facts })
+        let facts = PlanFacts { accuracy: Some(accuracy), speed: Some(outcome.speed), ..facts };
+        Ok((facts, outcome.comparison))
+    }
+
+    /// How the answers of a plan, however they differ, compare with the model's.
+    pub(crate) fn comparison(&self, plan: &Plan, converted: &OnnxModel, global: &Global) -> anyhow::Result<Report> {
+        Ok(self.outcome(plan, converted, global)?.comparison)
+    }
+
+    fn outcome(&self, plan: &Plan, converted: &OnnxModel, global: &Global) -> anyhow::Result<Outcome> {
+        let scratch = tempfile::tempdir().context("cannot create a scratch folder")?;
+        let request = Request {
+            plan: scratch.path().join("it.plan"),
+            converted: scratch.path().join("it.onnx"),
+            golden: self.golden.as_ref().map(|_| scratch.path().join(GOLDEN)),
+            trial: self.clone(),
+        };
+        fs::write(&request.plan, plan.bytes()).context("cannot write the plan to try it")?;
+        fs::write(&request.converted, converted.encode()).context("cannot write the model to try its plan")?;
+        if let (Some(path), Some(bytes)) = (&request.golden, &self.golden) {
+            fs::write(path, bytes).context("cannot write the golden inputs to try the plan")?;
+        }
+        in_child(&request, global)
     }
 }
 
@@ -130,12 +155,11 @@ fn in_child(request: &Request, global: &Global) -> anyhow::Result<Outcome> {
     serde_json::from_slice(&output.stdout).context("cannot read how the plan was tried")
 }
 
-fn inaccurate(failures: &[Failure]) -> anyhow::Error {
-    let sentences: Vec<String> = failures.iter().map(ToString::to_string).collect();
+/// The sentence goes on after the plan.
+fn inaccurate(how: &str) -> anyhow::Error {
     let hint = "the converted model is accurate by itself, so it is this TensorRT or GPU that computes it otherwise; \
                 try a higher precision";
-    anyhow::Error::new(Refused { hint: hint.to_owned() })
-        .context(format!("the plan that was built is not accurate enough: {}", sentences.join("; ")))
+    anyhow::Error::new(Refused { hint: hint.to_owned() }).context(format!("the plan that was built {how}"))
 }
 
 fn imprecise(mismatch: &PrecisionMismatch) -> anyhow::Error {
@@ -152,13 +176,13 @@ pub(crate) fn run_trial(global: &Global) -> anyhow::Result<()> {
 }
 
 fn run(request: &Request, global: &Global) -> anyhow::Result<Outcome> {
-    let Request { plan, converted, trial } = request;
+    let Request { plan, converted, golden, trial } = request;
     let model = OnnxModel::read(&trial.model)?;
     let manifest = match &trial.manifest {
         Some(path) => Manifest::load(path)?,
         None => Manifest::beside(&trial.model)?.unwrap_or_default(),
     };
-    let evidence = Evidence::gather(&model, &manifest, trial.calibration.as_deref(), trial.evaluation.as_deref())?;
+    let evidence = Evidence::of_pictures(&model, &manifest, trial.pictures.clone())?;
     let load = |source: ModelSource<'_>, backend: Arc<dyn Backend>| {
         let engine = backend.load(source, &LoadOptions::default())?;
         anyhow::Ok(boxes::Loaded { backend, engine })
@@ -167,13 +191,28 @@ fn run(request: &Request, global: &Global) -> anyhow::Result<Outcome> {
     let plan_backend = select(&BackendChoice::Auto, &models::all_backends(global), ModelFormat::Plan)?.backend;
     let compiled = load(ModelSource::Plan(plan), plan_backend)?;
     let key = PlanHeader::read(plan)?.key().clone();
-    let samples = Repeated { one: evidence.evaluation(), rows: rows_min(&*compiled.engine, &key) };
+    let rows = rows_min(&*compiled.engine, &key);
+    let golden = golden.as_ref().map_or(Ok(Ok(())), |golden| answers_golden(&compiled, &manifest, golden, &rows))?;
+    let samples = Repeated { one: evidence.evaluation(), rows };
     let mut comparison = compare_engines(&original.engine, &compiled.engine, &samples, trial.scores)?;
     comparison.boxes = boxes::agreement(&original, &compiled, &manifest, evidence.frames());
     let layers = compiled.engine.layers()?.unwrap_or_default();
     let precision = check_plan_precision(&OnnxModel::read(converted)?, &layers)?;
     let speed = speed(&*compiled.engine, &key)?;
-    Ok(Outcome { comparison, precision, speed })
+    Ok(Outcome { comparison, golden, precision, speed })
+}
+
+/// Whether the plan answers the golden inputs as it should; if not, the fault.
+fn answers_golden(
+    compiled: &boxes::Loaded,
+    manifest: &Manifest,
+    golden: &Path,
+    rows: &[usize],
+) -> anyhow::Result<Result<(), String>> {
+    let golden = Golden::parse(&fs::read(golden)?)?;
+    let boxes::Loaded { backend, engine } = compiled;
+    let answers = golden_answers(&**backend, &**engine, &manifest.input, &golden.inputs, rows)?;
+    Ok(golden.judge(engine.outputs(), &answers).map_err(|fault| fault.to_string()))
 }
 
 /// Samples of one row, each repeated until it is a batch that the plan runs.
@@ -190,19 +229,8 @@ impl Samples for Repeated<'_> {
 
     fn sample(&self, index: usize) -> Result<Cow<'_, [Tensor]>, Box<dyn Error + Send + Sync>> {
         let tensors = self.one.sample(index)?;
-        let repeated = tensors.iter().zip(&self.rows).map(|(tensor, rows)| {
-            let times = rows / tensor.shape().first().copied().unwrap_or(*rows).max(1);
-            if times < 2 {
-                return Ok(tensor.clone());
-            }
-            let (dtype, elements) = (tensor.dtype(), tensor.shape().iter().product::<usize>());
-            let mut data = TensorData::zeros(dtype, elements * times);
-            (0..times).for_each(|time| data.write(time * elements, tensor.data().as_slice()));
-            let mut shape = tensor.shape().to_vec();
-            shape[0] *= times;
-            Ok(Tensor::new(shape, data)?)
-        });
-        repeated.collect::<Result<Vec<_>, Box<dyn Error + Send + Sync>>>().map(Cow::Owned)
+        let repeated = tensors.iter().zip(&self.rows).map(|(tensor, rows)| tensor.repeated_to(*rows));
+        Ok(Cow::Owned(repeated.collect()))
     }
 }
 

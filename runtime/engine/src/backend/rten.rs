@@ -5,6 +5,7 @@
 //! i64 and bool in i32: such inputs are converted into a buffer of the session before each
 //! inference, and such outputs after it, so that a model looks the same on every backend.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
@@ -205,7 +206,8 @@ impl Inference for RtenInference {
     }
 
     fn wait(&mut self) -> Result<Outputs<'_>, EngineError> {
-        Ok(Outputs { tensors: self.answer.iter().map(Tensor::as_ref).collect(), timings: self.timings })
+        let tensors = self.answer.iter().map(Tensor::as_ref).collect();
+        Ok(Outputs { tensors, candidates: BTreeMap::new(), timings: self.timings })
     }
 }
 

@@ -4,12 +4,18 @@
 use revoada_core::{ImageTransform, Placement, Rect, TensorRef};
 
 use super::inputs::{Inputs, Store};
-use crate::{EngineError, LayerTime, Outputs, Session, Surface};
+use crate::{EngineError, LayerTime, Outputs, Readback, Session, Surface};
 
 /// What runs a network over inputs.
 pub(super) trait Inference: Send {
     /// Where inputs lie.
     type Memory: Store;
+
+    /// See [`Session::read_back`].
+    fn read_back(&mut self, wanted: &[Readback]) -> Result<(), EngineError> {
+        let _ = wanted;
+        Ok(())
+    }
 
     /// Prepares the inputs and runs `rows` rows; the answer before is not asked for any more.
     fn submit(&mut self, inputs: &mut Inputs<Self::Memory>, rows: usize) -> Result<(), EngineError>;
@@ -55,6 +61,11 @@ impl<I: Inference> Session for InferenceSession<I> {
 
     fn set_input(&mut self, input: usize, tensor: TensorRef<'_>) -> Result<(), EngineError> {
         self.inputs.set(input, tensor)
+    }
+
+    fn read_back(&mut self, wanted: &[Readback]) -> Result<(), EngineError> {
+        self.submitted = false;
+        self.inference.read_back(wanted)
     }
 
     fn submit(&mut self, rows: usize) -> Result<(), EngineError> {

@@ -7,8 +7,10 @@
 //! TensorRT keeps no names of dimensions: the plan's envelope has them. Outputs whose shape depends on the data, and
 //! inputs whose values are a shape, are refused.
 //!
+//! Outputs come back as [`Session::read_back`] asks: candidates are picked on the device, and what nobody reads stays there.
+//!
 //! Before TensorRT 10 a profile of open shapes belongs to one context at a time: such a plan has as many sessions at once as
-//! it has profiles, and the next one is refused with TensorRT's own words.
+//! it has profiles. The builder gives it two, which is what a pipeline has.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,12 +24,14 @@ use revoada_tensorrt::{
     inspected_layers,
 };
 
+use self::profiles::Profiles;
 use self::session::TensorRtInference;
 use super::OnnxSource;
 use crate::cuda::{Compiler, CudaContext, CudaError, ExecutionError, KernelCache, Kernels, SurfacePool, Workspace};
 use crate::{Backend, Engine, EngineError, Layer, LoadOptions, ModelFormat, ModelSource, Session, Shapes, Surface};
 
 mod memory;
+mod profiles;
 mod session;
 
 const NAME: &str = "tensorrt";
@@ -185,9 +189,12 @@ struct TensorRtEngine {
     /// Where each of them is among the plan's tensors.
     input_tensors: Vec<usize>,
     output_tensors: Vec<usize>,
+    profiles: Arc<Profiles>,
     workspaces: Vec<Arc<Workspace>>,
     /// Sessions take them in turn.
     next_workspace: AtomicUsize,
+    /// Free on the device before anything of it was there.
+    free_before: usize,
     plan: Arc<OpenPlan>,
     opened: Arc<Opened>,
 }
@@ -197,6 +204,7 @@ impl TensorRtEngine {
         let model = format!("`{}`", path.display());
         let refuse = |reason: String| EngineError::Load { backend: NAME, model: model.clone(), reason };
         opened.context.make_current().map_err(|error| refuse(error.to_string()))?;
+        let free_before = opened.context.memory().map_err(|error| refuse(error.to_string()))?.free;
         // A version-compatible plan carries the code that later versions run it with.
         let wanted = RuntimeOptions { dla_core: plan.key().dla_core, host_code: plan.key().compatibility.version };
         let runtime = if wanted != RuntimeOptions::default() {
@@ -219,14 +227,19 @@ impl TensorRtEngine {
             .map(|_| Workspace::new(&opened.context, bytes).map(Arc::new))
             .collect::<Result<_, _>>()
             .map_err(|error| opened.cuda_error(needed, error))?;
+        let is_open = inputs.iter().any(|spec| spec.dims.iter().any(|dim| dim.fixed().is_none()));
+        let exclusive = is_open && opened.class.tensorrt.has_exclusive_profiles();
+        let profiles = Profiles::new(open.profiles(), exclusive);
         Ok(Self {
             model,
+            profiles,
             inputs,
             outputs,
             input_tensors,
             output_tensors,
             workspaces,
             next_workspace: AtomicUsize::new(0),
+            free_before,
             plan: open,
             opened,
         })
@@ -261,6 +274,12 @@ impl Engine for TensorRtEngine {
                 Ok(None)
             }
         }
+    }
+
+    fn device_bytes(&self) -> Result<Option<usize>, EngineError> {
+        let memory = self.opened.context.memory();
+        let free = memory.map_err(|error| EngineError::Run { backend: NAME, reason: error.to_string() })?.free;
+        Ok(Some(self.free_before.saturating_sub(free)))
     }
 }
 

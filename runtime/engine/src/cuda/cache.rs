@@ -5,11 +5,11 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use revoada_core::Architecture;
 use sha2::{Digest as _, Sha256};
 
-use super::device::Capability;
 use super::error::CudaError;
-use super::nvrtc::{Architecture, Compiler, Image, KernelSource, OPTIONS};
+use super::nvrtc::{Compiler, Image, KernelSource, KernelTarget, OPTIONS};
 
 /// A folder of images, each named by everything that it depends on. Processes may share it: an image is written
 /// beside and renamed, and verified before it is used. One that is broken is compiled again.
@@ -48,10 +48,10 @@ impl KernelCache {
         &self,
         compiler: &Compiler,
         source: &KernelSource,
-        capability: Capability,
+        architecture: Architecture,
     ) -> Result<Image, CudaError> {
-        let architecture = compiler.architecture(capability)?;
-        let path = self.folder.join(format!("{}.{SUFFIX}", key(compiler.version(), source, architecture)));
+        let target = compiler.target(architecture)?;
+        let path = self.folder.join(format!("{}.{SUFFIX}", key(compiler.version(), source, target)));
         match read(&path) {
             Ok(Some(image)) => return Ok(image),
             Ok(None) => {}
@@ -59,7 +59,7 @@ impl KernelCache {
                 tracing::warn!(path = %path.display(), %error, "a cached kernel cannot be read; compiling it again");
             }
         }
-        let image = compiler.compile(source, architecture)?;
+        let image = compiler.compile(source, target)?;
         if let Err(error) = self.keep(&path, &image) {
             tracing::warn!(path = %path.display(), %error, "a kernel cannot be cached; the next start compiles again");
         }
@@ -106,14 +106,14 @@ impl KernelCache {
     }
 }
 
-fn key(version: (u32, u32), source: &KernelSource, architecture: Architecture) -> String {
+fn key(version: (u32, u32), source: &KernelSource, target: KernelTarget) -> String {
     let mut hash = Sha256::new();
     let mut part = |bytes: &[u8]| {
         hash.update((bytes.len() as u64).to_le_bytes());
         hash.update(bytes);
     };
     part(source.text.as_bytes());
-    part(architecture.to_string().as_bytes());
+    part(target.to_string().as_bytes());
     part(format!("{}.{}", version.0, version.1).as_bytes());
     for option in OPTIONS {
         part(option.as_bytes());
@@ -155,13 +155,13 @@ mod tests {
     #[test]
     fn an_image_is_named_by_all_that_it_depends_on() {
         let source = KernelSource { name: "a.cu", text: "a", entry: "a" };
-        let orin = Architecture { number: 87, binary: true };
+        let orin = KernelTarget { number: 87, binary: true };
         let names = [
             key((12, 9), &source, orin),
             key((12, 8), &source, orin),
             key((12, 9), &KernelSource { text: "b", ..source }, orin),
-            key((12, 9), &source, Architecture { number: 90, ..orin }),
-            key((12, 9), &source, Architecture { binary: false, ..orin }),
+            key((12, 9), &source, KernelTarget { number: 90, ..orin }),
+            key((12, 9), &source, KernelTarget { binary: false, ..orin }),
         ];
         for (index, name) in names.iter().enumerate() {
             assert!(!names[..index].contains(name), "{index}");

@@ -11,6 +11,7 @@ use super::module::{Grid, Kernel};
 use super::nvrtc::KernelSource;
 use super::shared::SharedBuffer;
 use super::stream::Stream;
+use crate::CandidateQuery;
 
 pub const CANDIDATES: KernelSource =
     KernelSource { name: "candidates.cu", text: include_str!("candidates.cu"), entry: "filter_candidates" };
@@ -24,6 +25,16 @@ pub enum CandidateLayout {
     CellsFirst,
     /// `[cells, 5 + classes]`, objectness before the classes: YOLOv5 and v7, decoded in the graph.
     Objectness,
+}
+
+impl CandidateLayout {
+    /// How many numbers a cell has before the scores of its classes.
+    fn channels_before(self) -> usize {
+        match self {
+            Self::ChannelsFirst | Self::CellsFirst => 4,
+            Self::Objectness => 5,
+        }
+    }
 }
 
 /// What is looked for.
@@ -53,10 +64,8 @@ pub struct Candidate {
 /// What was found in one picture.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Candidates {
-    /// In the order of their cells. `None` where there were more than fit: which of them came first is chance, so
-    /// that the output itself must be read.
-    pub list: Option<Vec<Candidate>>,
-    pub found: usize,
+    /// In the order of their cells.
+    pub list: Vec<Candidate>,
     /// Cells whose objectness or best score is no finite number.
     pub non_finite: usize,
 }
@@ -144,23 +153,22 @@ impl CandidateFilter {
         Ok(())
     }
 
-    /// What the latest launch found, one entry for each picture; none where there was no launch or it failed.
-    pub fn wait(&mut self) -> Result<Vec<Candidates>, CudaError> {
+    /// What the latest launch found, one entry for each picture; none where there was no launch or it failed. `None`
+    /// where there were more than fit: which of them came first is chance, so that the output itself must be read.
+    pub fn wait(&mut self) -> Result<Vec<Option<Candidates>>, CudaError> {
         let (found_at, candidates_max, rows) = (self.found_at(), self.candidates_max, self.rows);
         let bytes = self.results.host()?;
         let (counts, found) = bytes.split_at(found_at);
         Ok((0..rows)
             .map(|row| {
-                let [found_count, non_finite] = [0, 4].map(|at| number(counts, row * COUNTS_BYTES + at) as usize);
-                let place = row * candidates_max * CANDIDATE_BYTES;
-                let list = (found_count <= candidates_max).then(|| {
-                    let end = place + found_count * CANDIDATE_BYTES;
-                    let mut list: Vec<_> =
-                        found[place..end].chunks_exact(CANDIDATE_BYTES).map(Candidate::from_bytes).collect();
+                let [count, non_finite] = [0, 4].map(|at| number(counts, row * COUNTS_BYTES + at) as usize);
+                (count <= candidates_max).then(|| {
+                    let start = row * candidates_max * CANDIDATE_BYTES;
+                    let found = &found[start..start + count * CANDIDATE_BYTES];
+                    let mut list: Vec<_> = found.chunks_exact(CANDIDATE_BYTES).map(Candidate::from_bytes).collect();
                     list.sort_unstable_by_key(|candidate| candidate.cell);
-                    list
-                });
-                Candidates { list, found: found_count, non_finite }
+                    Candidates { list, non_finite }
+                })
             })
             .collect())
     }
@@ -172,10 +180,21 @@ impl CandidateFilter {
 }
 
 impl CandidateSpec {
+    /// What is looked for in an output of this shape; `None` where it is no batch of cells.
+    pub fn of(query: &CandidateQuery, dtype: DType, shape: &[usize]) -> Option<Self> {
+        let [_, first, second] = *shape else { return None };
+        let (cells, channels) = match query.layout {
+            CandidateLayout::ChannelsFirst => (second, first),
+            CandidateLayout::CellsFirst | CandidateLayout::Objectness => (first, second),
+        };
+        let classes = channels.checked_sub(query.layout.channels_before())?;
+        let readable = matches!(dtype, DType::F32 | DType::F16);
+        readable.then_some(Self { layout: query.layout, dtype, cells, classes, score_min: query.score_min })
+    }
+
     /// Numbers in one picture's output; `None` where that cannot be addressed.
     fn numbers(&self) -> Option<usize> {
-        let before = if self.layout == CandidateLayout::Objectness { 5 } else { 4 };
-        self.classes.checked_add(before)?.checked_mul(self.cells)
+        self.classes.checked_add(self.layout.channels_before())?.checked_mul(self.cells)
     }
 
     fn parameters(

@@ -1,7 +1,5 @@
 //! What kind of device there is, and which memory it shares best with the CPU.
 
-use std::fmt;
-
 use cudarc::driver::sys::{self, CUdevice, CUdevice_attribute};
 use revoada_core::{Architecture, DeviceClass, TensorRtVersion};
 
@@ -13,37 +11,15 @@ use super::error::CudaError;
 pub struct Device {
     pub ordinal: usize,
     pub name: String,
-    pub capability: Capability,
+    pub architecture: Architecture,
     pub multiprocessors: usize,
     /// Physical memory; on an integrated device it is the CPU's too.
     pub memory_bytes: usize,
     pub memory: MemoryTraits,
+    /// Where it is on the PCI bus, as NVIDIA's tools write it: `00000000:01:00.0`.
+    pub pci_bus_id: String,
     /// Of CUDA, as the driver supports it: major and minor.
     pub driver: (u32, u32),
-}
-
-/// Compute capability: 8.7 for an Orin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Capability {
-    pub major: u32,
-    pub minor: u32,
-}
-
-impl Capability {
-    pub const fn new(major: u32, minor: u32) -> Self {
-        Self { major, minor }
-    }
-
-    /// As one number, 87 for 8.7: what compilers call the architecture.
-    pub const fn number(self) -> u32 {
-        self.major * 10 + self.minor
-    }
-}
-
-impl fmt::Display for Capability {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.major, self.minor)
-    }
 }
 
 /// What decides how the CPU and the device share memory.
@@ -74,9 +50,9 @@ pub enum MemoryPolicy {
 
 impl MemoryPolicy {
     /// The policy for a device. I/O coherency has no attribute of its own: NVIDIA's guide to CUDA for Tegra names
-    /// the compute capability from which it is there.
-    pub const fn of(capability: Capability, memory: MemoryTraits) -> Self {
-        let coherent = capability.number() >= 72;
+    /// the architecture from which it is there.
+    pub const fn of(architecture: Architecture, memory: MemoryTraits) -> Self {
+        let coherent = architecture.number() >= 72;
         match memory {
             MemoryTraits { integrated: true, maps_host: true, .. } if coherent => Self::Mapped,
             MemoryTraits { integrated: true, managed: true, .. } if !coherent => Self::Managed,
@@ -124,7 +100,7 @@ impl Device {
         let device = Self {
             ordinal,
             name: String::from_utf8_lossy(name).into_owned(),
-            capability: Capability::new(
+            architecture: Architecture::new(
                 number(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
                 number(A::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
             ),
@@ -137,6 +113,12 @@ impl Device {
                 concurrent_managed: flag(A::CU_DEVICE_ATTRIBUTE_CONCURRENT_MANAGED_ACCESS)?,
                 unified_addressing: flag(A::CU_DEVICE_ATTRIBUTE_UNIFIED_ADDRESSING)?,
             },
+            pci_bus_id: format!(
+                "{:08X}:{:02X}:{:02X}.0",
+                number(A::CU_DEVICE_ATTRIBUTE_PCI_DOMAIN_ID)?,
+                number(A::CU_DEVICE_ATTRIBUTE_PCI_BUS_ID)?,
+                number(A::CU_DEVICE_ATTRIBUTE_PCI_DEVICE_ID)?
+            ),
             driver: driver.version(),
         };
         Ok((device, raw))
@@ -146,7 +128,7 @@ impl Device {
     pub fn class(&self, tensorrt: TensorRtVersion) -> DeviceClass {
         DeviceClass {
             module: Some(board().unwrap_or_else(|| self.name.clone())),
-            architecture: Architecture::new(self.capability.major, self.capability.minor),
+            architecture: self.architecture,
             multiprocessors: u32::try_from(self.multiprocessors).ok(),
             tensorrt,
             cuda: Some([self.driver.0, self.driver.1]),
@@ -154,7 +136,7 @@ impl Device {
     }
 
     pub fn policy(&self) -> MemoryPolicy {
-        MemoryPolicy::of(self.capability, self.memory)
+        MemoryPolicy::of(self.architecture, self.memory)
     }
 }
 
@@ -179,22 +161,22 @@ mod tests {
     #[test]
     fn each_class_of_device_has_its_memory_policy() {
         let discrete = MemoryTraits { integrated: false, concurrent_managed: true, ..INTEGRATED };
-        for (what, capability, memory, expected) in [
-            ("Nano", Capability::new(5, 3), INTEGRATED, MemoryPolicy::Managed),
-            ("TX2", Capability::new(6, 2), INTEGRATED, MemoryPolicy::Managed),
-            ("Xavier", Capability::new(7, 2), INTEGRATED, MemoryPolicy::Mapped),
-            ("Orin", Capability::new(8, 7), INTEGRATED, MemoryPolicy::Mapped),
-            ("Thor", Capability::new(11, 0), INTEGRATED, MemoryPolicy::Mapped),
-            ("discrete Pascal", Capability::new(6, 1), discrete, MemoryPolicy::Copied),
-            ("discrete Hopper", Capability::new(9, 0), discrete, MemoryPolicy::Copied),
+        for (what, architecture, memory, expected) in [
+            ("Nano", Architecture::new(5, 3), INTEGRATED, MemoryPolicy::Managed),
+            ("TX2", Architecture::new(6, 2), INTEGRATED, MemoryPolicy::Managed),
+            ("Xavier", Architecture::new(7, 2), INTEGRATED, MemoryPolicy::Mapped),
+            ("Orin", Architecture::new(8, 7), INTEGRATED, MemoryPolicy::Mapped),
+            ("Thor", Architecture::new(11, 0), INTEGRATED, MemoryPolicy::Mapped),
+            ("discrete Pascal", Architecture::new(6, 1), discrete, MemoryPolicy::Copied),
+            ("discrete Hopper", Architecture::new(9, 0), discrete, MemoryPolicy::Copied),
             (
                 "integrated that maps and manages nothing",
-                Capability::new(5, 3),
+                Architecture::new(5, 3),
                 MemoryTraits { maps_host: false, managed: false, ..INTEGRATED },
                 MemoryPolicy::Copied,
             ),
         ] {
-            assert_eq!(MemoryPolicy::of(capability, memory), expected, "{what}");
+            assert_eq!(MemoryPolicy::of(architecture, memory), expected, "{what}");
         }
     }
 }

@@ -17,6 +17,8 @@ pub enum CudaError {
     Driver { fault: Fault },
     #[error("no compiler for CUDA kernels: {reason}")]
     NoCompiler { reason: String },
+    #[error("the card does not tell its power: {reason}")]
+    NoPower { reason: String },
     #[error("cannot compile `{source_name}` for {architecture}: {log}")]
     Compile { source_name: &'static str, architecture: String, log: String },
     #[error("{start}..{end} lies outside a buffer of {bytes} bytes")]

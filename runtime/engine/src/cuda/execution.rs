@@ -65,19 +65,20 @@ enum Replay {
 
 impl Execution {
     /// `workspace` has at least the engine's `device_memory_bytes`; with `replay`, where no shape ever changes, runs are
-    /// captured once and then launched as a whole.
+    /// captured once and then launched as a whole. `profile` is
+    /// the one to take, where it is not the one that a new context has.
     pub(crate) fn new(
         engine: &Arc<Engine>,
         stream: &Arc<Stream>,
         workspace: &Arc<Workspace>,
-        profile: usize,
+        profile: Option<usize>,
         replay: bool,
     ) -> Result<Self, ExecutionError> {
         stream.context().make_current()?;
         let mut context = engine.context(ContextMemory::Given)?;
         let memory = workspace.buffer.device();
         context.set_memory(memory.pointer(), memory.bytes() as u64)?;
-        if profile != 0 {
+        if let Some(profile) = profile {
             let number = u32::try_from(profile).expect("plans have few profiles");
             // SAFETY: the stream is alive and of the context that was made current.
             unsafe { context.set_profile(number, handle(stream)) }?;

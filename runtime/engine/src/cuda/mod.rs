@@ -65,6 +65,7 @@ mod error;
 mod execution;
 mod memory;
 mod module;
+mod nvml;
 mod nvrtc;
 mod shared;
 mod stage;
@@ -76,11 +77,12 @@ use std::sync::Arc;
 pub use cache::KernelCache;
 pub use candidates::{CANDIDATES, Candidate, CandidateFilter, CandidateLayout, CandidateSpec, Candidates};
 pub use context::{CudaContext, MemoryUse};
-pub use device::{Capability, Device, MemoryPolicy, MemoryTraits};
+pub use device::{Device, MemoryPolicy, MemoryTraits};
 pub use error::{CudaError, Fault};
 pub(crate) use execution::{Binding, Execution, ExecutionError, Workspace};
 pub use memory::{DeviceBuffer, DeviceSlice};
-pub use nvrtc::{Architecture, Compiler, Image, KernelSource, compiler_candidates};
+pub use nvml::CardPower;
+pub use nvrtc::{Compiler, Image, KernelSource, KernelTarget, compiler_candidates};
 pub use shared::SharedBuffer;
 pub use stage::{CudaStager, STAGE, StageRow};
 pub use stream::{Event, Graph, Stream};
@@ -99,13 +101,13 @@ pub struct Kernels {
 impl Kernels {
     /// Takes the kernels from the cache, or compiles them.
     pub fn load(context: &Arc<CudaContext>, compiler: &Compiler, cache: &KernelCache) -> Result<Self, CudaError> {
-        Self::from_images(context, |source| cache.image(compiler, source, context.device().capability))
+        Self::from_images(context, |source| cache.image(compiler, source, context.device().architecture))
     }
 
     /// Compiles the kernels, and keeps nothing.
     pub fn compile(context: &Arc<CudaContext>, compiler: &Compiler) -> Result<Self, CudaError> {
-        let architecture = compiler.architecture(context.device().capability)?;
-        Self::from_images(context, |source| compiler.compile(source, architecture))
+        let target = compiler.target(context.device().architecture)?;
+        Self::from_images(context, |source| compiler.compile(source, target))
     }
 
     fn from_images(

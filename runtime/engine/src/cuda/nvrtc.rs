@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::{fmt, ptr};
 
 use libloading::Library;
+use revoada_core::Architecture;
 
-use super::device::Capability;
 use super::error::CudaError;
 
 /// A kernel's source, kept beside the Rust that launches it.
@@ -56,12 +56,12 @@ impl Image {
 
 /// What is asked of the compiler: machine code where it knows the architecture, else PTX.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Architecture {
+pub struct KernelTarget {
     pub(super) number: u32,
     pub(super) binary: bool,
 }
 
-impl fmt::Display for Architecture {
+impl fmt::Display for KernelTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}_{}", if self.binary { "sm" } else { "compute" }, self.number)
     }
@@ -155,34 +155,34 @@ impl Compiler {
 
     /// What to compile for a device: its own architecture, or the PTX of the newest older one, which the driver
     /// compiles for it.
-    pub fn architecture(&self, capability: Capability) -> Result<Architecture, CudaError> {
-        let number = capability.number();
+    pub fn target(&self, architecture: Architecture) -> Result<KernelTarget, CudaError> {
+        let number = architecture.number();
         let binary = self.functions.cubin.is_some();
         if self.architectures.is_empty() || self.architectures.contains(&number) {
-            return Ok(Architecture { number, binary });
+            return Ok(KernelTarget { number, binary });
         }
         let older = self.architectures.iter().rev().find(|known| **known < number);
-        older.map(|known| Architecture { number: *known, binary: false }).ok_or_else(|| CudaError::NoCompiler {
+        older.map(|known| KernelTarget { number: *known, binary: false }).ok_or_else(|| CudaError::NoCompiler {
             reason: format!(
-                "NVRTC {}.{} knows nothing that a device of compute capability {capability} runs",
-                self.version.0, self.version.1
+                "NVRTC {}.{} knows nothing that a device of compute capability {}.{} runs",
+                self.version.0, self.version.1, architecture.major, architecture.minor
             ),
         })
     }
 
-    pub fn compile(&self, source: &KernelSource, architecture: Architecture) -> Result<Image, CudaError> {
+    pub fn compile(&self, source: &KernelSource, target: KernelTarget) -> Result<Image, CudaError> {
         let failed = |log: String| CudaError::Compile {
             source_name: source.name,
-            architecture: architecture.to_string(),
+            architecture: target.to_string(),
             log: log.trim().to_owned(),
         };
         let text = CString::new(source.text).expect("sources are text");
         let name = CString::new(source.name).expect("files have names");
-        let target = format!("--gpu-architecture={architecture}");
+        let option = format!("--gpu-architecture={target}");
         let options: Vec<CString> = OPTIONS
             .iter()
             .copied()
-            .chain([target.as_str()])
+            .chain([option.as_str()])
             .map(|option| CString::new(option).expect("options are text"))
             .collect();
         let options: Vec<*const c_char> = options.iter().map(|option| option.as_ptr()).collect();
@@ -200,7 +200,7 @@ impl Compiler {
             let log = String::from_utf8_lossy(&log).trim_end_matches('\0').to_owned();
             return Err(failed(if log.is_empty() { error } else { log }));
         }
-        let bytes = match self.functions.cubin.filter(|_| architecture.binary) {
+        let bytes = match self.functions.cubin.filter(|_| target.binary) {
             Some(cubin) => program.read(cubin),
             None => program.read(self.functions.ptx),
         };

@@ -63,6 +63,7 @@ conformance! {
         tensors::open_dimensions_are_settled_by_name_or_refused
         tensors::an_unfilled_input_is_named
         tensors::waiting_without_submitting_is_refused
+        tensors::what_is_read_of_one_output_changes_no_other
         pictures::channels_land_where_the_layout_says
         pictures::every_picture_type_is_staged
         pictures::a_staged_picture_is_used_once_and_let_go

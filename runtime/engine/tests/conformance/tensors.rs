@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::thread;
 
 use revoada_core::{DType, Element, Tensor, TensorRef, f16};
-use revoada_engine::{Backend, Engine, EngineError, LoadOptions, ModelSource, Session, Shapes};
+use revoada_engine::{Backend, Engine, EngineError, LoadOptions, ModelSource, Readback, Session, Shapes};
 
 use crate::models;
 
@@ -102,6 +102,25 @@ pub(crate) fn several_inputs_and_outputs_keep_their_order(backend: &dyn Backend)
     let outputs = run(&mut *session, 2);
     assert_eq!(numbers(&outputs[0]), (&[2, 2][..], &[1.5f32, 2.5, 3.5, 4.5][..]));
     assert_eq!(numbers(&outputs[1]), (&[2, 2][..], &[5f32, 15.0, 25.0, 35.0][..]));
+}
+
+/// A backend may bring what nobody asked for.
+pub(crate) fn what_is_read_of_one_output_changes_no_other(backend: &dyn Backend) {
+    let mut session = session(backend, &models::sum_and_scaled_difference(), 2);
+    set(&mut *session, 2, &[1], &[10f32]);
+    set(&mut *session, 0, &[2, 2], &[1f32, 2.0, 3.0, 4.0]);
+    set(&mut *session, 1, &[2, 2], &[0.5f32; 4]);
+    let expected = run(&mut *session, 2);
+    for wanted in [&[Readback::Nothing][..], &[Readback::Whole, Readback::Nothing]] {
+        session.read_back(wanted).unwrap();
+        let outputs = run(&mut *session, 2);
+        for (index, (output, expected)) in outputs.iter().zip(&expected).enumerate() {
+            let asked = wanted.get(index) != Some(&Readback::Nothing);
+            assert!(output == expected || !asked && output.shape() == [0], "{wanted:?}: {output:?}");
+        }
+    }
+    session.read_back(&[]).unwrap();
+    assert_eq!(run(&mut *session, 2), expected);
 }
 
 pub(crate) fn a_set_tensor_stays_until_it_is_replaced(backend: &dyn Backend) {

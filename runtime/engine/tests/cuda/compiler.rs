@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::PathBuf;
 
+use revoada_core::Architecture;
 use revoada_emulator::{Emulated, Log, Profile};
 use revoada_engine::cuda::{
-    CANDIDATES, Capability, Compiler, CudaError, KernelCache, KernelSource, Kernels, STAGE, compiler_candidates,
+    CANDIDATES, Compiler, CudaError, KernelCache, KernelSource, Kernels, STAGE, compiler_candidates,
 };
 
 use crate::machine::{Machine, cached_compiler, on_emulator, real_compilers};
@@ -21,8 +22,8 @@ fn real() -> Option<Compiler> {
     }
 }
 
-fn capability(number: u32) -> Capability {
-    Capability::new(number / 10, number % 10)
+fn sm(number: u32) -> Architecture {
+    Architecture::new(number / 10, number % 10)
 }
 
 fn contains(bytes: &[u8], text: &str) -> bool {
@@ -40,12 +41,12 @@ fn nvrtc_compiles_every_kernel_for_every_device() {
             println!("skipped: nvrtc for sm_{number}: version {:?} does not know it", compiler.version());
             continue;
         }
-        let architecture = compiler.architecture(capability(number)).unwrap();
-        assert_eq!(architecture.to_string(), format!("sm_{number}"));
+        let target = compiler.target(sm(number)).unwrap();
+        assert_eq!(target.to_string(), format!("sm_{number}"));
         for source in [STAGE, CANDIDATES] {
-            let image = compiler.compile(&source, architecture).unwrap();
-            assert!(image.is_binary(), "{} for {architecture}", source.name);
-            assert!(contains(image.as_bytes(), source.entry), "{} for {architecture}", source.name);
+            let image = compiler.compile(&source, target).unwrap();
+            assert!(image.is_binary(), "{} for {target}", source.name);
+            assert!(contains(image.as_bytes(), source.entry), "{} for {target}", source.name);
         }
     }
 }
@@ -55,11 +56,11 @@ fn nvrtc_compiles_every_kernel_for_every_device() {
 fn a_device_newer_than_nvrtc_gets_the_newest_ptx() {
     let Some(compiler) = real() else { return };
     let newest = *compiler.architectures().last().unwrap();
-    let architecture = compiler.architecture(Capability::new(99, 0)).unwrap();
-    assert_eq!(architecture.to_string(), format!("compute_{newest}"));
-    let image = compiler.compile(&STAGE, architecture).unwrap();
+    let target = compiler.target(Architecture::new(99, 0)).unwrap();
+    assert_eq!(target.to_string(), format!("compute_{newest}"));
+    let image = compiler.compile(&STAGE, target).unwrap();
     assert!(!image.is_binary() && contains(image.as_bytes(), &format!(".target sm_{newest}")));
-    let error = compiler.architecture(Capability::new(1, 0)).unwrap_err();
+    let error = compiler.target(Architecture::new(1, 0)).unwrap_err();
     assert!(error.to_string().ends_with("knows nothing that a device of compute capability 1.0 runs"), "{error}");
 }
 
@@ -67,7 +68,7 @@ fn a_device_newer_than_nvrtc_gets_the_newest_ptx() {
 fn a_kernel_that_does_not_compile_is_named_with_its_line() {
     let Some(compiler) = real() else { return };
     let source = KernelSource { name: "broken.cu", text: "\nint x = y;\n", entry: "x" };
-    let error = compiler.compile(&source, compiler.architecture(capability(87)).unwrap()).unwrap_err();
+    let error = compiler.compile(&source, compiler.target(sm(87)).unwrap()).unwrap_err();
     assert!(error.to_string().starts_with("cannot compile `broken.cu` for sm_87: broken.cu(2): error:"), "{error}");
 }
 
@@ -83,7 +84,7 @@ fn a_real_image_is_loaded() {
         let context = machine.context();
         let compiler = Compiler::open(&[cached_compiler()]).unwrap();
         let cache = KernelCache::new(machine.folder());
-        assert!(cache.image(&compiler, &STAGE, context.device().capability).unwrap().is_binary());
+        assert!(cache.image(&compiler, &STAGE, context.device().architecture).unwrap().is_binary());
         let kernels = Kernels::load(&context, &compiler, &cache).unwrap();
         kernels.stager(1).unwrap();
         assert_eq!(compiled(machine), 0, "the emulated compiler was asked");
@@ -112,16 +113,16 @@ fn a_kernel_is_compiled_once_for_each_device() {
     on_emulator(name, &Emulated::new(Profile::Orin), |machine| {
         let compiler = machine.compiler();
         let cache = KernelCache::new(&machine.folder().join("kernels"));
-        let first = cache.image(&compiler, &STAGE, capability(87)).unwrap();
-        assert_eq!(cache.image(&compiler, &STAGE, capability(87)).unwrap(), first);
+        let first = cache.image(&compiler, &STAGE, sm(87)).unwrap();
+        assert_eq!(cache.image(&compiler, &STAGE, sm(87)).unwrap(), first);
         assert_eq!(compiled(machine), 1);
-        cache.image(&compiler, &STAGE, capability(53)).unwrap();
-        cache.image(&compiler, &CANDIDATES, capability(87)).unwrap();
+        cache.image(&compiler, &STAGE, sm(53)).unwrap();
+        cache.image(&compiler, &CANDIDATES, sm(87)).unwrap();
         assert_eq!(compiled(machine), 3);
         // A failure is not kept.
         let broken = KernelSource { name: "broken.cu", text: "#error", entry: "x" };
         for _ in 0..2 {
-            let error = cache.image(&compiler, &broken, capability(87)).unwrap_err();
+            let error = cache.image(&compiler, &broken, sm(87)).unwrap_err();
             assert!(matches!(error, CudaError::Compile { source_name: "broken.cu", .. }), "{error}");
         }
         assert_eq!(compiled(machine), 5);
@@ -135,14 +136,14 @@ fn a_damaged_image_is_compiled_again() {
         let compiler = machine.compiler();
         let folder = machine.folder().join("kernels");
         let cache = KernelCache::new(&folder);
-        let image = cache.image(&compiler, &STAGE, capability(87)).unwrap();
+        let image = cache.image(&compiler, &STAGE, sm(87)).unwrap();
         let file = fs::read_dir(&folder).unwrap().next().unwrap().unwrap().path();
         let whole = fs::read(&file).unwrap();
         let mut flipped = whole.clone();
         *flipped.last_mut().unwrap() ^= 1;
         for (count, damaged) in [&whole[..whole.len() - 1], &whole[..20], b"", &flipped].into_iter().enumerate() {
             fs::write(&file, damaged).unwrap();
-            assert_eq!(cache.image(&compiler, &STAGE, capability(87)).unwrap(), image);
+            assert_eq!(cache.image(&compiler, &STAGE, sm(87)).unwrap(), image);
             assert_eq!(compiled(machine), 2 + count);
             assert_eq!(fs::read(&file).unwrap(), whole);
         }
@@ -161,7 +162,7 @@ fn the_cache_is_bounded_and_keeps_the_newest() {
         fs::create_dir(&folder).unwrap();
         fs::write(folder.join("0123.tmp4-5"), "half").unwrap();
         for (age, number) in [(0, 53), (1, 72), (2, 87)] {
-            cache.image(&compiler, &STAGE, capability(number)).unwrap();
+            cache.image(&compiler, &STAGE, sm(number)).unwrap();
             // Whatever the clock of the file system does, the order is told.
             for entry in fs::read_dir(&folder).unwrap() {
                 let file = fs::File::options().write(true).open(entry.unwrap().path()).unwrap();
@@ -173,10 +174,10 @@ fn the_cache_is_bounded_and_keeps_the_newest() {
         let kept = || fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
         assert_eq!(kept().count(), 2);
         assert!(kept().all(|path| path.extension().unwrap() == "kernel"));
-        cache.image(&compiler, &STAGE, capability(87)).unwrap();
-        cache.image(&compiler, &STAGE, capability(72)).unwrap();
+        cache.image(&compiler, &STAGE, sm(87)).unwrap();
+        cache.image(&compiler, &STAGE, sm(72)).unwrap();
         assert_eq!(compiled(machine), 3);
-        cache.image(&compiler, &STAGE, capability(53)).unwrap();
+        cache.image(&compiler, &STAGE, sm(53)).unwrap();
         assert_eq!(compiled(machine), 4);
     });
 }
@@ -190,7 +191,7 @@ fn a_cache_without_a_folder_still_compiles() {
         fs::write(&file, "in the way").unwrap();
         let cache = KernelCache::new(&file);
         for count in 1..3 {
-            cache.image(&machine.compiler(), &STAGE, capability(87)).unwrap();
+            cache.image(&machine.compiler(), &STAGE, sm(87)).unwrap();
             assert_eq!(compiled(machine), count);
         }
     });

@@ -1,10 +1,12 @@
 //! What cannot succeed, told apart: no device, no memory, no context any more.
 
-use revoada_core::{ChannelOrder, ColorSpec, DType, Frame, ImageTransform, PixelFormat, Placement, Rect, Size};
+use revoada_core::{
+    Architecture, ChannelOrder, ColorSpec, DType, Frame, ImageTransform, PixelFormat, Placement, Rect, Size,
+};
 use revoada_emulator::{Emulated, Profile};
 use revoada_engine::cuda::{
-    Capability, CudaContext, CudaError, CudaStager, CudaSurface, Device, DeviceBuffer, KernelCache, Kernels,
-    MemoryPolicy, SharedBuffer, StageRow, Stream, SurfacePool,
+    CudaContext, CudaError, CudaStager, CudaSurface, Device, DeviceBuffer, KernelCache, Kernels, MemoryPolicy,
+    SharedBuffer, StageRow, Stream, SurfacePool,
 };
 
 use crate::machine::{Machine, on_breaking_emulator, on_emulator};
@@ -47,7 +49,7 @@ fn a_device_is_described_as_its_driver_does() {
     on_emulator(name, &Emulated::new(Profile::Nano), |machine| {
         let context = machine.context();
         let device = context.device();
-        assert_eq!(device.capability, Capability::new(5, 3));
+        assert_eq!(device.architecture, Architecture::new(5, 3));
         assert_eq!((device.multiprocessors, device.driver), (1, (12, 2)));
         assert_eq!(device.memory_bytes, 1 << 30);
         assert!(device.memory.integrated && !device.memory.concurrent_managed);

@@ -10,6 +10,7 @@ mod compiler;
 mod failures;
 mod machine;
 mod memory;
+mod plain_filter;
 mod staging;
 mod streams;
 
@@ -48,7 +49,7 @@ everywhere! {
     staging::a_surface_in_use_is_not_overwritten
     staging::stagers_on_threads_share_a_surface
     candidates::the_filter_finds_what_a_plain_loop_finds
-    candidates::more_candidates_than_fit_are_counted_and_not_guessed
+    candidates::more_candidates_than_fit_are_not_guessed
     candidates::outputs_that_are_too_short_are_refused
     memory::bytes_come_back_as_they_went
     memory::a_buffer_is_used_by_one_side_at_a_time

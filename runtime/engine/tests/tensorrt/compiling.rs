@@ -92,7 +92,7 @@ impl Compiling {
         let graph = OnnxModel::parse(model.to_vec()).unwrap();
         let (inputs, outputs) = (declared(&graph, true), declared(&graph, false));
         let facts = PlanFacts { inputs, outputs, ..PlanFacts::default() };
-        self.write(Plan::seal(key(&self.class, &payload), facts, &payload, &SecretKey::generate().unwrap()))
+        self.write(Plan::seal(key(&self.class, &payload), facts, payload, &SecretKey::generate().unwrap()))
     }
 
     /// Writes what TensorRT is to read in an envelope for a device.

@@ -17,6 +17,8 @@ mod machine;
 mod models;
 #[path = "../conformance/pictures.rs"]
 mod pictures;
+#[path = "../cuda/plain_filter.rs"]
+mod plain_filter;
 #[path = "../conformance/tensors.rs"]
 #[allow(dead_code, reason = "the cases that do not apply are listed above")]
 mod tensors;
@@ -70,6 +72,7 @@ conformance! {
     tensors::wrong_names_shapes_and_types_are_refused
     tensors::an_unfilled_input_is_named
     tensors::waiting_without_submitting_is_refused
+    tensors::what_is_read_of_one_output_changes_no_other
     pictures::channels_land_where_the_layout_says
     pictures::every_picture_type_is_staged
     pictures::a_staged_picture_is_used_once_and_let_go

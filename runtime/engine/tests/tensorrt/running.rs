@@ -1,16 +1,21 @@
 //! How sessions use the device.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use revoada_core::{ColorSpec, Frame, ImageLayout, ImageTransform, PixelFormat, Rect, Size, TensorRef};
+use revoada_core::{ColorSpec, DType, Frame, ImageLayout, ImageTransform, PixelFormat, Rect, Size, TensorRef};
 use revoada_emulator::{Emulated, Profile};
-use revoada_engine::{Backend, EngineError, LoadOptions, ModelSource, Rten, Session, Shapes, Surface};
+use revoada_engine::cuda::CandidateSpec;
+use revoada_engine::{
+    Backend, CandidateLayout, CandidateQuery, Candidates, EngineError, LoadOptions, ModelSource, Readback, Rten,
+    Session, Shapes, Surface,
+};
 
 use crate::compiling::{Compiling, on_emulator, text};
 use crate::machine::Machine;
-use crate::models;
 use crate::tensors::{load, session};
+use crate::{models, plain_filter};
 
 fn frame() -> Arc<Frame> {
     let size = Size::new(4, 4);
@@ -60,6 +65,31 @@ fn a_batch_beyond_the_plan_s_profile_is_refused_with_its_ranges() {
         let expected = "the plan does not run input `x f32[N,3]` in shape [17, 3], only [1, 3] to [16, 3]";
         assert_eq!(error.to_string(), expected);
         engine.session(&Shapes::rows(16)).unwrap();
+    });
+}
+
+/// Each session takes the smallest profile that runs its largest batch: the closest to what that is tuned for.
+#[test]
+fn of_several_profiles_the_smallest_that_fits_is_taken() {
+    let name = "running::of_several_profiles_the_smallest_that_fits_is_taken";
+    on_emulator(name, &Emulated::new(Profile::Discrete), |machine| {
+        let backend = Compiling::emulated(machine);
+        let profiles = "1,3 8,3 16,3 1,3 2,3 4,3 8,3 24,3 32,3";
+        let path = backend.seal(backend.class(), text("increment", 64, &format!("-1,3 {profiles}"), "-1,3").as_bytes());
+        let engine = backend.load(ModelSource::Plan(&path), &LoadOptions::default()).unwrap();
+        let taken = |index: usize| machine.log().unwrap().noted(&format!("optimization profile {index}"));
+        for (rows, expected) in [(3, [0, 1, 0]), (4, [0, 2, 0]), (5, [0, 2, 0]), (16, [0, 2, 0]), (17, [0, 2, 1])] {
+            let mut session = engine.session(&Shapes::rows(rows)).unwrap();
+            session.set_input(0, TensorRef::of(&[rows, 3], &vec![1f32; 3 * rows]).unwrap()).unwrap();
+            session.submit(rows).unwrap();
+            assert_eq!(session.wait().unwrap().tensors[0].as_slice::<f32>(), Some(&*vec![2f32; 3 * rows]));
+            // The first one is a context's from the beginning, and needs no word.
+            assert_eq!([taken(0), taken(1), taken(2)], expected, "{rows} rows");
+        }
+        let error = engine.session(&Shapes::rows(33)).err().unwrap();
+        let expected = "the plan does not run input `x f32[?,3]` in shape [33, 3], only [1, 3] to [16, 3] or [1, 3] to \
+                        [4, 3] or [8, 3] to [32, 3]";
+        assert_eq!(error.to_string(), expected);
     });
 }
 
@@ -117,6 +147,87 @@ fn a_driver_that_makes_no_graph_runs_all_the_same() {
     let emulated = Emulated { failures, ..Emulated::new(Profile::Orin) };
     on_emulator("running::a_driver_that_makes_no_graph_runs_all_the_same", &emulated, |machine| {
         assert_eq!(fixed_shapes(machine), [5, 0], "the second run is tried twice");
+    });
+}
+
+/// A session of two rows `[6, cells]`, of which the plan answers `value + 1`, and its engine's machine.
+fn increment_cells(machine: &Machine, cells: usize) -> Box<dyn Session> {
+    let backend = Compiling::emulated(machine);
+    let shape = |rows: &str| format!("{rows},6,{cells}");
+    let input = ["-1", "1", "2", "2"].map(shape).join(" ");
+    let path = backend.seal(backend.class(), text("increment", 0, &input, &shape("-1")).as_bytes());
+    let engine = backend.load(ModelSource::Plan(&path), &LoadOptions::default()).unwrap();
+    engine.session(&Shapes::rows(2).with("x", &[2, 6, cells])).unwrap()
+}
+
+const QUERY: CandidateQuery = CandidateQuery { layout: CandidateLayout::ChannelsFirst, score_min: 0.5 };
+
+#[test]
+fn candidates_come_in_place_of_the_output_that_has_them() {
+    fn check(machine: &Machine) {
+        let mut session = increment_cells(machine, 10);
+        let values: Vec<f32> = (0..120).map(|index| (index * 37 % 101) as f32 / 101.0 - 1.0).collect();
+        session.set_input(0, TensorRef::of(&[2, 6, 10], &values).unwrap()).unwrap();
+        let spec = CandidateSpec::of(&QUERY, DType::F32, &[2, 6, 10]).unwrap();
+        let answers: Vec<f32> = values.iter().map(|value| value + 1.0).collect();
+        let expected: Vec<_> = answers.chunks(60).map(|row| plain_filter::candidates(&spec, row)).collect();
+        assert!(expected.iter().all(|found| (1..10).contains(&found.list.len())), "{expected:?}");
+
+        session.read_back(&[Readback::Candidates(QUERY)]).unwrap();
+        for rows in [2, 1, 2] {
+            session.submit(rows).unwrap();
+            for _asked_again in 0..2 {
+                let outputs = session.wait().unwrap();
+                assert_eq!(outputs.candidates, BTreeMap::from([(0, expected[..rows].to_vec())]));
+                assert_eq!(outputs.tensors[0].shape(), [0]);
+            }
+        }
+        session.read_back(&[]).unwrap();
+        session.submit(2).unwrap();
+        let outputs = session.wait().unwrap();
+        assert_eq!((outputs.tensors[0].as_slice(), outputs.candidates.len()), (Some(&answers[..]), 0));
+    }
+    let name = "running::candidates_come_in_place_of_the_output_that_has_them";
+    for profile in [Profile::Nano, Profile::Orin, Profile::Discrete] {
+        on_emulator(name, &Emulated::new(profile), check);
+    }
+}
+
+#[test]
+fn an_output_of_which_too_much_passes_or_that_has_no_cells_comes_whole() {
+    let name = "running::an_output_of_which_too_much_passes_or_that_has_no_cells_comes_whole";
+    on_emulator(name, &Emulated::new(Profile::Discrete), |machine| {
+        let mut session = increment_cells(machine, 2000);
+        session.read_back(&[Readback::Candidates(QUERY)]).unwrap();
+        let mut values = vec![0f32; 6 * 2000];
+        session.set_input(0, TensorRef::of(&[1, 6, 2000], &values).unwrap()).unwrap();
+        session.submit(1).unwrap();
+        for _asked_again in 0..2 {
+            let outputs = session.wait().unwrap();
+            assert_eq!((outputs.tensors[0].as_slice(), outputs.candidates.len()), (Some(&[1f32; 6 * 2000][..]), 0));
+        }
+        values.fill(-1.0);
+        session.set_input(0, TensorRef::of(&[1, 6, 2000], &values).unwrap()).unwrap();
+        session.submit(1).unwrap();
+        assert_eq!(session.wait().unwrap().candidates[&0], [Candidates { list: Vec::new(), non_finite: 0 }]);
+
+        let mut flat = crate::tensors::session(&Compiling::emulated(machine), &models::increment("N"), 1);
+        flat.read_back(&[Readback::Candidates(QUERY)]).unwrap();
+        flat.set_input(0, TensorRef::of(&[1, 3], &[1f32; 3]).unwrap()).unwrap();
+        assert_eq!(answer(&mut *flat), [2.0; 3]);
+    });
+}
+
+#[test]
+fn an_output_that_nobody_reads_stays_on_the_device() {
+    let name = "running::an_output_that_nobody_reads_stays_on_the_device";
+    on_emulator(name, &Emulated::new(Profile::Discrete), |machine| {
+        let mut session = session(&Compiling::emulated(machine), &models::increment("N"), 1);
+        session.set_input(0, TensorRef::of(&[1, 3], &[1f32; 3]).unwrap()).unwrap();
+        let downloads = || machine.log().unwrap().calls("cuMemcpyDtoHAsync_v2");
+        assert_eq!((answer(&mut *session), downloads()), (vec![2.0; 3], 1));
+        session.read_back(&[Readback::Nothing]).unwrap();
+        assert_eq!((answer(&mut *session), downloads()), (Vec::new(), 1));
     });
 }
 

@@ -134,18 +134,25 @@ fn welcome(mut stream: UnixStream, shared: &Arc<Shared>) -> io::Result<()> {
         let reason = format!("{CLIENTS_MAX} clients are connected; no more are served");
         return stream.write_all(&answer(0, Err(reason)));
     }
-    let serving = stream.try_clone()?;
+    let serving = HangsUp(stream.try_clone()?);
     let shared = Arc::clone(shared);
     let serve = move || {
-        if let Err(error) = serve(&serving, &shared) {
+        if let Err(error) = serve(&serving.0, &shared) {
             debug!(%error, "a client of the control socket is gone");
         }
-        // Said aloud, because the other handle of this socket keeps it open.
-        drop(serving.shutdown(Shutdown::Both));
     };
     let thread = thread::Builder::new().name("control-client".into()).spawn(serve)?;
     clients.push(Connected { stream, thread });
     Ok(())
+}
+
+/// Says aloud that nobody answers any more, also after a panic: the other handle of this socket keeps it open.
+struct HangsUp(UnixStream);
+
+impl Drop for HangsUp {
+    fn drop(&mut self) {
+        drop(self.0.shutdown(Shutdown::Both));
+    }
 }
 
 fn serve(stream: &UnixStream, shared: &Shared) -> io::Result<()> {

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use revoada_core::{Placement, Point, Prediction, Rect, Size, TensorRef};
+use revoada_engine::Readback;
 
-use super::candidates::Common;
-use super::outputs::{Row, fixed};
+use super::boxes::Common;
+use super::outputs::{Row, fixed, whole_if};
 use super::{DecodeError, Decoder, DecoderContext};
 
 pub(super) const NAME: &str = "centerface";
@@ -62,6 +63,10 @@ impl Decoder for CenterFace {
         NAME
     }
 
+    fn reads(&self, output: usize) -> Readback {
+        whole_if([self.heatmap, self.size, self.offset, self.landmarks].contains(&output))
+    }
+
     fn decode(&self, outputs: &[TensorRef<'_>], row: usize, placement: &Placement) -> Result<Prediction, DecodeError> {
         let [heatmap, size, offset, landmarks] = [
             Row::read(NAME, outputs, self.heatmap, row)?,
@@ -83,7 +88,7 @@ impl Decoder for CenterFace {
         };
         let stride = STRIDE as f32;
 
-        let mut found = self.common.candidates();
+        let mut found = self.common.boxes();
         for (cell, score) in heatmap.values.iter().enumerate() {
             if !score.is_finite() {
                 found.skip_non_finite();

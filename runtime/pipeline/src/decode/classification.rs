@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use revoada_bundle::manifest::Activation;
 use revoada_core::{Classification, Placement, Prediction, TensorRef, TensorSpec};
+use revoada_engine::Readback;
 
-use super::candidates::Common;
-use super::outputs::{Row, check_labels};
+use super::boxes::Common;
+use super::outputs::{Row, check_labels, whole_if};
 use super::{DecodeError, Decoder, DecoderContext, activation};
 
 pub(super) const NAME: &str = "classification";
@@ -48,6 +49,10 @@ fn is_row_of_scores(spec: &TensorSpec) -> bool {
 impl Decoder for ClassificationDecoder {
     fn name(&self) -> &str {
         NAME
+    }
+
+    fn reads(&self, output: usize) -> Readback {
+        whole_if(output == self.output)
     }
 
     fn decode(&self, outputs: &[TensorRef<'_>], row: usize, _: &Placement) -> Result<Prediction, DecodeError> {

@@ -20,7 +20,7 @@
 //! [`Decoder::non_finite`].
 
 mod activation;
-mod candidates;
+mod boxes;
 mod centerface;
 mod classification;
 mod guess;
@@ -36,6 +36,7 @@ mod yolo_x;
 
 use revoada_bundle::manifest::OutputManifest;
 use revoada_core::{Placement, Prediction, Size, TensorRef, TensorSpec};
+use revoada_engine::{Candidates, Readback};
 use thiserror::Error;
 
 pub use registry::{Built, Decoders};
@@ -46,9 +47,22 @@ pub trait Decoder: Send + Sync {
     /// As in the manifest.
     fn name(&self) -> &str;
 
+    /// What [`decode`](Self::decode) reads of output `output`, so that the rest can stay where the network ran.
+    fn reads(&self, output: usize) -> Readback {
+        let _ = output;
+        Readback::Whole
+    }
+
     /// What picture `row` of the batch shows, in the coordinates of its source picture. `outputs`
     /// come in the order of the specs that the decoder was built from.
     fn decode(&self, outputs: &[TensorRef<'_>], row: usize, placement: &Placement) -> Result<Prediction, DecodeError>;
+
+    /// As [`decode`](Self::decode), from what one picture has of the output that [`reads`](Self::reads) wants the
+    /// candidates of. It is asked where they came in place of the output.
+    fn decode_candidates(&self, candidates: &Candidates, placement: &Placement) -> Result<Prediction, DecodeError> {
+        let _ = (candidates, placement);
+        Err(boxes::unreadable(self.name(), "it reads outputs as a whole"))
+    }
 
     /// How many scores or boxes were NaN or infinite since the decoder was built. They are not
     /// among the results; a count that grows is how a network that broke in FP16 shows itself.

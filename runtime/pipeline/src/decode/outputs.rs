@@ -5,8 +5,9 @@ use std::ops::Range;
 
 use half::slice::HalfFloatSliceExt;
 use revoada_core::{TensorRef, TensorSlice, TensorSpec};
+use revoada_engine::{CandidateQuery, Readback};
 
-use super::candidates::unreadable;
+use super::boxes::unreadable;
 use super::{DecodeError, DecoderContext};
 
 impl DecoderContext<'_> {
@@ -79,6 +80,16 @@ pub(super) fn describe(outputs: &[TensorSpec]) -> String {
 /// The fixed size of dimension `index`, `None` where it is absent or chosen at run time.
 pub(super) fn fixed(spec: &TensorSpec, index: usize) -> Option<usize> {
     spec.dims.get(index).and_then(|dim| dim.fixed())
+}
+
+/// For decoders that need all of the outputs that they read.
+pub(super) fn whole_if(read: bool) -> Readback {
+    if read { Readback::Whole } else { Readback::Nothing }
+}
+
+/// For decoders to which candidates are enough where the answers to `query` are them.
+pub(super) fn candidates_if(read: bool, query: Option<CandidateQuery>) -> Readback {
+    query.filter(|_| read).map_or(whole_if(read), Readback::Candidates)
 }
 
 /// One picture's part of an output.

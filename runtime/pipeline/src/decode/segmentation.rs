@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use revoada_bundle::manifest::Activation;
 use revoada_core::{DType, Placement, Prediction, Rect, Segmentation, Size, TensorRef, TensorSpec};
+use revoada_engine::Readback;
 
-use super::candidates::Common;
-use super::outputs::{Row, fixed};
+use super::boxes::Common;
+use super::outputs::{Row, fixed, whole_if};
 use super::{DecodeError, Decoder, DecoderContext, activation};
 
 pub(super) const NAME: &str = "segmentation";
@@ -172,6 +173,10 @@ fn covered(cells: usize, length: usize, from: f32, to: f32) -> Range<usize> {
 impl Decoder for SegmentationDecoder {
     fn name(&self) -> &str {
         NAME
+    }
+
+    fn reads(&self, output: usize) -> Readback {
+        whole_if(output == self.output)
     }
 
     fn decode(&self, outputs: &[TensorRef<'_>], row: usize, placement: &Placement) -> Result<Prediction, DecodeError> {

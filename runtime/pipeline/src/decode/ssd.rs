@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use revoada_bundle::manifest::{Activation, BoxFormat};
 use revoada_core::{Placement, Prediction, Rect, Size, TensorRef};
+use revoada_engine::Readback;
 
-use super::candidates::Common;
-use super::outputs::{Row, check_labels, fixed};
+use super::boxes::Common;
+use super::outputs::{Row, check_labels, fixed, whole_if};
 use super::{DecodeError, Decoder, DecoderContext, activation};
 
 pub(super) const NAME: &str = "ssd";
@@ -133,7 +134,7 @@ impl Ssd {
             None => boxes.len(),
             Some(count) => count.values.first().map_or(0, |count| *count as usize).min(boxes.len()),
         };
-        let mut found = self.common.candidates();
+        let mut found = self.common.boxes();
         for (index, corners) in boxes.iter().enumerate().take(count) {
             let class = classes.values[index];
             if !class.is_finite() {
@@ -171,7 +172,7 @@ impl Ssd {
         let activation = activation.unwrap_or_else(|| {
             if activation::are_probabilities(&scores.values) { Activation::None } else { Activation::Softmax }
         });
-        let mut found = self.common.candidates();
+        let mut found = self.common.boxes();
         let mut activated = vec![0f32; classes];
         for (index, (raw, corners)) in scores.values.chunks_exact(classes).zip(boxes).enumerate() {
             let scores = match activation {
@@ -201,6 +202,14 @@ impl Ssd {
 impl Decoder for Ssd {
     fn name(&self) -> &str {
         NAME
+    }
+
+    fn reads(&self, output: usize) -> Readback {
+        let listed = match self.form {
+            Form::Listed { classes, count } => output == classes || count == Some(output),
+            Form::Dense { .. } => false,
+        };
+        whole_if(listed || output == self.boxes || output == self.scores)
     }
 
     fn decode(&self, outputs: &[TensorRef<'_>], row: usize, placement: &Placement) -> Result<Prediction, DecodeError> {

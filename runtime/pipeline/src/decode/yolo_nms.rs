@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use revoada_core::{Placement, Prediction, Rect, TensorRef, TensorSpec};
+use revoada_engine::Readback;
 
-use super::candidates::{Candidates, Common};
-use super::outputs::{Row, fixed, floats, tensor};
+use super::boxes::{Boxes, Common};
+use super::outputs::{Row, fixed, floats, tensor, whole_if};
 use super::{DecodeError, Decoder, DecoderContext};
 
 pub(super) const NAME: &str = "yolo-nms";
@@ -65,7 +66,7 @@ fn class(value: f32) -> Option<u32> {
 }
 
 impl YoloNms {
-    fn list(&self, row: &Row<'_>, found: &mut Candidates<'_>) -> Result<(), DecodeError> {
+    fn list(&self, row: &Row<'_>, found: &mut Boxes<'_>) -> Result<(), DecodeError> {
         let [_, 6] = row.expect(NAME, "`[K,6]`")? else {
             return Err(self.common.unreadable(format!("expected `[K,6]` per picture, got {:?}", row.shape)));
         };
@@ -75,7 +76,7 @@ impl YoloNms {
         Ok(())
     }
 
-    fn flat(&self, tensor: TensorRef<'_>, row: usize, found: &mut Candidates<'_>) -> Result<(), DecodeError> {
+    fn flat(&self, tensor: TensorRef<'_>, row: usize, found: &mut Boxes<'_>) -> Result<(), DecodeError> {
         let [_, 7] = *tensor.shape() else {
             return Err(self.common.unreadable(format!("expected `[K,7]`, got {:?}", tensor.shape())));
         };
@@ -87,7 +88,7 @@ impl YoloNms {
         Ok(())
     }
 
-    fn push(&self, found: &mut Candidates<'_>, class_value: f32, score: f32, bbox: Rect, index: usize) {
+    fn push(&self, found: &mut Boxes<'_>, class_value: f32, score: f32, bbox: Rect, index: usize) {
         if let Some(class) = class(class_value) {
             found.push(class, score, bbox, index);
         } else if !class_value.is_finite() {
@@ -101,8 +102,15 @@ impl Decoder for YoloNms {
         NAME
     }
 
+    fn reads(&self, output: usize) -> Readback {
+        whole_if(match self.form {
+            Form::List(list) | Form::Flat(list) => output == list,
+            Form::Plugin { count, boxes, scores, classes } => [count, boxes, scores, classes].contains(&output),
+        })
+    }
+
     fn decode(&self, outputs: &[TensorRef<'_>], row: usize, placement: &Placement) -> Result<Prediction, DecodeError> {
-        let mut found = self.common.candidates();
+        let mut found = self.common.boxes();
         match self.form {
             Form::List(output) => self.list(&Row::read(NAME, outputs, output, row)?, &mut found)?,
             Form::Flat(output) => self.flat(tensor(NAME, outputs, output)?, row, &mut found)?,

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use revoada_bundle::manifest::Activation;
 use revoada_core::{Placement, Point, Prediction, Rect, Size, TensorRef, TensorSpec};
+use revoada_engine::{CandidateLayout, CandidateQuery, Candidates, Readback};
 
-use super::candidates::{Candidates, Common};
-use super::outputs::{Row, check_labels, fixed};
+use super::boxes::{Boxes, Common};
+use super::outputs::{Row, candidates_if, check_labels, fixed, whole_if};
 use super::{DecodeError, Decoder, DecoderContext, activation};
 
 pub(super) const NAME: &str = "yolo-v5";
@@ -47,7 +48,7 @@ impl Scores {
     }
 
     /// Whether an anchor of this objectness is worth a look at its classes.
-    fn passes(&self, objectness: f32, found: &mut Candidates<'_>) -> bool {
+    fn passes(&self, objectness: f32, found: &mut Boxes<'_>) -> bool {
         if !objectness.is_finite() {
             found.skip_non_finite();
             return false;
@@ -66,23 +67,32 @@ struct Decoded {
     output: usize,
     scores: Scores,
     labels: usize,
+    /// `None` where the graph leaves more to be done before scores can be compared, or its classes open.
+    query: Option<CandidateQuery>,
 }
 
 impl Decoded {
     fn build(context: &DecoderContext<'_>, output: usize) -> Result<Self, DecodeError> {
-        if let Some(channels) = fixed(&context.outputs[output], 2) {
+        let channels = fixed(&context.outputs[output], 2);
+        if let Some(channels) = channels {
             let classes = channels.checked_sub(5).filter(|classes| *classes > 0);
             context.check_labels(classes.ok_or_else(|| context.expected(NAME, EXPECTED))?)?;
         }
         let sigmoid = context.manifest.activation == Some(Activation::Sigmoid);
         let common = Common::new(NAME, context);
-        Ok(Self { scores: Scores::new(sigmoid, common.score_min), common, output, labels: context.labels })
+        let query = CandidateQuery { layout: CandidateLayout::Objectness, score_min: common.score_min };
+        let query = channels.filter(|_| !sigmoid).map(|_| query);
+        Ok(Self { scores: Scores::new(sigmoid, common.score_min), common, output, labels: context.labels, query })
     }
 }
 
 impl Decoder for Decoded {
     fn name(&self) -> &str {
         NAME
+    }
+
+    fn reads(&self, output: usize) -> Readback {
+        candidates_if(output == self.output, self.query)
     }
 
     fn decode(&self, outputs: &[TensorRef<'_>], row: usize, placement: &Placement) -> Result<Prediction, DecodeError> {
@@ -92,7 +102,7 @@ impl Decoder for Decoded {
         let too_narrow = || self.common.unreadable(format!("expected {EXPECTED}, got {:?} per picture", row.shape));
         check_labels(classes.ok_or_else(too_narrow)?, self.labels)?;
 
-        let mut found = self.common.candidates();
+        let mut found = self.common.boxes();
         for (index, anchor) in row.values.chunks_exact(channels).enumerate() {
             if !self.scores.passes(anchor[4], &mut found) {
                 continue;
@@ -103,6 +113,17 @@ impl Decoder for Decoded {
             };
             let bbox = Rect::from_center(Point::new(anchor[0], anchor[1]), anchor[2], anchor[3]);
             found.push(class as u32, self.scores.product(anchor[4], best), bbox, index);
+        }
+        found.suppressed(placement, |_| Vec::new())
+    }
+
+    fn decode_candidates(&self, candidates: &Candidates, placement: &Placement) -> Result<Prediction, DecodeError> {
+        let mut found = self.common.boxes();
+        found.skip_non_finites(candidates.non_finite);
+        for candidate in &candidates.list {
+            let [x, y, width, height] = candidate.values;
+            let bbox = Rect::from_center(Point::new(x, y), width, height);
+            found.push(candidate.class as u32, candidate.score, bbox, candidate.cell);
         }
         found.suppressed(placement, |_| Vec::new())
     }
@@ -240,7 +261,7 @@ impl RawHeads {
         Ok(heads)
     }
 
-    fn read(&self, head: &Head<'_>, anchors: &[[f32; 2]], first: usize, found: &mut Candidates<'_>) {
+    fn read(&self, head: &Head<'_>, anchors: &[[f32; 2]], first: usize, found: &mut Boxes<'_>) {
         let (cells, values) = (head.rows * head.columns, &head.row.values);
         let stride = head.stride as f32;
         for (anchor, [anchor_width, anchor_height]) in anchors.iter().enumerate() {
@@ -290,8 +311,12 @@ impl Decoder for RawHeads {
         NAME
     }
 
+    fn reads(&self, output: usize) -> Readback {
+        whole_if(self.outputs.contains(&output))
+    }
+
     fn decode(&self, outputs: &[TensorRef<'_>], row: usize, placement: &Placement) -> Result<Prediction, DecodeError> {
-        let mut found = self.common.candidates();
+        let mut found = self.common.boxes();
         let mut first = 0;
         for (head, anchors) in self.heads(outputs, row)?.iter().zip(&self.anchors) {
             self.read(head, anchors, first, &mut found);

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use revoada_bundle::manifest::Activation;
 use revoada_core::{Placement, Point, Prediction, Rect, Size, TensorRef};
+use revoada_engine::{CandidateLayout, CandidateQuery, Candidates, Readback};
 
-use super::candidates::{Candidates, Common};
-use super::outputs::{Row, check_labels, fixed};
+use super::boxes::{Boxes, Common};
+use super::outputs::{Row, candidates_if, check_labels, fixed};
 use super::{DecodeError, Decoder, DecoderContext, activation};
 
 pub(super) const NAME: &str = "yolo-v8";
@@ -25,32 +26,27 @@ pub(super) struct YoloV8 {
     threshold: f32,
     labels: usize,
     input: Size,
+    /// `None` where the shape of the output is not known before it is there.
+    query: Option<CandidateQuery>,
 }
 
 pub(super) fn build(context: &DecoderContext<'_>) -> Result<Arc<dyn Decoder>, DecodeError> {
     context.check_roles(NAME, &["predictions"])?;
     let output = context.only(NAME, "predictions", EXPECTED, |spec| spec.dims.len() == 3)?;
     let spec = &context.outputs[output];
-    let mut expected_classes = None;
-    if let (Some(first), Some(second)) = (fixed(spec, 1), fixed(spec, 2)) {
-        let shape = Shape::of(first, second, context.labels, context.input);
-        expected_classes = Some(shape.classes);
-    }
-    match expected_classes {
-        Some(None) => return Err(context.expected(NAME, EXPECTED)),
-        Some(Some(classes)) => context.check_labels(classes)?,
-        None => {}
+    let shape = fixed(spec, 1).zip(fixed(spec, 2));
+    let shape = shape.map(|(first, second)| Shape::of(first, second, context.labels, context.input));
+    if let Some(shape) = &shape {
+        context.check_labels(shape.classes.ok_or_else(|| context.expected(NAME, EXPECTED))?)?;
     }
     let sigmoid = context.manifest.activation == Some(Activation::Sigmoid);
     let common = Common::new(NAME, context);
-    Ok(Arc::new(YoloV8 {
-        threshold: if sigmoid { activation::logit(common.score_min) } else { common.score_min },
-        common,
-        output,
-        sigmoid,
-        labels: context.labels,
-        input: context.input,
-    }))
+    let threshold = if sigmoid { activation::logit(common.score_min) } else { common.score_min };
+    let query = shape.map(|shape| {
+        let layout = if shape.channels_first { CandidateLayout::ChannelsFirst } else { CandidateLayout::CellsFirst };
+        CandidateQuery { layout, score_min: threshold }
+    });
+    Ok(Arc::new(YoloV8 { query, threshold, common, output, sigmoid, labels: context.labels, input: context.input }))
 }
 
 /// Which of the two dimensions is which.
@@ -88,6 +84,10 @@ impl Decoder for YoloV8 {
         NAME
     }
 
+    fn reads(&self, output: usize) -> Readback {
+        candidates_if(output == self.output, self.query)
+    }
+
     fn decode(&self, outputs: &[TensorRef<'_>], row: usize, placement: &Placement) -> Result<Prediction, DecodeError> {
         let row = Row::read(NAME, outputs, self.output, row)?;
         let [first, second] = row.expect(NAME, EXPECTED)?;
@@ -96,11 +96,20 @@ impl Decoder for YoloV8 {
             return Err(self.common.unreadable(format!("expected {EXPECTED}, got {:?} per picture", row.shape)));
         };
         check_labels(classes, self.labels)?;
-        let mut found = self.common.candidates();
+        let mut found = self.common.boxes();
         if shape.channels_first {
             self.read_channels_first(&row.values, classes, shape.cells, &mut found);
         } else {
             self.read_cells_first(&row.values, classes, &mut found);
+        }
+        found.suppressed(placement, |_| Vec::new())
+    }
+
+    fn decode_candidates(&self, candidates: &Candidates, placement: &Placement) -> Result<Prediction, DecodeError> {
+        let mut found = self.common.boxes();
+        found.skip_non_finites(candidates.non_finite);
+        for candidate in &candidates.list {
+            self.push(&mut found, Some(candidate.class), candidate.score, candidate.values, candidate.cell);
         }
         found.suppressed(placement, |_| Vec::new())
     }
@@ -111,7 +120,7 @@ impl Decoder for YoloV8 {
 }
 
 impl YoloV8 {
-    fn read_channels_first(&self, values: &[f32], classes: usize, cells: usize, found: &mut Candidates<'_>) {
+    fn read_channels_first(&self, values: &[f32], classes: usize, cells: usize, found: &mut Boxes<'_>) {
         let channel = |index: usize| &values[index * cells..(index + 1) * cells];
         let mut best = [f32::NEG_INFINITY; BLOCK];
         for start in (0..cells).step_by(BLOCK) {
@@ -136,7 +145,7 @@ impl YoloV8 {
         }
     }
 
-    fn read_cells_first(&self, values: &[f32], classes: usize, found: &mut Candidates<'_>) {
+    fn read_cells_first(&self, values: &[f32], classes: usize, found: &mut Boxes<'_>) {
         for (index, cell) in values.chunks_exact(4 + classes).enumerate() {
             match activation::best(&cell[4..]) {
                 None => found.skip_non_finite(),
@@ -149,7 +158,7 @@ impl YoloV8 {
         }
     }
 
-    fn push(&self, found: &mut Candidates<'_>, class: Option<usize>, best: f32, xywh: [f32; 4], index: usize) {
+    fn push(&self, found: &mut Boxes<'_>, class: Option<usize>, best: f32, xywh: [f32; 4], index: usize) {
         let [x, y, width, height] = xywh;
         let score = if self.sigmoid { activation::sigmoid(best) } else { best };
         let class = class.expect("the best score is one of the cell's") as u32;

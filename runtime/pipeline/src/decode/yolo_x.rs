@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use revoada_bundle::manifest::Activation;
 use revoada_core::{Placement, Point, Prediction, Rect, Size, TensorRef};
+use revoada_engine::{CandidateLayout, CandidateQuery, Candidates, Readback};
 
-use super::candidates::Common;
-use super::outputs::{Row, check_labels, fixed};
+use super::boxes::Common;
+use super::outputs::{Row, candidates_if, check_labels, fixed};
 use super::yolo_v8::cells;
 use super::{DecodeError, Decoder, DecoderContext, activation};
 
@@ -24,6 +25,8 @@ pub(super) struct YoloX {
     sigmoid: bool,
     labels: usize,
     input: Size,
+    /// `None` where a sigmoid is still to be applied, or the output's shape is open.
+    query: Option<CandidateQuery>,
 }
 
 pub(super) fn build(context: &DecoderContext<'_>) -> Result<Arc<dyn Decoder>, DecodeError> {
@@ -33,10 +36,15 @@ pub(super) fn build(context: &DecoderContext<'_>) -> Result<Arc<dyn Decoder>, De
         [] => vec![8, 16, 32],
         strides => strides.iter().map(|stride| *stride as usize).collect(),
     };
+    let common = Common::new(NAME, context);
+    let sigmoid = context.manifest.activation == Some(Activation::Sigmoid);
+    let shape = fixed(&context.outputs[output], 1).zip(fixed(&context.outputs[output], 2));
+    let query = CandidateQuery { layout: CandidateLayout::Objectness, score_min: common.score_min };
     let decoder = YoloX {
-        common: Common::new(NAME, context),
+        query: shape.filter(|_| !sigmoid).map(|_| query),
+        common,
         output,
-        sigmoid: context.manifest.activation == Some(Activation::Sigmoid),
+        sigmoid,
         labels: context.labels,
         input: context.input,
         strides,
@@ -65,14 +73,43 @@ impl YoloX {
         Err(self.common.unreadable(reason))
     }
 
+    /// In the order of the output.
+    fn grids(&self) -> impl Iterator<Item = Grid> {
+        self.strides.iter().scan(0, |next, stride| {
+            let (columns, rows) = (self.input.width / stride, self.input.height / stride);
+            let grid = Grid { start: *next, columns, rows, stride: *stride as f32 };
+            *next += columns * rows;
+            Some(grid)
+        })
+    }
+
     fn score(&self, raw: f32) -> f32 {
         if self.sigmoid { activation::sigmoid(raw) } else { raw }
     }
 }
 
+/// The cells of one stride.
+struct Grid {
+    /// The first one's place in the output.
+    start: usize,
+    columns: usize,
+    rows: usize,
+    stride: f32,
+}
+
+/// `cell` counts in its grid.
+fn bbox([x, y, width, height]: [f32; 4], cell: usize, columns: usize, stride: f32) -> Rect {
+    let center = Point::new((x + (cell % columns) as f32) * stride, (y + (cell / columns) as f32) * stride);
+    Rect::from_center(center, width.exp() * stride, height.exp() * stride)
+}
+
 impl Decoder for YoloX {
     fn name(&self) -> &str {
         NAME
+    }
+
+    fn reads(&self, output: usize) -> Readback {
+        candidates_if(output == self.output, self.query)
     }
 
     fn decode(&self, outputs: &[TensorRef<'_>], row: usize, placement: &Placement) -> Result<Prediction, DecodeError> {
@@ -83,11 +120,8 @@ impl Decoder for YoloX {
         let too_narrow = || self.common.unreadable(format!("expected {EXPECTED}, got {:?} per picture", row.shape));
         check_labels(classes.ok_or_else(too_narrow)?, self.labels)?;
 
-        let mut candidates = self.common.candidates();
-        let mut start = 0;
-        for stride in &self.strides {
-            let (columns, rows) = (self.input.width / stride, self.input.height / stride);
-            let stride = *stride as f32;
+        let mut candidates = self.common.boxes();
+        for Grid { start, columns, rows, stride } in self.grids() {
             let grid = &row.values[start * channels..(start + columns * rows) * channels];
             for (cell, values) in grid.chunks_exact(channels).enumerate() {
                 let objectness = self.score(values[4]);
@@ -103,16 +137,27 @@ impl Decoder for YoloX {
                     candidates.skip_non_finite();
                     continue;
                 };
-                let center = Point::new(
-                    (values[0] + (cell % columns) as f32) * stride,
-                    (values[1] + (cell / columns) as f32) * stride,
-                );
-                let bbox = Rect::from_center(center, values[2].exp() * stride, values[3].exp() * stride);
+                let bbox = bbox([values[0], values[1], values[2], values[3]], cell, columns, stride);
                 candidates.push(class as u32, objectness * self.score(best), bbox, start + cell);
             }
-            start += columns * rows;
         }
         candidates.suppressed(placement, |_| Vec::new())
+    }
+
+    fn decode_candidates(&self, candidates: &Candidates, placement: &Placement) -> Result<Prediction, DecodeError> {
+        let mut found = self.common.boxes();
+        found.skip_non_finites(candidates.non_finite);
+        let mut rest = candidates.list.as_slice();
+        for Grid { start, columns, rows, stride } in self.grids() {
+            let here = rest.partition_point(|candidate| candidate.cell < start + columns * rows);
+            let (here, behind) = rest.split_at(here);
+            for candidate in here {
+                let bbox = bbox(candidate.values, candidate.cell - start, columns, stride);
+                found.push(candidate.class as u32, candidate.score, bbox, candidate.cell);
+            }
+            rest = behind;
+        }
+        found.suppressed(placement, |_| Vec::new())
     }
 
     fn non_finite(&self) -> u64 {

@@ -5,6 +5,9 @@ use gstreamer as gst;
 
 use super::MediaError;
 
+/// Without these there is no pipeline.
+pub(super) const CORE: [&str; 5] = ["filesrc", "decodebin", "videoconvert", "appsink", "appsrc"];
+
 /// The package that has `element`.
 pub(super) fn package(element: &str) -> &'static str {
     match element {

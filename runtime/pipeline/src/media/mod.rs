@@ -34,7 +34,7 @@ use revoada_core::Clock;
 use thiserror::Error;
 
 pub use pictures::load_picture;
-pub use probe::{ElementReport, MediaReport, MediaRole, probe};
+pub use probe::{ElementReport, MediaReport, MediaRole, known_elements, probe};
 #[cfg(feature = "rtsp-server")]
 pub use rtsp_server::RtspServer;
 pub use writer::VideoWriter;
@@ -59,10 +59,15 @@ pub fn init() -> Result<(), MediaError> {
     static STARTED: OnceLock<Result<(), MediaError>> = OnceLock::new();
     STARTED
         .get_or_init(|| {
-            gstreamer::init().map_err(|error| MediaError::Init { reason: error.message().to_owned() })?;
-            ["filesrc", "decodebin", "videoconvert", "appsink", "appsrc"].into_iter().try_for_each(elements::require)
+            start()?;
+            elements::CORE.into_iter().try_for_each(elements::require)
         })
         .clone()
+}
+
+/// The library alone, which may find no elements at all.
+fn start() -> Result<(), MediaError> {
+    gstreamer::init().map_err(|error| MediaError::Init { reason: error.message().to_owned() })
 }
 
 /// Makes one attempt to open a stream.

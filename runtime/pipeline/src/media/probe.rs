@@ -43,6 +43,7 @@ pub struct ElementReport {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MediaRole {
+    Core,
     Container,
     Decoder,
     Encoder,
@@ -82,15 +83,23 @@ const KNOWN: [(&str, MediaRole, &str, bool); 28] = [
     ("videoflip", MediaRole::Picture, "turn videos upright", false),
 ];
 
-/// Looks for everything that sources and sinks may want. A hardware encoder is tried out, which can
+/// Looks for everything that sources and sinks may want. Unlike [`probe`] it comes to its end where next to nothing is
+/// installed.
+pub fn known_elements() -> Result<Vec<ElementReport>, MediaError> {
+    super::start()?;
+    let core = elements::CORE.iter().map(|name| report(name, MediaRole::Core, "every pipeline", false));
+    let known = KNOWN.iter().map(|&(name, role, purpose, hardware)| report(name, role, purpose, hardware));
+    let encoders = encoder::names().map(|(name, hardware)| report(name, MediaRole::Encoder, "write H.264", hardware));
+    let mut elements: Vec<ElementReport> = core.chain(known).chain(encoders).collect();
+    elements.sort_by_key(|element| element.role);
+    Ok(elements)
+}
+
+/// What there is to read and write videos with. A hardware encoder is tried out, which can
 /// take some seconds.
 pub fn probe() -> Result<MediaReport, MediaError> {
     super::init()?;
     let (major, minor, micro, _) = gst::version();
-    let known = KNOWN.iter().map(|&(name, role, purpose, hardware)| report(name, role, purpose, hardware));
-    let encoders = encoder::names().map(|(name, hardware)| report(name, MediaRole::Encoder, "write H.264", hardware));
-    let mut elements: Vec<ElementReport> = known.chain(encoders).collect();
-    elements.sort_by_key(|element| element.role);
     let target =
         Target { purpose: Purpose::File, size: Size::new(1280, 720), rate: FrameRate::DEFAULT, bitrate_kbps: None };
     Ok(MediaReport {
@@ -99,7 +108,7 @@ pub fn probe() -> Result<MediaReport, MediaError> {
         encoder: encoder::choose(&target).ok().map(|encoder| encoder.name.to_owned()),
         rtsp_server: cfg!(feature = "rtsp-server"),
         cameras: cameras(),
-        elements,
+        elements: known_elements()?,
     })
 }
 

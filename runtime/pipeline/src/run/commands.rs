@@ -6,13 +6,13 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
 use revoada_bundle::partial::replace;
-use revoada_core::StreamId;
+use revoada_core::{StreamId, causes, sentence_of};
 use serde_json::{Value, json};
 
 use super::output::OutputControls;
 use super::stats::RunStats;
 use super::supervisor::Event;
-use super::swap::{Swapper, To, chain};
+use super::swap::{Swapper, To};
 use crate::control::Command;
 use crate::sink::{jpeg, png};
 
@@ -46,7 +46,7 @@ impl Commands {
             }
             Command::Swap { model } => match self.swapper.swap(To::Model(&model)) {
                 Ok(swapped) => serde_json::to_value(swapped).map_err(|error| error.to_string()),
-                Err(error) => Err(chain(&error)),
+                Err(error) => Err(sentence_of(causes(&error))),
             },
             Command::Snapshot { stream, path } => self.snapshot(&stream, &path),
         }

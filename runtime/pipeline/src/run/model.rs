@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use revoada_bundle::bundle::VerifiedBundle;
+use revoada_bundle::golden::{Golden, GoldenInputs};
 use revoada_bundle::manifest::{Manifest, ManifestError, read_labels};
 use revoada_bundle::sign::{KeyError, TrustedKeys};
-use revoada_core::{Clock, Frame, Placement, Prediction, Rect};
+use revoada_core::{Clock, Frame, Placement, Prediction, Rect, Tensor};
 use revoada_engine::{
-    Backend, BackendOptions, Engine, EngineError, LoadOptions, Opened, PictureInput, PlanSearch, Session, Wanted,
-    backends, open, picture_input,
+    Backend, BackendOptions, Engine, EngineError, LoadOptions, Opened, PictureInput, PlanSearch, Readback, Session,
+    Wanted, WhenOutOfMemory, backends, open, picture_input,
 };
 use thiserror::Error;
 use tracing::info;
@@ -41,6 +42,12 @@ pub struct Model {
     no_plan: Option<String>,
 }
 
+/// Pictures, and what the model answered to them when its bundle was built.
+pub(crate) struct GoldenPictures {
+    pub(crate) golden: Golden,
+    pub(crate) pictures: Vec<Arc<Frame>>,
+}
+
 /// Why a model cannot be used, or stopped working.
 #[derive(Debug, Error)]
 pub enum ModelError {
@@ -50,6 +57,9 @@ pub enum ModelError {
     Manifest(#[from] ManifestError),
     #[error(transparent)]
     Engine(#[from] EngineError),
+    /// A bug. The thread's message is on standard error.
+    #[error("the model was unloaded for another one, and whatever loaded that panicked")]
+    Unloaded,
     #[error("cannot read the answers of model `{model}`")]
     Decode {
         model: String,
@@ -77,12 +87,22 @@ impl Loader {
     /// Selects a backend, loads the model with its manifest and labels, and finds the decoder that reads its outputs.
     /// Of a bundle's plans it takes one that runs batches of up to `rows`. What was chosen or guessed is logged.
     pub fn load(&self, config: &ModelConfig, rows: usize) -> Result<Arc<Model>, ModelError> {
+        self.load_or(config, rows, WhenOutOfMemory::RunOnCpu)
+    }
+
+    /// The same, and what becomes of a bundle whose plan the GPU has no memory for.
+    pub(crate) fn load_or(
+        &self,
+        config: &ModelConfig,
+        rows: usize,
+        when_out_of_memory: WhenOutOfMemory,
+    ) -> Result<Arc<Model>, ModelError> {
         let trusted = match config.trust.as_slice() {
             [] => None,
             named => Some(TrustedKeys::read_all(named)?),
         };
         let options = LoadOptions { threads: config.threads, trusted, ..LoadOptions::default() };
-        let wanted = Wanted { path: &config.path, backend: &config.backend, rows, options };
+        let wanted = Wanted { path: &config.path, backend: &config.backend, rows, when_out_of_memory, options };
         let Opened { backend, engine, bundle, no_plan } = open(&wanted, &self.backends, &self.plans)?;
         let path = bundle.as_ref().map_or(config.path.clone(), VerifiedBundle::model_path);
         let manifest = manifest(config, &path)?;
@@ -154,6 +174,25 @@ impl Model {
         self.no_plan.as_deref()
     }
 
+    /// What the bundle says that the model answers to a few pictures. `None` where it does not, or where the
+    /// configuration has pictures staged otherwise than the bundle does.
+    pub(crate) fn golden(&self) -> Result<Option<GoldenPictures>, ModelError> {
+        let Some(bundle) = &self.bundle else { return Ok(None) };
+        let Some(golden) = bundle.golden().map_err(EngineError::from)? else { return Ok(None) };
+        let staged_alike =
+            picture_input(self.engine.inputs(), &bundle.manifest()?.input).ok().as_ref() == Some(&self.input);
+        Ok(match &golden.inputs {
+            GoldenInputs::Pictures(pictures) if staged_alike => {
+                let pictures = pictures.clone();
+                Some(GoldenPictures { golden, pictures })
+            }
+            GoldenInputs::Pictures(_) | GoldenInputs::Tensors(_) => {
+                info!("the golden inputs of `{}` are passed over: pictures enter it otherwise here", self.name);
+                None
+            }
+        })
+    }
+
     pub fn backend(&self) -> &Arc<dyn Backend> {
         &self.backend
     }
@@ -177,10 +216,16 @@ impl Model {
         self.input.rows_fixed.map_or(rows, |fixed| fixed.min(rows)).max(1)
     }
 
+    /// What the decoder reads of each output.
+    fn reads(&self) -> Vec<Readback> {
+        (0..self.engine.outputs().len()).map(|output| self.decoder.reads(output)).collect()
+    }
+
     /// Opens a session for up to [`rows_max(rows)`](Self::rows_max) pictures at once.
     pub fn session(self: &Arc<Self>, rows: usize) -> Result<ModelSession, ModelError> {
         let rows_max = self.rows_max(rows);
-        let session = self.engine.session(&self.input.shapes(rows_max))?;
+        let mut session = self.engine.session(&self.input.shapes(rows_max))?;
+        session.read_back(&self.reads())?;
         Ok(ModelSession { model: Arc::clone(self), session, placements: Vec::with_capacity(rows_max), rows_max })
     }
 }
@@ -244,7 +289,12 @@ impl ModelSession {
         let timings = outputs.timings;
         let mut started = clock.now();
         let answers = self.placements.iter().enumerate().map(|(row, placement)| {
-            let prediction = self.model.decoder.decode(&outputs.tensors, row, placement);
+            let decoder = &self.model.decoder;
+            // Decoders that want candidates read no other output.
+            let prediction = match outputs.candidates.values().next() {
+                Some(candidates) => decoder.decode_candidates(&candidates[row], placement),
+                None => decoder.decode(&outputs.tensors, row, placement),
+            };
             let prediction =
                 prediction.map_err(|source| ModelError::Decode { model: self.model.name.clone(), source })?;
             let now = clock.now();
@@ -253,6 +303,15 @@ impl ModelSession {
             Ok(Answer { prediction, staging: timings.staging, inference: timings.inference, decoding })
         });
         answers.collect()
+    }
+
+    /// All outputs for one picture, whole, whatever of them is decoded otherwise.
+    pub(crate) fn tensors(&mut self, frame: &Arc<Frame>) -> Result<Vec<Tensor>, ModelError> {
+        self.session.read_back(&[])?;
+        self.submit([frame])?;
+        let tensors = self.session.wait()?.to_owned();
+        self.session.read_back(&self.model.reads())?;
+        Ok(tensors)
     }
 
     /// Submits and waits: for pictures that come one batch at a time.

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
+use revoada_core::{causes, sentence_of};
 use tracing::{info, warn};
 
-use super::swap::{Swapper, To, chain};
+use super::swap::{Swapper, To};
 use super::{Model, RunError};
 use crate::config::ModelConfig;
 
@@ -48,7 +49,7 @@ impl Rebuilding {
             if ended.load(Ordering::SeqCst) {
                 return info!(bundle = %bundle.display(), "the run ended before its plan was built");
             }
-            let swapped = built.and_then(|()| swapper.swap(To::Plan).map_err(|error| chain(&error)));
+            let swapped = built.and_then(|()| swapper.swap(To::Plan).map_err(|error| sentence_of(causes(&error))));
             if let Err(reason) = swapped {
                 warn!(bundle = %bundle.display(), reason, "no plan takes over; the model that runs goes on");
             }

@@ -78,12 +78,14 @@ impl Sessions {
 
     /// Drops the model, waiting for the batches that it still has; until [`exchange`](Self::exchange) there is no
     /// inference.
-    pub(crate) fn unload(&self) {
+    pub(crate) fn unload(&self) -> Unloaded<'_> {
+        let unloaded = Unloaded(self);
         let mut state = lock(&self.state);
         let old = (state.model.take(), std::mem::take(&mut state.idle));
         drop(state);
         drop(old);
         drop(self.wait_while(|state| state.lent > 0 && !state.closed));
+        unloaded
     }
 
     /// There is no model any more, and will be none.
@@ -100,6 +102,19 @@ impl Sessions {
     fn wait_while(&self, condition: impl Fn(&State) -> bool) -> MutexGuard<'_, State> {
         let state = lock(&self.state);
         self.changed.wait_while(state, |state| condition(state)).unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// There is no model. Dropped before another one is there, as by a panic, it says so to who waits for one.
+pub(crate) struct Unloaded<'a>(&'a Sessions);
+
+impl Drop for Unloaded<'_> {
+    fn drop(&mut self) {
+        let state = lock(&self.0.state);
+        if state.model.is_none() && state.lost.is_none() {
+            drop(state);
+            self.0.lose(ModelError::Unloaded);
+        }
     }
 }
 

@@ -1,20 +1,22 @@
 //! Another model in place of the one that runs, without losing a frame.
 //!
 //! The new model is loaded beside the old one, has to read the same pictures and give answers of the same kind, and
-//! answers a grey picture first. Then it takes over between two batches. Where the GPU has no memory for both, the old
-//! one is unloaded first: nothing is inferred meanwhile, which is said and counted.
+//! first answers the golden inputs of its bundle as it did when that was built; a model without them answers a grey
+//! picture with finite numbers. Then it takes over between two batches. Where the GPU has no memory for both, the old one
+//! is unloaded first: nothing is inferred meanwhile, which is said and counted.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, TryLockError};
 use std::time::Duration;
 
+use revoada_bundle::golden::GoldenFault;
 use revoada_core::{ChannelOrder, Clock, ColorSpec, Frame, FrameError, ImageLayout, PixelFormat, Size};
-use revoada_engine::EngineError;
+use revoada_engine::{EngineError, WhenOutOfMemory};
 use serde::Serialize;
 use thiserror::Error;
 use tracing::{info, warn};
 
-use super::model::{Loader, Model, ModelError, ModelSession};
+use super::model::{GoldenPictures, Loader, Model, ModelError, ModelSession};
 use super::sessions::{self, Sessions};
 use super::stats::RunStats;
 use crate::config::ModelConfig;
@@ -37,6 +39,12 @@ pub(crate) enum SwapError {
     Differs { new: String, old: String, difference: String },
     #[error("model `{model}` answers a grey picture with NaN or infinity")]
     NonFinite { model: String },
+    #[error("model `{model}` answers the golden inputs of its bundle otherwise than when it was built")]
+    Golden {
+        model: String,
+        #[source]
+        fault: GoldenFault,
+    },
     #[error(transparent)]
     Frame(#[from] FrameError),
 }
@@ -91,16 +99,13 @@ impl Swapper {
             To::Model(path) => ModelConfig { path: path.to_owned(), ..config.clone() },
             To::Plan => config.clone(),
         };
-        let (sessions, gap) = match self.prepare(&wanted, &kind, to) {
+        let (model, gap) = match self.prepare(&wanted, &kind, to) {
             Err(error) if is_out_of_memory(&error) => {
-                let (sessions, gap) = self.prepare_alone(&config, &wanted, &kind, to, &error)?;
-                (sessions, Some(gap))
+                let (model, gap) = self.swap_alone(&config, &wanted, &kind, to, &error)?;
+                (model, Some(gap))
             }
-            prepared => (prepared?, None),
+            prepared => (self.take_over(prepared?, Duration::ZERO), None),
         };
-        let model = Arc::clone(sessions[0].model());
-        self.stats.swapped(Arc::clone(model.decoder()), gap.unwrap_or_default());
-        self.sessions.exchange(sessions);
         *config = wanted;
         let swapped = Swapped {
             model: model.name().to_owned(),
@@ -113,7 +118,7 @@ impl Swapper {
 
     /// Loads the model and tries each of its sessions.
     fn prepare(&self, config: &ModelConfig, kind: &Kind, to: To<'_>) -> Result<Vec<ModelSession>, SwapError> {
-        let model = self.loader.load(config, self.rows)?;
+        let model = self.loader.load_or(config, self.rows, WhenOutOfMemory::Fail)?;
         if let (To::Plan, Some(reason)) = (to, model.no_plan()) {
             return Err(SwapError::NoPlan { reason: reason.to_owned() });
         }
@@ -121,33 +126,65 @@ impl Swapper {
             return Err(SwapError::Differs { new: model.name().to_owned(), old: kind.name.clone(), difference });
         }
         let mut sessions = sessions::all(&model, self.rows)?;
-        let picture = Arc::new(grey(kind.size)?);
+        let golden = model.golden()?;
         for session in &mut sessions {
-            session.run(std::slice::from_ref(&picture), &*self.clock)?;
+            match &golden {
+                Some(golden) => self.try_golden(session, golden)?,
+                None => self.try_grey(session, kind.size)?,
+            }
         }
-        match model.decoder().non_finite() {
-            0 => Ok(sessions),
-            _ => Err(SwapError::NonFinite { model: model.name().to_owned() }),
+        Ok(sessions)
+    }
+
+    fn try_golden(
+        &self,
+        session: &mut ModelSession,
+        GoldenPictures { golden, pictures }: &GoldenPictures,
+    ) -> Result<(), SwapError> {
+        let model = Arc::clone(session.model());
+        let mut answers = Vec::new();
+        for picture in pictures {
+            answers.push(session.tensors(picture)?);
+            // What is decoded may be less than the whole outputs.
+            session.run(std::slice::from_ref(picture), &*self.clock)?;
+        }
+        let judged = golden.judge(model.engine().outputs(), &answers);
+        judged.map_err(|fault| SwapError::Golden { model: model.name().to_owned(), fault })
+    }
+
+    fn try_grey(&self, session: &mut ModelSession, size: Size) -> Result<(), SwapError> {
+        session.run(&[Arc::new(grey(size)?)], &*self.clock)?;
+        match session.model().decoder().non_finite() {
+            0 => Ok(()),
+            _ => Err(SwapError::NonFinite { model: session.model().name().to_owned() }),
         }
     }
 
-    /// Unloads the running model and prepares the other, or where that fails the old one again. Says how long there
+    /// From the next batch on it is the model of these sessions.
+    fn take_over(&self, sessions: Vec<ModelSession>, gap: Duration) -> Arc<Model> {
+        let model = Arc::clone(sessions[0].model());
+        self.stats.swapped(Arc::clone(model.decoder()), gap);
+        self.sessions.exchange(sessions);
+        model
+    }
+
+    /// Unloads the running model, and lets the other take over, or where that fails the old one again. Says how long there
     /// was none.
-    fn prepare_alone(
+    fn swap_alone(
         &self,
         running: &ModelConfig,
         wanted: &ModelConfig,
         kind: &Kind,
         to: To<'_>,
         reason: &SwapError,
-    ) -> Result<(Vec<ModelSession>, Duration), SwapError> {
+    ) -> Result<(Arc<Model>, Duration), SwapError> {
         warn!("unloading `{}` first, so that nothing is inferred meanwhile: {reason}", kind.name);
         let begun = self.clock.now();
-        self.sessions.unload();
+        let _unloaded = self.sessions.unload();
         let prepared = self.prepare(wanted, kind, to);
         let gap = self.clock.now().since(begun);
         match prepared {
-            Ok(sessions) => Ok((sessions, gap)),
+            Ok(sessions) => Ok((self.take_over(sessions, gap), gap)),
             Err(error) => {
                 let old = self.loader.load(running, self.rows);
                 match old.and_then(|model| Ok((sessions::all(&model, self.rows)?, model))) {
@@ -202,20 +239,6 @@ impl Kind {
 fn grey(size: Size) -> Result<Frame, FrameError> {
     let layout = ImageLayout::packed(PixelFormat::Rgb, ColorSpec::default(), size);
     Frame::still(layout, vec![GREY; layout.bytes().expect("a network's picture fits memory")])
-}
-
-/// An error with its causes, as one sentence; what only forwards its cause is not said twice.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let said = error.to_string();
-        if !text.ends_with(&said) {
-            text = format!("{text}: {said}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 fn is_out_of_memory(error: &SwapError) -> bool {

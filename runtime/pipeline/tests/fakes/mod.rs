@@ -116,7 +116,7 @@ impl Source for ScriptedSource {
 
 /// Answers every picture with the value of its first byte, as sure as its model's name says: `fake` is 1, `fake-25`
 /// a quarter. A `wide` model reads other pictures, a `missing` one is not there, and a `heavy` one needs all memory,
-/// of which a `heavy-broken` one makes nothing.
+/// of which a `heavy-broken` one makes nothing and a `heavy-panic` one a panic.
 #[derive(Default)]
 struct FakeBackend {
     /// Held by every engine and session.
@@ -160,6 +160,7 @@ impl Backend for FakeBackend {
         if stem.starts_with("heavy") && Arc::strong_count(&self.memory) > 1 {
             return Err(EngineError::OutOfMemory { needed: stem.into_owned(), free: 1, total: 2 });
         }
+        assert!(stem != "heavy-panic", "told to");
         if stem == "missing" || stem == "heavy-broken" {
             return Err(refuse("it is not there"));
         }
@@ -233,7 +234,7 @@ impl Session for FakeSession {
 
     fn wait(&mut self) -> Result<Outputs<'_>, EngineError> {
         let tensor = TensorRef::of(&self.shape, &self.answers)?;
-        Ok(Outputs { tensors: vec![tensor], timings: Timings::default() })
+        Ok(Outputs { tensors: vec![tensor], candidates: BTreeMap::new(), timings: Timings::default() })
     }
 }
 

@@ -86,6 +86,10 @@ impl DeviceTensor {
         Ok(())
     }
 
+    pub(super) fn is_on_device(&self) -> bool {
+        self.on_device
+    }
+
     /// As the device sees it; refused where a failure has left it with the CPU.
     pub(super) fn device(&self) -> Result<DeviceSlice<'_>, EngineError> {
         if !self.on_device {
@@ -97,19 +101,7 @@ impl DeviceTensor {
 
     /// The first `elements`, once they are back with the CPU.
     pub(super) fn elements(&mut self, elements: usize) -> Result<TensorSlice<'_>, EngineError> {
-        let bytes = &self.buffer.host().map_err(run_error)?[..elements * self.dtype.size()];
-        Ok(match self.dtype {
-            DType::F32 => TensorSlice::F32(cast(bytes)),
-            DType::F16 => TensorSlice::F16(cast::<f16>(bytes)),
-            DType::U8 => TensorSlice::U8(bytes),
-            DType::I8 => TensorSlice::I8(cast(bytes)),
-            DType::I32 => TensorSlice::I32(cast(bytes)),
-            DType::I64 => TensorSlice::I64(cast(bytes)),
-            DType::Bool => TensorSlice::Bool(bytemuck::checked::try_cast_slice(bytes).map_err(|_| {
-                let reason = "an output of truths holds something else than 0 and 1".to_owned();
-                EngineError::Run { backend: NAME, reason }
-            })?),
-        })
+        typed(self.dtype, &self.buffer.host().map_err(run_error)?[..elements * self.dtype.size()])
     }
 
     fn write_bytes(&mut self, range: Range<usize>, write: impl FnOnce(&mut [u8])) -> Result<(), CudaError> {
@@ -155,6 +147,22 @@ impl Store for DeviceTensor {
         let bytes = elements.start * size..elements.end * size;
         self.write_bytes(bytes.clone(), |target| target.fill(0)).and_then(|()| self.upload(bytes)).map_err(run_error)
     }
+}
+
+/// Bytes that are aligned as elements of this type must be.
+pub(super) fn typed(dtype: DType, bytes: &[u8]) -> Result<TensorSlice<'_>, EngineError> {
+    Ok(match dtype {
+        DType::F32 => TensorSlice::F32(cast(bytes)),
+        DType::F16 => TensorSlice::F16(cast::<f16>(bytes)),
+        DType::U8 => TensorSlice::U8(bytes),
+        DType::I8 => TensorSlice::I8(cast(bytes)),
+        DType::I32 => TensorSlice::I32(cast(bytes)),
+        DType::I64 => TensorSlice::I64(cast(bytes)),
+        DType::Bool => TensorSlice::Bool(bytemuck::checked::try_cast_slice(bytes).map_err(|_| {
+            let reason = "an output of truths holds something else than 0 and 1".to_owned();
+            EngineError::Run { backend: NAME, reason }
+        })?),
+    })
 }
 
 /// CUDA aligns memory further than any element asks.

@@ -4,19 +4,24 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use revoada_core::{TensorRef, TensorSpec};
-use revoada_tensorrt::Range;
+use revoada_core::TensorRef;
 
-use super::memory::{DeviceTensor, Upload};
+use super::memory::{DeviceTensor, Upload, typed};
+use super::profiles::TakenProfile;
 use super::{NAME, Opened, TensorRtEngine};
 use crate::backend::inputs::{Inputs, Recorded};
 use crate::backend::session::{Inference, InferenceSession};
-use crate::cuda::{Binding, CudaError, CudaStager, Event, Execution, ExecutionError, StageRow, Stream};
-use crate::{DeviceTimings, EngineError, LayerTime, Outputs, Shapes, Surface, Timings};
+use crate::cuda::{
+    Binding, CandidateFilter, CandidateSpec, CudaError, CudaStager, Event, Execution, ExecutionError, StageRow, Stream,
+};
+use crate::{
+    CandidateQuery, Candidates, DeviceTimings, EngineError, LayerTime, Outputs, Readback, Shapes, Surface, Timings,
+};
 
 /// Fields are dropped in this order: first what waits for the device.
 pub(super) struct TensorRtInference {
     execution: Execution,
+    _profile: TakenProfile,
     /// `None` where no input takes pictures.
     stager: Option<CudaStager>,
     input_tensors: Vec<usize>,
@@ -36,8 +41,27 @@ struct Output {
     tensor: usize,
     /// Of the latest run.
     shape: Vec<usize>,
+    /// Of the largest batch.
+    rows_max: usize,
     data: DeviceTensor,
+    readback: DeviceReadback,
 }
+
+/// [`Readback`], with what it takes.
+enum DeviceReadback {
+    Whole,
+    Candidates {
+        query: CandidateQuery,
+        filter: CandidateFilter,
+        /// Whether the latest run was filtered.
+        filtered: bool,
+    },
+    Nothing,
+}
+
+/// Candidates kept of a picture, 28 bytes each. Where more pass, the output comes whole, which is right but slower: a
+/// score of a quarter leaves a few hundred in a crowd.
+const CANDIDATES_MAX: usize = 1024;
 
 /// When the latest submit started, had staged its pictures, had run, and had given its outputs back.
 struct Marks {
@@ -61,10 +85,13 @@ impl TensorRtInference {
         })?;
 
         let fixed = engine.inputs.iter().all(|spec| spec.dims.iter().all(|dim| dim.fixed().is_some()));
-        let profile = profile(&inputs, &engine.plan.profiles())?;
+        let shapes: Vec<_> = inputs.filled().map(|(spec, shape, _)| (spec, shape)).collect();
+        let profile = engine.profiles.take(&shapes)?;
+        // A context that shares profiles begins with the first; another may begin with none.
+        let profile_to_set = Some(profile.number).filter(|number| *number != 0 || profile.is_exclusive());
         let failed = |error| opened.run_error(|| format!("a context of {}", engine.model), error);
         let mut execution =
-            Execution::new(&engine.plan, &stream, engine.workspace(), profile, fixed).map_err(failed)?;
+            Execution::new(&engine.plan, &stream, engine.workspace(), profile_to_set, fixed).map_err(failed)?;
         for ((_, shape, _), tensor) in inputs.filled().zip(&engine.input_tensors) {
             execution.set_shape(*tensor, shape).map_err(failed)?;
         }
@@ -85,7 +112,8 @@ impl TensorRtInference {
             let Some((elements, _)) = elements.zip(bytes) else { return Err(opened.out_of_memory(needed())) };
             let data = DeviceTensor::new(context, &stream, spec.dtype, elements)
                 .map_err(|error| opened.cuda_error(needed, error))?;
-            outputs.push(Output { tensor: *tensor, shape, data });
+            let rows_max = shape.first().copied().unwrap_or(1);
+            outputs.push(Output { tensor: *tensor, shape, rows_max, data, readback: DeviceReadback::Whole });
         }
 
         let rows = inputs.picture_rows();
@@ -94,6 +122,7 @@ impl TensorRtInference {
         let marks = Marks { started: mark()?, staged: mark()?, done: mark()?, downloaded: mark()? };
         let inference = Self {
             execution,
+            _profile: profile,
             stager,
             input_tensors: engine.input_tensors.clone(),
             outputs,
@@ -147,8 +176,7 @@ impl TensorRtInference {
         let ran = run(execution, &bindings).map_err(failed)?;
         marks.done.record(stream).map_err(cuda)?;
         for output in outputs {
-            let bytes = output.shape.iter().product::<usize>() * output.data.dtype().size();
-            output.data.download(0..bytes).map_err(cuda)?;
+            output.bring_back(stream, rows, &cuda)?;
         }
         marks.downloaded.record(stream).map_err(cuda)?;
         *uploads = inputs.filled().filter_map(|(_, _, data)| data.new_upload()).collect();
@@ -173,6 +201,23 @@ impl TensorRtInference {
 impl Inference for TensorRtInference {
     type Memory = DeviceTensor;
 
+    fn read_back(&mut self, wanted: &[Readback]) -> Result<(), EngineError> {
+        let wanted = wanted.iter().copied().chain(std::iter::repeat(Readback::Whole));
+        for (output, wanted) in self.outputs.iter_mut().zip(wanted) {
+            let filter = || self.opened.kernels.candidate_filter(output.rows_max, CANDIDATES_MAX);
+            output.readback = match wanted {
+                Readback::Whole => DeviceReadback::Whole,
+                Readback::Nothing => DeviceReadback::Nothing,
+                Readback::Candidates(query) => {
+                    let filter = filter()
+                        .map_err(|error| self.opened.cuda_error(|| "the candidates of a batch".to_owned(), error))?;
+                    DeviceReadback::Candidates { query, filter, filtered: false }
+                }
+            };
+        }
+        Ok(())
+    }
+
     fn submit(&mut self, inputs: &mut Inputs<DeviceTensor>, rows: usize) -> Result<(), EngineError> {
         let started = Instant::now();
         self.enqueue(inputs, rows, Execution::run)?;
@@ -184,11 +229,14 @@ impl Inference for TensorRtInference {
         let failed = |error| self.opened.cuda_error(|| "a batch".to_owned(), error);
         self.stream.synchronize().map_err(failed)?;
         let timings = self.timings().map_err(failed)?;
-        let mut tensors = Vec::with_capacity(self.outputs.len());
-        for Output { shape, data, .. } in &mut self.outputs {
-            tensors.push(TensorRef::new(shape, data.elements(shape.iter().product())?)?);
+        let mut candidates = BTreeMap::new();
+        for (index, output) in self.outputs.iter_mut().enumerate() {
+            if let Some(found) = output.candidates().map_err(failed)? {
+                candidates.insert(index, found);
+            }
         }
-        Ok(Outputs { tensors, timings })
+        let tensors = self.outputs.iter_mut().map(Output::tensor).collect::<Result<_, _>>()?;
+        Ok(Outputs { tensors, candidates, timings })
     }
 
     fn time_layers(
@@ -199,6 +247,55 @@ impl Inference for TensorRtInference {
         let layers = self.enqueue(inputs, rows, Execution::time_layers)?;
         self.stream.synchronize().map_err(|error| self.opened.cuda_error(|| "a batch".to_owned(), error))?;
         Ok(Some(layers))
+    }
+}
+
+impl Output {
+    fn bytes(&self) -> usize {
+        self.shape.iter().product::<usize>() * self.data.dtype().size()
+    }
+
+    /// Enqueues the way back of what is wanted of the first `rows` rows.
+    fn bring_back(
+        &mut self,
+        stream: &Stream,
+        rows: usize,
+        failed: &impl Fn(CudaError) -> EngineError,
+    ) -> Result<(), EngineError> {
+        match &mut self.readback {
+            DeviceReadback::Nothing => return Ok(()),
+            DeviceReadback::Whole => {}
+            DeviceReadback::Candidates { query, filter, filtered } => {
+                let spec = CandidateSpec::of(query, self.data.dtype(), &self.shape);
+                let spec = spec.filter(|_| rows <= self.shape[0]);
+                *filtered = spec.is_some();
+                if let Some(spec) = spec {
+                    return filter.launch(stream, self.data.device()?, rows, &spec).map_err(failed);
+                }
+            }
+        }
+        self.data.download(0..self.bytes()).map_err(failed)
+    }
+
+    /// What the filter found, once the stream has come that far; where it found too much, it brings the output whole.
+    fn candidates(&mut self) -> Result<Option<Vec<Candidates>>, CudaError> {
+        let DeviceReadback::Candidates { filter, filtered: filtered @ true, .. } = &mut self.readback else {
+            return Ok(None);
+        };
+        let found: Option<Vec<_>> = filter.wait()?.into_iter().collect();
+        if found.is_none() {
+            *filtered = false;
+            self.data.download(0..self.bytes())?;
+        }
+        Ok(found)
+    }
+
+    /// What is back with the CPU.
+    fn tensor(&mut self) -> Result<TensorRef<'_>, EngineError> {
+        if self.data.is_on_device() {
+            return Ok(TensorRef::new(&[0], typed(self.data.dtype(), bytemuck::cast_slice(&[0u64; 0]))?)?);
+        }
+        Ok(TensorRef::new(&self.shape, self.data.elements(self.shape.iter().product())?)?)
     }
 }
 
@@ -226,34 +323,4 @@ fn stage(
         });
     }
     stager.launch(stream, &rows).map_err(failed)
-}
-
-/// Of the profiles that run the session's largest batch, the one with the smallest: the closest to what it is tuned for.
-fn profile(inputs: &Inputs<DeviceTensor>, profiles: &[BTreeMap<String, Range>]) -> Result<usize, EngineError> {
-    let mut refused: Option<(&TensorSpec, &[usize])> = None;
-    let mut fitting: Option<(u128, usize)> = None;
-    for (index, profile) in profiles.iter().enumerate() {
-        let unfit = inputs.filled().find(|(spec, shape, _)| {
-            profile.get(&spec.name).is_some_and(|range| {
-                let size = |number: &u64, shape: &usize| number.cmp(&(*shape as u64));
-                range.max.iter().zip(*shape).any(|(max, shape)| size(max, shape).is_lt())
-                    || range.min.iter().zip(*shape).any(|(min, shape)| size(min, shape).is_gt())
-            })
-        });
-        match unfit {
-            None => {
-                let elements = |range: &Range| range.max.iter().map(|size| u128::from(*size)).product::<u128>();
-                let largest = profile.values().map(elements).sum();
-                fitting = fitting.filter(|(smallest, _)| *smallest <= largest).or(Some((largest, index)));
-            }
-            Some((spec, shape, _)) => refused = refused.or(Some((spec, shape))),
-        }
-    }
-    if let Some((_, index)) = fitting {
-        return Ok(index);
-    }
-    let Some((spec, shape)) = refused else { return Ok(0) };
-    let ranges = profiles.iter().filter_map(|profile| profile.get(&spec.name));
-    let ranges = ranges.map(|range| format!("{:?} to {:?}", range.min, range.max)).collect::<Vec<_>>().join(" or ");
-    Err(EngineError::Profile { spec: spec.to_string(), shape: shape.to_vec(), ranges })
 }

@@ -68,8 +68,8 @@ impl Common {
         unreadable(self.name, reason)
     }
 
-    pub(super) fn candidates(&self) -> Candidates<'_> {
-        Candidates { common: self, found: Vec::new(), non_finite: 0, score_over: None }
+    pub(super) fn boxes(&self) -> Boxes<'_> {
+        Boxes { common: self, found: Vec::new(), non_finite: 0, score_over: None }
     }
 }
 
@@ -78,27 +78,35 @@ pub(super) fn unreadable(decoder: &str, reason: impl Into<String>) -> DecodeErro
 }
 
 /// The boxes of one picture, in the network's pixels.
-pub(super) struct Candidates<'a> {
+pub(super) struct Boxes<'a> {
     common: &'a Common,
     found: Vec<Candidate>,
     non_finite: u64,
     score_over: Option<f32>,
 }
 
-impl Candidates<'_> {
+impl Boxes<'_> {
     /// Counts a place where the network said nothing finite.
     pub(super) fn skip_non_finite(&mut self) {
-        self.non_finite += 1;
+        self.skip_non_finites(1);
     }
 
-    /// Takes a box whose score is at least the threshold. An empty box is no object.
+    pub(super) fn skip_non_finites(&mut self, count: usize) {
+        self.non_finite += count as u64;
+    }
+
+    /// Takes a box whose score is at least the threshold, below which it does not matter what the box is. An empty box
+    /// is no object.
     pub(super) fn push(&mut self, class: u32, score: f32, bbox: Rect, index: usize) {
         let sound = |value: f32| value.abs() <= COORDINATE_MAX;
+        if score < self.common.score_min && score.is_finite() {
+            return;
+        }
         if !score.is_finite() || ![bbox.x, bbox.y, bbox.width, bbox.height].into_iter().all(sound) {
             self.non_finite += 1;
         } else if score > SCORE_MAX {
             self.score_over = Some(score);
-        } else if score >= self.common.score_min && bbox.width > 0.0 && bbox.height > 0.0 {
+        } else if bbox.width > 0.0 && bbox.height > 0.0 {
             self.found.push(Candidate { class, score: score.min(1.0), bbox, index });
         }
     }

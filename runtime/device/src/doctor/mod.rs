@@ -1,27 +1,56 @@
-//! `revoada doctor`: what this machine can do, and what it lacks.
+//! `revoada doctor`: what this machine can do, what it lacks, and what could be better.
+
+mod board;
+mod fix;
+mod nvpmodel;
+mod proposals;
+mod report;
+mod system;
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use revoada_core::TensorRtVersion;
+use revoada_engine::Backend;
 use revoada_engine::cuda::Device;
 use revoada_pipeline::media::{self, MediaReport};
 use revoada_tensorrt::Library;
 use serde::Serialize;
 
+use self::board::Board;
+use self::proposals::{Proposal, propose};
+use self::system::System;
 use crate::Global;
 use crate::models;
+use crate::tegrastats::{self, Look};
 use crate::terminal::say;
 
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Exit status 1 means that pipelines cannot run here at all.")]
+#[command(after_help = "Exit status 1 means that pipelines cannot run here at all; with `--fix`, that something was \
+    not applied though it was agreed to, or that there was no terminal to ask on.")]
 pub(crate) struct Args {
     /// Print one JSON object.
     #[arg(long)]
     json: bool,
     /// Also list what is there and needs nothing.
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["fix", "report"])]
     all: bool,
+    /// Propose what could be better: free disk, swap on a board of 4 GB, missing GStreamer plugins, groups, power mode,
+    /// clocks. Each comes with its commands, which run where you agree to them.
+    #[arg(long)]
+    fix: bool,
+    /// Agree to everything that `--fix` proposes. What a command asks itself, as `nvpmodel` does before a restart, is
+    /// still asked.
+    #[arg(long, requires = "fix")]
+    yes: bool,
+    /// Write what a maintainer wants to know of this board into one JSON file. It holds no names of hosts or users, no
+    /// serial numbers and no addresses.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["fix", "json"])]
+    report: Option<PathBuf>,
+    /// Look at the files below this folder in place of those of the system. Commands still run on the system.
+    #[arg(long, value_name = "FOLDER", default_value = "/", hide = true)]
+    root: PathBuf,
 }
 
 /// What `--json` prints.
@@ -32,6 +61,9 @@ struct Report {
     backends: Vec<BackendReport>,
     gpu: GpuReport,
     media: Result<MediaReport, String>,
+    /// Of a Jetson, by `tegrastats`; or why it is not known.
+    load: Option<Result<Look, String>>,
+    proposals: Vec<Proposal>,
 }
 
 #[derive(Debug, Serialize)]
@@ -64,20 +96,29 @@ struct BackendReport {
 }
 
 pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
-    let backends = models::all_backends(global)
-        .iter()
-        .map(|backend| match backend.check().and_then(|()| backend.version()) {
-            Ok(version) => BackendReport { name: backend.name(), usable: true, text: version },
-            Err(error) => BackendReport { name: backend.name(), usable: false, text: error.to_string() },
-        })
-        .collect();
+    let system = System::new(&args.root);
+    let cache = crate::cache_folder();
+    let look = || Board::read(&system, cache.as_deref());
+    // Where GStreamer does not even start, the report says so.
+    let elements = media::known_elements().unwrap_or_default();
+    let diagnose = |board: &Board| propose(board, &elements);
+    if args.fix {
+        return fix::run(args.yes, args.json, || diagnose(&look()));
+    }
+    let board = look();
     let report = Report {
         version: env!("CARGO_PKG_VERSION"),
-        machine: machine(),
-        backends,
+        machine: machine(&board),
+        backends: backends(global),
         gpu: gpu(global),
+        load: board.is_jetson().then(load),
+        proposals: diagnose(&board),
         media: media::probe().map_err(|error| error.to_string()),
     };
+    if let Some(path) = &args.report {
+        report::write(path, &system, &board, &report)?;
+        return Ok(say(&format!("wrote {}", path.display()))?);
+    }
     if args.json {
         say(&serde_json::to_string_pretty(&report)?)?;
     } else {
@@ -90,12 +131,25 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn backends(global: &Global) -> Vec<BackendReport> {
+    let report = |backend: &Arc<dyn Backend>| match backend.check().and_then(|()| backend.version()) {
+        Ok(version) => BackendReport { name: backend.name(), usable: true, text: version },
+        Err(error) => BackendReport { name: backend.name(), usable: false, text: error.to_string() },
+    };
+    models::all_backends(global).iter().map(report).collect()
+}
+
+fn load() -> Result<Look, String> {
+    let lines = tegrastats::lines()?;
+    let last = lines.last().map(String::as_str).unwrap_or_default();
+    Look::parse(last).ok_or_else(|| format!("`tegrastats` says nothing that is known: `{last}`"))
+}
+
 fn gpu(global: &Global) -> GpuReport {
     let device = |device: &Device| {
         let (major, minor) = device.driver;
-        let architecture = format!("sm_{}", device.capability.number());
         let memory_mib = device.memory_bytes >> 20;
-        format!("{} ({architecture}, {memory_mib} MiB, CUDA {major}.{minor})", device.name)
+        format!("{} ({}, {memory_mib} MiB, CUDA {major}.{minor})", device.name, device.architecture)
     };
     let library = |library: Arc<Library>| {
         let builds =
@@ -126,20 +180,13 @@ fn render_gpu(text: &mut String, gpu: &GpuReport) {
     let _ = writeln!(text, "  {} speaks {spoken}", mark(!gpu.spoken.is_empty()));
 }
 
-fn machine() -> Machine {
-    let line = |path: &str| {
-        let text = std::fs::read_to_string(path).ok()?;
-        text.lines().next().map(|line| line.trim_matches(['\0', ' ', '#']).to_owned())
-    };
+fn machine(board: &Board) -> Machine {
     Machine {
         architecture: std::env::consts::ARCH,
         cores: std::thread::available_parallelism().map_or(1, usize::from),
-        memory_mb: line("/proc/meminfo").and_then(|line| {
-            let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-            Some(kib / 1024)
-        }),
-        l4t: line("/etc/nv_tegra_release"),
-        board: line("/proc/device-tree/model"),
+        memory_mb: board.memory_mib,
+        l4t: board.l4t.clone(),
+        board: board.model.clone(),
     }
 }
 
@@ -165,7 +212,59 @@ fn render(report: &Report, all: bool) -> String {
             let _ = writeln!(text, "  {} {reason}", mark(false));
         }
     }
+    if let Some(load) = &report.load {
+        text.push_str("\nnow\n");
+        render_load(&mut text, load);
+    }
+    if !report.proposals.is_empty() {
+        text.push_str("\nto improve: `revoada doctor --fix` proposes how\n");
+    }
+    for Proposal { id, found, .. } in &report.proposals {
+        let _ = writeln!(text, "  {} {id:<12} {found}", mark(false));
+    }
     text
+}
+
+fn render_load(text: &mut String, load: &Result<Look, String>) {
+    let look = match load {
+        Ok(look) => look,
+        Err(reason) => {
+            let _ = writeln!(text, "  {} {reason}", mark(false));
+            return;
+        }
+    };
+    let mut line = |name: &str, value: String| {
+        let _ = writeln!(text, "  {} {name:<12} {value}", mark(true));
+    };
+    for (name, used) in [("memory", look.memory), ("swap", look.swap)] {
+        if let Some(used) = used {
+            line(name, format!("{} of {} MiB", used.used_mib, used.total_mib));
+        }
+    }
+    let busy: Vec<String> = look
+        .cores
+        .iter()
+        .map(|core| {
+            core.as_ref().and_then(|core| core.percent).map_or("off".to_owned(), |percent| format!("{percent} %"))
+        })
+        .collect();
+    if !busy.is_empty() {
+        line("cores", busy.join(", "));
+    }
+    for (name, part) in [("GPU", &look.gpu), ("EMC", &look.emc)] {
+        if let Some(part) = part {
+            let percent = part.percent.map(|percent| format!("{percent} %"));
+            let clocks: Vec<String> = part.mhz.iter().map(ToString::to_string).collect();
+            let clocks = (!clocks.is_empty()).then(|| format!("at {} MHz", clocks.join(", ")));
+            line(name, percent.into_iter().chain(clocks).collect::<Vec<_>>().join(" "));
+        }
+    }
+    if let Some((sensor, celsius)) = look.warmest() {
+        line("warmest", format!("{sensor}, {celsius:.1} °C"));
+    }
+    if let Some((watts, rails)) = look.watts() {
+        line("power", format!("{watts:.2} W ({rails})"));
+    }
 }
 
 fn render_media(text: &mut String, media: &MediaReport, all: bool) {
