@@ -549,13 +549,13 @@ pub(crate) fn packages(architecture: &str) -> impl Iterator<Item = &'static Pack
     PACKAGES.iter().filter(move |package| package.machine.is_none_or(|machine| machine == architecture))
 }
 
-/// What `setup` fetches, for people.
-pub(crate) fn list() -> String {
+/// What is fetched of packages into the folder `below` of the cache (`""`, or with a slash at its end), for people.
+pub(crate) fn list(packages: impl Iterator<Item = &'static Package>, below: &str) -> String {
     let mut text = String::new();
-    for package in packages(std::env::consts::ARCH) {
+    for package in packages {
         for asset in package.assets {
             text += &format!(
-                ".cache/{}\n    {}\n    from   {} {} (Python registry), {}\n    licence {}\n    sha256 {}\n",
+                ".cache/{below}{}\n    {}\n    from   {} {} (Python registry), {}\n    licence {}\n    sha256 {}\n",
                 asset.target, asset.purpose, package.name, package.version, asset.inside, asset.licence, asset.sha256
             );
         }

@@ -72,7 +72,10 @@ fn run(arguments: &[&str]) -> Result<ExitCode> {
     match arguments {
         ["setup"] => setup::run(&workspace, setup::For::Demo)?,
         ["setup", "--tests"] => setup::run(&workspace, setup::For::Tests)?,
-        ["setup", "--list"] => print!("{}{}{}", headers::list(), assets::list(), opencv_samples::list()),
+        ["setup", "--list"] => {
+            let assets = assets::list(assets::packages(std::env::consts::ARCH), "");
+            print!("{}{assets}{}{}", headers::list(), opencv_samples::list(), cross::list());
+        }
         ["demo"] => demo::run(&workspace)?,
         ["test"] => return test::run(&workspace, test::Extent::Usual),
         ["test", "--full"] => return test::run(&workspace, test::Extent::Full),

@@ -32,6 +32,9 @@ const PROGRAMS: &[&str] = &["revoada"];
 /// Packages of the Python registry of which the slow tests take the libraries for the target.
 const LIBRARIES: &[&str] = &["onnxruntime", "tensorrt-rtx-cu13-libs"];
 
+/// Where they lie in the cache.
+const FOLDER: &str = "cross/";
+
 /// Crates whose unit tests run under the emulator.
 const UNIT_TESTED: &[&str] = &["revoada-core", "revoada-bundle", "revoada-engine"];
 
@@ -91,15 +94,23 @@ pub(crate) fn prepare_tests(workspace: &Workspace, extent: test::Extent) -> Resu
     run(workspace, Profile::Dev)?;
     qemu::ensure(workspace)?;
     if extent == test::Extent::Full {
-        let wanted = |package: &&Package| LIBRARIES.contains(&package.name);
-        for package in assets::packages("aarch64").filter(wanted) {
-            fetch::package(workspace, package, "cross")?;
+        for package in libraries() {
+            fetch::package(workspace, package, FOLDER)?;
         }
         let toolchain = Toolchain::ensure(workspace)?;
         let arguments = ["--package", "revoada-tensorrt", "--example", "compile"];
         process::show(toolchain.cargo(workspace, "zigbuild").args(arguments))?;
     }
     Ok(())
+}
+
+fn libraries() -> impl Iterator<Item = &'static Package> {
+    assets::packages("aarch64").filter(|package| LIBRARIES.contains(&package.name))
+}
+
+/// The files that the slow tests fetch here, for people.
+pub(crate) fn list() -> String {
+    assets::list(libraries(), FOLDER)
 }
 
 /// Runs unit tests under the emulator.
