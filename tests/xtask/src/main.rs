@@ -25,6 +25,7 @@ mod setup;
 mod stamp;
 mod system;
 mod test;
+mod tools;
 mod workspace;
 
 use std::process::ExitCode;

@@ -1,6 +1,5 @@
 //! The virtual environment in which packages are fetched, models are made and reference scripts run.
 
-use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 
@@ -8,7 +7,7 @@ use anyhow::{Context, Result};
 
 use crate::process;
 use crate::progress::step;
-use crate::stamp::Made;
+use crate::stamp::{Made, remove_folder};
 use crate::workspace::Workspace;
 
 /// Interpreters to try. The pinned requirements have wheels for Python 3.10 to 3.13; `python3` alone is tried
@@ -58,9 +57,7 @@ pub(crate) fn make_environment(workspace: &Workspace) -> Result<()> {
             }
             let interpreter =
                 interpreter().context("there is no Python from 3.10 to 3.13 with `venv` and `ensurepip`")?;
-            if folder.exists() {
-                fs::remove_dir_all(&folder).with_context(|| format!("cannot remove `{}`", folder.display()))?;
-            }
+            remove_folder(&folder)?;
             process::output(Command::new(interpreter).args(["-m", "venv"]).arg(&folder)).map(drop)
         })
     })

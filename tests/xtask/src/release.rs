@@ -7,9 +7,9 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::progress::step;
-use crate::stamp::{Made, replace, sha256};
+use crate::stamp::{Made, remove_folder, replace, sha256};
 use crate::workspace::Workspace;
-use crate::{cross, process, setup};
+use crate::{cross, process, setup, tools};
 
 /// Packs for Debian and Ubuntu; built from source where it is wanted.
 const CARGO_DEB: &str = "3.8.0";
@@ -85,7 +85,7 @@ const DEBIAN_PACKAGES: &[&str] = &[
     "gstreamer1.0-plugins-base",
 ];
 
-/// A small Debian of the machine's own suite, as an archive.
+/// A small Debian, as an archive.
 fn debian(workspace: &Workspace) -> Result<()> {
     let archive = workspace.cached("debian.tar");
     Made { name: "debian", inputs: &[], outputs: std::slice::from_ref(&archive) }.ensure(workspace, || {
@@ -94,8 +94,8 @@ fn debian(workspace: &Workspace) -> Result<()> {
             if root.exists() {
                 // Of a run that was broken off.
                 process::succeeds(Command::new("umount").arg(root.join("proc")));
-                fs::remove_dir_all(&root).with_context(|| format!("cannot remove `{}`", root.display()))?;
             }
+            remove_folder(&root)?;
             let mut bootstrap = Command::new("debootstrap");
             bootstrap.args(["--variant=minbase", DEBIAN_SUITE]).arg(&root);
             process::output(&mut bootstrap)?;
@@ -106,7 +106,7 @@ fn debian(workspace: &Workspace) -> Result<()> {
             let mut tar = Command::new("tar");
             tar.args(["--create", "--numeric-owner", "--one-file-system"]);
             process::output(tar.arg("--file").arg(&archive).arg("--directory").arg(&root).arg("."))?;
-            fs::remove_dir_all(&root).with_context(|| format!("cannot remove `{}`", root.display()))
+            remove_folder(&root)
         })
     })
 }
@@ -146,9 +146,7 @@ fn build(workspace: &Workspace, architecture: &Architecture) -> Result<PathBuf> 
 fn make_pages(workspace: &Workspace, binary: &Path) -> Result<()> {
     let share = folder(workspace).join("share");
     step("write manual pages and completions", || {
-        if share.exists() {
-            fs::remove_dir_all(&share).with_context(|| format!("cannot remove `{}`", share.display()))?;
-        }
+        remove_folder(&share)?;
         process::output(Command::new(binary).arg("manual").arg(share.join("man/man1")))?;
         for (shell, path) in [
             ("bash", "bash-completion/completions/revoada"),
@@ -162,7 +160,7 @@ fn make_pages(workspace: &Workspace, binary: &Path) -> Result<()> {
 }
 
 fn debian_package(workspace: &Workspace, architecture: &Architecture, revision: u32) -> Result<PathBuf> {
-    let tool = cargo_deb(workspace)?;
+    let tool = tools::ensure(workspace, "cargo-deb", CARGO_DEB)?;
     let name = format!("revoada_{}-{revision}_{}.deb", version(), architecture.debian);
     let package = folder(workspace).join(&name);
     step(&format!("pack {name}"), || {
@@ -177,19 +175,6 @@ fn debian_package(workspace: &Workspace, architecture: &Architecture, revision: 
     Ok(package)
 }
 
-fn cargo_deb(workspace: &Workspace) -> Result<PathBuf> {
-    let root = workspace.cached("tools");
-    let tool = root.join("bin/cargo-deb");
-    Made { name: "cargo-deb", inputs: &[], outputs: std::slice::from_ref(&tool) }.ensure(workspace, || {
-        step("build cargo-deb", || {
-            let mut install = process::cargo(workspace);
-            install.args(["install", "cargo-deb", "--locked", "--version", CARGO_DEB, "--root"]).arg(&root);
-            process::output(&mut install).map(drop)
-        })
-    })?;
-    Ok(tool)
-}
-
 /// The same files for systems without `dpkg`, to be unpacked below `/usr/local` or a home; byte for byte the same from
 /// the same binary.
 fn tarball(workspace: &Workspace, architecture: &Architecture, binary: &Path) -> Result<PathBuf> {
@@ -197,9 +182,7 @@ fn tarball(workspace: &Workspace, architecture: &Architecture, binary: &Path) ->
     let tarball = folder(workspace).join(format!("{name}.tar.gz"));
     step(&format!("pack {name}.tar.gz"), || {
         let root = folder(workspace).join(&name);
-        if root.exists() {
-            fs::remove_dir_all(&root).with_context(|| format!("cannot remove `{}`", root.display()))?;
-        }
+        remove_folder(&root)?;
         let copy = |from: &Path, to: &str| {
             let to = root.join(to);
             process::output(Command::new("mkdir").arg("-p").arg(to.parent().expect("it lies below `root`")))?;
@@ -216,7 +199,7 @@ fn tarball(workspace: &Workspace, architecture: &Architecture, binary: &Path) ->
         tar.args(["--create", "--gzip", "--sort=name", "--mtime=@0", "--owner=0", "--group=0", "--numeric-owner"]);
         tar.args(["--mode=u+rwX,go+rX,go-w"]).arg("--file").arg(&tarball).arg("--directory").arg(folder(workspace));
         process::output(tar.arg(&name))?;
-        fs::remove_dir_all(&root).with_context(|| format!("cannot remove `{}`", root.display()))
+        remove_folder(&root)
     })?;
     Ok(tarball)
 }

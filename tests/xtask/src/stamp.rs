@@ -62,6 +62,16 @@ pub(crate) fn replace(path: &Path, text: &str) -> Result<()> {
     write().with_context(|| format!("cannot write `{}`", path.display()))
 }
 
+/// Removes a folder that may not be there.
+pub(crate) fn remove_folder(folder: &Path) -> Result<()> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove `{}`", folder.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Something made from files of the repository and of the cache.
 pub(crate) struct Made<'a> {
     pub(crate) name: &'a str,

@@ -9,9 +9,8 @@ use anyhow::{Context, Result};
 
 use crate::outcomes::{Outcomes, Reader};
 use crate::progress::step;
-use crate::stamp::Made;
 use crate::workspace::Workspace;
-use crate::{cross, opencv_samples, process, release, setup};
+use crate::{cross, opencv_samples, process, release, setup, tools};
 
 /// Version of `cargo deny`, which is built from source where the machine has none.
 const CARGO_DENY: &str = "0.20.2";
@@ -96,21 +95,12 @@ fn dependencies(workspace: &Workspace, extent: Extent, total: &mut Outcomes) {
         skip("dependencies", "checked by `cargo xtask test --full`, which builds cargo-deny");
         return;
     }
-    let root = workspace.cached("tools");
-    let deny = root.join("bin/cargo-deny");
-    let built =
-        Made { name: "cargo-deny", inputs: &[], outputs: std::slice::from_ref(&deny) }.ensure(workspace, || {
-            step("build cargo-deny", || {
-                let mut install = cargo(workspace, &["install", "cargo-deny", "--locked", "--version", CARGO_DENY]);
-                process::output(install.arg("--root").arg(&root)).map(drop)
-            })
-        });
-    if let Err(error) = built {
-        skip("dependencies", &format!("{error:#}"));
-        return;
-    }
+    let tool = match tools::ensure(workspace, "cargo-deny", CARGO_DENY) {
+        Ok(tool) => tool,
+        Err(error) => return skip("dependencies", &format!("{error:#}")),
+    };
     let deny = |arguments: &[&str]| {
-        let mut command = Command::new(&deny);
+        let mut command = Command::new(&tool);
         command.args(arguments).current_dir(workspace.root());
         command
     };
@@ -118,7 +108,6 @@ fn dependencies(workspace: &Workspace, extent: Extent, total: &mut Outcomes) {
     if !advisories {
         skip("advisories", "their database cannot be fetched");
     }
-    let tool = workspace.cached("tools/bin/cargo-deny");
     let tool = tool.to_string_lossy();
     check(total, "licences, bans and sources of dependencies", &tool, deny(&["check", "licenses", "bans", "sources"]));
     if advisories {

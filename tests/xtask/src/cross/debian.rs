@@ -12,6 +12,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::process;
+use crate::stamp::remove_folder;
 use crate::workspace::Workspace;
 
 /// Asked where the machine's own apt knows no mirror of Debian.
@@ -58,18 +59,18 @@ impl Release {
         }
 
         let beside = target.with_added_extension("part");
-        remove(&beside)?;
+        remove_folder(&beside)?;
         for archive in packages_in(&archives)? {
             process::output(Command::new("dpkg-deb").arg("--extract").arg(&archive).arg(&beside))?;
             keep_symbols(&archive, &beside)?;
         }
         for folder in LEFT_OUT {
-            remove(&beside.join(folder))?;
+            remove_folder(&beside.join(folder))?;
         }
         make_links_relative(&beside, &beside).with_context(|| format!("cannot read `{}`", beside.display()))?;
-        remove(target)?;
+        remove_folder(target)?;
         fs::rename(&beside, target).with_context(|| format!("cannot put `{}` in place", target.display()))?;
-        remove(&state)
+        remove_folder(&state)
     }
 
     /// Writes what apt needs to know of this release into `state`.
@@ -160,16 +161,6 @@ fn keep_symbols(archive: &Path, root: &Path) -> Result<()> {
 
 /// Where [`Release::unpack`] leaves the lists of symbols, one file for each package of libraries.
 pub(super) const SYMBOLS: &str = "symbols";
-
-/// Removes a folder that may not be there.
-pub(super) fn remove(folder: &Path) -> Result<()> {
-    match fs::remove_dir_all(folder) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove `{}`", folder.display()))
-        }
-        _ => Ok(()),
-    }
-}
 
 /// Turns links to places of the device into links within `root`, so that linkers and emulators follow them.
 fn make_links_relative(root: &Path, folder: &Path) -> io::Result<()> {

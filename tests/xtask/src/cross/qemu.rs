@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::debian::{Extent, Release, remove};
+use super::debian::{Extent, Release};
 use crate::progress::step;
-use crate::stamp::Made;
+use crate::stamp::{Made, remove_folder};
 use crate::workspace::Workspace;
 
 /// Its QEMU is linked statically, so it runs on any distribution. Version 7, of the release before, crashes in ONNX
@@ -36,5 +36,5 @@ fn fetch(workspace: &Workspace, program: &Path) -> Result<()> {
     // It is one of forty, each for another processor.
     fs::rename(unpacked.join("usr/bin/qemu-aarch64"), program)
         .with_context(|| format!("cannot put `{}` in place", program.display()))?;
-    remove(&unpacked)
+    remove_folder(&unpacked)
 }
