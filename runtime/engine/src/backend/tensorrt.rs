@@ -189,6 +189,8 @@ struct TensorRtEngine {
     /// Where each of them is among the plan's tensors.
     input_tensors: Vec<usize>,
     output_tensors: Vec<usize>,
+    /// Whether no shape is open.
+    fixed: bool,
     profiles: Arc<Profiles>,
     workspaces: Vec<Arc<Workspace>>,
     /// Sessions take them in turn.
@@ -227,11 +229,12 @@ impl TensorRtEngine {
             .map(|_| Workspace::new(&opened.context, bytes).map(Arc::new))
             .collect::<Result<_, _>>()
             .map_err(|error| opened.cuda_error(needed, error))?;
-        let is_open = inputs.iter().any(|spec| spec.dims.iter().any(|dim| dim.fixed().is_none()));
-        let exclusive = is_open && opened.class.tensorrt.has_exclusive_profiles();
+        let fixed = inputs.iter().all(|spec| spec.dims.iter().all(|dim| dim.fixed().is_some()));
+        let exclusive = !fixed && opened.class.tensorrt.has_exclusive_profiles();
         let profiles = Profiles::new(open.profiles(), exclusive);
         Ok(Self {
             model,
+            fixed,
             profiles,
             inputs,
             outputs,

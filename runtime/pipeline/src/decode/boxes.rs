@@ -4,8 +4,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use revoada_core::{Detection, Placement, Point, Prediction, Rect};
+use revoada_engine::{Candidate, Candidates};
 
-use super::nms::{self, Candidate};
+use super::nms;
 use super::{DecodeError, DecoderContext};
 
 /// Scores a little above one are rounding (FP16 keeps three digits); more is not a confidence.
@@ -68,6 +69,22 @@ impl Common {
         unreadable(self.name, reason)
     }
 
+    /// Decodes what a device has found; `read` has the score and the box, in the network's pixels, of each.
+    pub(super) fn decode_candidates(
+        &self,
+        candidates: &Candidates,
+        placement: &Placement,
+        read: impl Fn(&Candidate) -> (f32, Rect),
+    ) -> Result<Prediction, DecodeError> {
+        let mut found = self.boxes();
+        found.skip_non_finites(candidates.non_finite);
+        for candidate in &candidates.list {
+            let (score, bbox) = read(candidate);
+            found.push(candidate.class as u32, score, bbox, candidate.cell);
+        }
+        found.suppressed(placement, |_| Vec::new())
+    }
+
     pub(super) fn boxes(&self) -> Boxes<'_> {
         Boxes { common: self, found: Vec::new(), non_finite: 0, score_over: None }
     }
@@ -80,7 +97,7 @@ pub(super) fn unreadable(decoder: &str, reason: impl Into<String>) -> DecodeErro
 /// The boxes of one picture, in the network's pixels.
 pub(super) struct Boxes<'a> {
     common: &'a Common,
-    found: Vec<Candidate>,
+    found: Vec<nms::Candidate>,
     non_finite: u64,
     score_over: Option<f32>,
 }
@@ -107,7 +124,7 @@ impl Boxes<'_> {
         } else if score > SCORE_MAX {
             self.score_over = Some(score);
         } else if bbox.width > 0.0 && bbox.height > 0.0 {
-            self.found.push(Candidate { class, score: score.min(1.0), bbox, index });
+            self.found.push(nms::Candidate { class, score: score.min(1.0), bbox, index });
         }
     }
 
@@ -115,7 +132,7 @@ impl Boxes<'_> {
     pub(super) fn suppressed(
         mut self,
         placement: &Placement,
-        landmarks: impl Fn(&Candidate) -> Vec<Point>,
+        landmarks: impl Fn(&nms::Candidate) -> Vec<Point>,
     ) -> Result<Prediction, DecodeError> {
         nms::suppress(&mut self.found, self.common.iou_max, self.common.results_max);
         self.finish(placement, landmarks)
@@ -131,14 +148,14 @@ impl Boxes<'_> {
     fn finish(
         self,
         placement: &Placement,
-        landmarks: impl Fn(&Candidate) -> Vec<Point>,
+        landmarks: impl Fn(&nms::Candidate) -> Vec<Point>,
     ) -> Result<Prediction, DecodeError> {
         self.common.count_non_finite(self.non_finite);
         if let Some(score) = self.score_over {
             let reason = format!("a score of {score} is no confidence; say `activation` if these are logits");
             return Err(self.common.unreadable(reason));
         }
-        let detection = |candidate: &Candidate| Detection {
+        let detection = |candidate: &nms::Candidate| Detection {
             class: candidate.class,
             score: candidate.score,
             bbox: placement.rect_to_source(candidate.bbox),

@@ -118,14 +118,10 @@ impl Decoder for Decoded {
     }
 
     fn decode_candidates(&self, candidates: &Candidates, placement: &Placement) -> Result<Prediction, DecodeError> {
-        let mut found = self.common.boxes();
-        found.skip_non_finites(candidates.non_finite);
-        for candidate in &candidates.list {
+        self.common.decode_candidates(candidates, placement, |candidate| {
             let [x, y, width, height] = candidate.values;
-            let bbox = Rect::from_center(Point::new(x, y), width, height);
-            found.push(candidate.class as u32, candidate.score, bbox, candidate.cell);
-        }
-        found.suppressed(placement, |_| Vec::new())
+            (candidate.score, Rect::from_center(Point::new(x, y), width, height))
+        })
     }
 
     fn non_finite(&self) -> u64 {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use revoada_bundle::manifest::Activation;
 use revoada_core::{Placement, Point, Prediction, Rect, Size, TensorRef};
-use revoada_engine::{CandidateLayout, CandidateQuery, Candidates, Readback};
+use revoada_engine::{Candidate, CandidateLayout, CandidateQuery, Candidates, Readback};
 
 use super::boxes::{Boxes, Common};
 use super::outputs::{Row, candidates_if, check_labels, fixed};
@@ -106,12 +106,8 @@ impl Decoder for YoloV8 {
     }
 
     fn decode_candidates(&self, candidates: &Candidates, placement: &Placement) -> Result<Prediction, DecodeError> {
-        let mut found = self.common.boxes();
-        found.skip_non_finites(candidates.non_finite);
-        for candidate in &candidates.list {
-            self.push(&mut found, Some(candidate.class), candidate.score, candidate.values, candidate.cell);
-        }
-        found.suppressed(placement, |_| Vec::new())
+        let read = |candidate: &Candidate| self.read(candidate.score, candidate.values);
+        self.common.decode_candidates(candidates, placement, read)
     }
 
     fn non_finite(&self) -> u64 {
@@ -159,9 +155,14 @@ impl YoloV8 {
     }
 
     fn push(&self, found: &mut Boxes<'_>, class: Option<usize>, best: f32, xywh: [f32; 4], index: usize) {
-        let [x, y, width, height] = xywh;
-        let score = if self.sigmoid { activation::sigmoid(best) } else { best };
+        let (score, bbox) = self.read(best, xywh);
         let class = class.expect("the best score is one of the cell's") as u32;
-        found.push(class, score, Rect::from_center(Point::new(x, y), width, height), index);
+        found.push(class, score, bbox, index);
+    }
+
+    /// A cell's score and box.
+    fn read(&self, best: f32, [x, y, width, height]: [f32; 4]) -> (f32, Rect) {
+        let score = if self.sigmoid { activation::sigmoid(best) } else { best };
+        (score, Rect::from_center(Point::new(x, y), width, height))
     }
 }

@@ -145,19 +145,11 @@ impl Decoder for YoloX {
     }
 
     fn decode_candidates(&self, candidates: &Candidates, placement: &Placement) -> Result<Prediction, DecodeError> {
-        let mut found = self.common.boxes();
-        found.skip_non_finites(candidates.non_finite);
-        let mut rest = candidates.list.as_slice();
-        for Grid { start, columns, rows, stride } in self.grids() {
-            let here = rest.partition_point(|candidate| candidate.cell < start + columns * rows);
-            let (here, behind) = rest.split_at(here);
-            for candidate in here {
-                let bbox = bbox(candidate.values, candidate.cell - start, columns, stride);
-                found.push(candidate.class as u32, candidate.score, bbox, candidate.cell);
-            }
-            rest = behind;
-        }
-        found.suppressed(placement, |_| Vec::new())
+        self.common.decode_candidates(candidates, placement, |candidate| {
+            let grid = self.grids().take_while(|grid| grid.start <= candidate.cell).last();
+            let Grid { start, columns, stride, .. } = grid.expect("the first grid starts with cell 0");
+            (candidate.score, bbox(candidate.values, candidate.cell - start, columns, stride))
+        })
     }
 
     fn non_finite(&self) -> u64 {

@@ -84,14 +84,13 @@ impl TensorRtInference {
                 .map_err(|error| opened.cuda_error(needed, error))
         })?;
 
-        let fixed = engine.inputs.iter().all(|spec| spec.dims.iter().all(|dim| dim.fixed().is_some()));
         let shapes: Vec<_> = inputs.filled().map(|(spec, shape, _)| (spec, shape)).collect();
         let profile = engine.profiles.take(&shapes)?;
         // A context that shares profiles begins with the first; another may begin with none.
         let profile_to_set = Some(profile.number).filter(|number| *number != 0 || profile.is_exclusive());
         let failed = |error| opened.run_error(|| format!("a context of {}", engine.model), error);
         let mut execution =
-            Execution::new(&engine.plan, &stream, engine.workspace(), profile_to_set, fixed).map_err(failed)?;
+            Execution::new(&engine.plan, &stream, engine.workspace(), profile_to_set, engine.fixed).map_err(failed)?;
         for ((_, shape, _), tensor) in inputs.filled().zip(&engine.input_tensors) {
             execution.set_shape(*tensor, shape).map_err(failed)?;
         }
@@ -126,7 +125,7 @@ impl TensorRtInference {
             stager,
             input_tensors: engine.input_tensors.clone(),
             outputs,
-            fixed,
+            fixed: engine.fixed,
             marks,
             uploads: Vec::new(),
             enqueue: Duration::ZERO,
@@ -204,13 +203,14 @@ impl Inference for TensorRtInference {
     fn read_back(&mut self, wanted: &[Readback]) -> Result<(), EngineError> {
         let wanted = wanted.iter().copied().chain(std::iter::repeat(Readback::Whole));
         for (output, wanted) in self.outputs.iter_mut().zip(wanted) {
-            let filter = || self.opened.kernels.candidate_filter(output.rows_max, CANDIDATES_MAX);
             output.readback = match wanted {
                 Readback::Whole => DeviceReadback::Whole,
                 Readback::Nothing => DeviceReadback::Nothing,
                 Readback::Candidates(query) => {
-                    let filter = filter()
-                        .map_err(|error| self.opened.cuda_error(|| "the candidates of a batch".to_owned(), error))?;
+                    let filter =
+                        self.opened.kernels.candidate_filter(output.rows_max, CANDIDATES_MAX).map_err(|error| {
+                            self.opened.cuda_error(|| "the candidates of a batch".to_owned(), error)
+                        })?;
                     DeviceReadback::Candidates { query, filter, filtered: false }
                 }
             };
