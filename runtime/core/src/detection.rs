@@ -1,6 +1,19 @@
 //! What a model found in one picture, in the coordinates of that picture.
 
+use std::fmt;
+
 use crate::{Point, Rect};
+
+/// One object of a stream for as long as it is followed. Counted from 1 in the order in which tracks are first
+/// told, per stream; never used twice while a pipeline runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TrackId(pub u64);
+
+impl fmt::Display for TrackId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 /// One object. `bbox` and `landmarks` are in source pixels and may reach past the border; whoever
 /// draws or crops clamps them.
@@ -13,6 +26,8 @@ pub struct Detection {
     pub bbox: Rect,
     /// In the model's order; empty for models without landmarks.
     pub landmarks: Vec<Point>,
+    /// The track that it belongs to; `None` where nothing tracks, and until a tracker is sure of it.
+    pub track: Option<TrackId>,
 }
 
 /// One guess of a classifier. A list of them is sorted by falling score.

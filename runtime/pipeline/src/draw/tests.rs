@@ -28,7 +28,10 @@ fn busy(format: PixelFormat, size: Size) -> Frame {
 }
 
 fn seen(bbox: Rect) -> Prediction {
-    Prediction { detections: vec![Detection { class: 0, score: 0.9, bbox, landmarks: vec![] }], ..Default::default() }
+    Prediction {
+        detections: vec![Detection { class: 0, score: 0.9, bbox, landmarks: vec![], track: None }],
+        ..Default::default()
+    }
 }
 
 fn nothing() -> DrawConfig {
@@ -306,7 +309,7 @@ proptest! {
             ..DrawConfig::default()
         };
         let detections = boxes.into_iter().map(|(bbox, class, score, x)| Detection {
-            class: class % 40, score, bbox, landmarks: vec![Point::new(x, score)],
+            class: class % 40, score, bbox, landmarks: vec![Point::new(x, score)], track: None,
         });
         let prediction = Prediction {
             detections: detections.collect(),
