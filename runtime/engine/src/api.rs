@@ -72,7 +72,7 @@ pub trait Engine: Send + Sync {
 ///
 /// An input is filled row by row, dimension 0 being the batch, or whole:
 /// - where dimension 0 is open, a session is opened with its largest batch and each `submit` runs as
-///   many rows as it is told;
+///   many rows as it is told, or the fewest that its plan runs, those that are not filled holding zeros;
 /// - where no dimension 0 is open, four-dimensional inputs have a fixed batch: all its rows run,
 ///   those that are not filled hold zeros;
 /// - every other input (a threshold, a size) has no batch and is always run whole.
@@ -104,7 +104,7 @@ pub trait Session: Send {
     }
 
     /// One staging pass over the recorded pictures, then inference over the first `rows` rows, each
-    /// of which must be filled. Where the model's batch is fixed, all its rows run and the outputs
+    /// of which must be filled. Where more have to run, as where the model's batch is fixed, the outputs
     /// hold all of them.
     fn submit(&mut self, rows: usize) -> Result<(), EngineError>;
 

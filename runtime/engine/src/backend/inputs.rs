@@ -16,7 +16,7 @@ const INPUT_BYTES_MAX: usize = 1 << 31;
 /// What dimension 0 of an input means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rows {
-    /// As many rows run as are submitted.
+    /// As many rows run as are submitted, or `rows_min` of the session where that is more; those not submitted hold zeros.
     Open,
     /// All rows run; those not submitted hold zeros.
     Fixed,
@@ -74,6 +74,8 @@ struct Input<S> {
 pub(super) struct Inputs<S> {
     inputs: Vec<Input<S>>,
     rows_max: usize,
+    /// Of an open batch, fewer do not run.
+    rows_min: usize,
 }
 
 impl<S: Store> Inputs<S> {
@@ -99,7 +101,13 @@ impl<S: Store> Inputs<S> {
             .zip(resolved)
             .map(|(spec, shape)| Input::new(spec, shape, shapes.rows_max, open, &mut allocate))
             .collect::<Result<_, _>>()?;
-        Ok(Self { inputs, rows_max: shapes.rows_max })
+        Ok(Self { inputs, rows_max: shapes.rows_max, rows_min: 1 })
+    }
+
+    /// Runs at least so many rows of an open batch, whatever is submitted; at most `rows_max`.
+    pub(super) fn set_rows_min(&mut self, rows_min: usize) {
+        debug_assert!((1..=self.rows_max).contains(&rows_min), "a session has been opened with as many rows");
+        self.rows_min = rows_min;
     }
 
     /// See [`crate::Session::stage`].
@@ -178,7 +186,7 @@ impl<S: Store> Inputs<S> {
         let mut result = self.check_filled(rows);
         for input in &mut self.inputs {
             if result.is_ok() {
-                result = input.prepare(rows, &mut stage);
+                result = input.prepare(rows, self.rows_min, &mut stage);
             }
             input.forget_recorded();
         }
@@ -295,21 +303,22 @@ impl<S: Store> Input<S> {
     fn prepare(
         &mut self,
         rows: usize,
+        rows_min: usize,
         stage: &mut impl FnMut(&mut S, usize, &[Recorded]) -> Result<(), EngineError>,
     ) -> Result<(), EngineError> {
         if !self.recorded.is_empty() {
             stage(&mut self.data, self.row_elements, &self.recorded)?;
         }
-        match self.rows {
-            Rows::Open => self.shape_run[0] = rows,
-            Rows::Whole => {}
-            Rows::Fixed => {
-                for row in rows..self.states.len() {
-                    if self.states[row] != RowState::Zero {
-                        self.data.zero(row * self.row_elements..(row + 1) * self.row_elements)?;
-                        self.states[row] = RowState::Zero;
-                    }
-                }
+        let run = match self.rows {
+            Rows::Open => rows.max(rows_min),
+            Rows::Fixed => self.shape[0],
+            Rows::Whole => return Ok(()),
+        };
+        self.shape_run[0] = run;
+        for row in rows..run {
+            if self.states[row] != RowState::Zero {
+                self.data.zero(row * self.row_elements..(row + 1) * self.row_elements)?;
+                self.states[row] = RowState::Zero;
             }
         }
         Ok(())

@@ -93,6 +93,25 @@ fn of_several_profiles_the_smallest_that_fits_is_taken() {
     });
 }
 
+/// The last frames of a file are rarely a whole batch.
+#[test]
+fn a_batch_below_the_plan_s_profile_is_filled_up_with_zeros() {
+    let name = "running::a_batch_below_the_plan_s_profile_is_filled_up_with_zeros";
+    on_emulator(name, &Emulated::new(Profile::Discrete), |machine| {
+        let backend = Compiling::emulated(machine);
+        let path = backend.seal(backend.class(), text("increment", 64, "-1,3 4,3 4,3 8,3", "-1,3").as_bytes());
+        let engine = backend.load(ModelSource::Plan(&path), &LoadOptions::default()).unwrap();
+        let mut session = engine.session(&Shapes::rows(6)).unwrap();
+        for (rows, run) in [(6, 6), (5, 5), (2, 4), (1, 4)] {
+            session.set_input(0, TensorRef::of(&[rows, 3], &vec![1f32; 3 * rows]).unwrap()).unwrap();
+            session.submit(rows).unwrap();
+            let outputs = session.wait().unwrap();
+            let expected = [vec![2f32; 3 * rows], vec![1f32; 3 * (run - rows)]].concat();
+            assert_eq!(outputs.tensors[0].as_slice::<f32>(), Some(&*expected), "{rows} rows");
+        }
+    });
+}
+
 /// However many crops fill it, a batch is staged by one launch, and the frame is uploaded once.
 #[test]
 fn a_batch_is_staged_in_one_launch() {

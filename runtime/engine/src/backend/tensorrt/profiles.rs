@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use revoada_core::TensorSpec;
+use revoada_core::{Dim, TensorSpec};
 use revoada_tensorrt::Range;
 
 use crate::EngineError;
@@ -77,6 +77,14 @@ impl Profiles {
 }
 
 impl TakenProfile {
+    /// The fewest rows of an open batch that it runs.
+    pub(super) fn rows_min<'a>(&self, inputs: impl Iterator<Item = &'a TensorSpec>) -> usize {
+        let Some(ranges) = self.profiles.ranges.get(self.number) else { return 1 };
+        let open = inputs.filter(|spec| matches!(spec.dims.first(), Some(Dim::Dynamic(_))));
+        let smallest = open.filter_map(|spec| ranges.get(&spec.name)?.min.first());
+        smallest.max().map_or(1, |rows| (*rows).max(1) as usize)
+    }
+
     /// Whether no other session may have it.
     pub(super) fn is_exclusive(&self) -> bool {
         self.profiles.taken.is_some()
@@ -98,7 +106,7 @@ fn runs(range: &Range, shape: &[usize]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use revoada_core::{DType, Dim};
+    use revoada_core::DType;
 
     use super::*;
 

@@ -77,7 +77,7 @@ impl TensorRtInference {
         let context = &opened.context;
         let plain = |error| opened.cuda_error(|| "a session".to_owned(), error);
         let stream = Arc::new(Stream::new(context).map_err(plain)?);
-        let inputs = Inputs::new(&engine.inputs, shapes, |dtype, elements| {
+        let mut inputs = Inputs::new(&engine.inputs, shapes, |dtype, elements| {
             let needed = || format!("an input of {} bytes", elements * dtype.size());
             DeviceTensor::new(context, &stream, dtype, elements)
                 .and_then(|tensor| tensor.timed(context))
@@ -86,6 +86,7 @@ impl TensorRtInference {
 
         let shapes: Vec<_> = inputs.filled().map(|(spec, shape, _)| (spec, shape)).collect();
         let profile = engine.profiles.take(&shapes)?;
+        inputs.set_rows_min(profile.rows_min(engine.inputs.iter()));
         // A context that shares profiles begins with the first; another may begin with none.
         let profile_to_set = Some(profile.number).filter(|number| *number != 0 || profile.is_exclusive());
         let failed = |error| opened.run_error(|| format!("a context of {}", engine.model), error);
