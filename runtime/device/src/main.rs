@@ -14,6 +14,7 @@ mod keys;
 mod manual;
 mod models;
 mod pictures;
+mod rails;
 mod rebuild;
 mod run;
 mod shapes;

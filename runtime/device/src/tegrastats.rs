@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Serialize;
 
+use crate::rails;
+
 const PROGRAM: &str = "tegrastats";
 const INTERVAL_MS: &str = "200";
 /// The first line's loads are of no span of time.
@@ -23,10 +25,6 @@ const LINE_BYTES_MAX: u64 = 8 << 10;
 /// Looks are 0.2 s apart; who has said nothing by then says nothing.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What everything takes together, by the names that NVIDIA gives these rails.
-const TOTAL_RAILS: [&str; 4] = ["VDD_IN", "POM_5V_IN", "VDD_5V_IN", "VIN"];
-/// Fed by another rail that is listed as well.
-const PARTIAL_RAILS: [&str; 1] = ["VDDQ_VDD2_1V8AO"];
 /// What a sensor of a part without power reads.
 const ABSENT_CELSIUS: f64 = -256.0;
 
@@ -116,11 +114,7 @@ impl Look {
     /// What the whole board takes, and by which rails that is known: the input where there is one, else the sum of
     /// those that add up.
     pub(crate) fn watts(&self) -> Option<(f64, String)> {
-        let total = TOTAL_RAILS.iter().find_map(|name| self.rails.iter().find(|rail| rail.name == *name));
-        let rails: Vec<&Rail> = match total {
-            Some(total) => vec![total],
-            None => self.rails.iter().filter(|rail| !PARTIAL_RAILS.contains(&rail.name.as_str())).collect(),
-        };
+        let rails = rails::of_board(&self.rails, |rail| &rail.name);
         let names: Vec<&str> = rails.iter().map(|rail| rail.name.as_str()).collect();
         let milliwatts: u64 = rails.iter().map(|rail| u64::from(rail.milliwatts)).sum();
         (!rails.is_empty()).then(|| (milliwatts as f64 / 1e3, names.join(" + ")))

@@ -13,14 +13,10 @@ use std::time::{Duration, Instant};
 
 use revoada_engine::cuda::{CardPower, CudaError, Device};
 
+use crate::rails;
+
 /// A rail's monitor averages over some milliseconds itself; looking more often tells nothing new.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(50);
-
-/// What everything takes together, by the names that NVIDIA gives these rails.
-const TOTAL_RAILS: [&str; 3] = ["VDD_IN", "POM_5V_IN", "VDD_5V_IN"];
-
-/// Rails that are fed by another that is monitored as well, or by none.
-const PARTIAL_RAILS: [&str; 3] = ["VDDQ_VDD2_1V8AO", "NC", ""];
 
 /// Channels of one monitor.
 const CHANNELS: u32 = 3;
@@ -50,8 +46,10 @@ enum Sensor {
 impl PowerMeter {
     /// The monitors of a Jetson's board, below `system`, which is `/sys` but in tests.
     pub(crate) fn of_board(system: &Path) -> Option<Self> {
-        let rails = [hwmon_rails(system), iio_rails(system)].into_iter().find(|rails| !rails.is_empty());
-        rails.map(Self::of_rails)
+        let monitored = [hwmon_rails(system), iio_rails(system)].into_iter();
+        let rails = monitored.map(|rails| rails::of_board(rails, |(name, _)| name)).find(|rails| !rails.is_empty())?;
+        let (names, sensors): (Vec<_>, Vec<_>) = rails.into_iter().unzip();
+        Some(Self { source: names.join(" + "), sensors })
     }
 
     /// A discrete card.
@@ -84,16 +82,6 @@ impl PowerMeter {
         }
         let names: Vec<String> = chosen.into_iter().map(|(name, _)| name).collect();
         Ok(Self { source: names.join(" + "), sensors })
-    }
-
-    /// The whole input where that is a rail, else the sum of those that add up.
-    fn of_rails(mut rails: Vec<(String, Sensor)>) -> Self {
-        let total = TOTAL_RAILS.iter().find_map(|name| rails.iter().position(|(rail, _)| rail == name));
-        if let Some(total) = total {
-            rails = vec![rails.swap_remove(total)];
-        }
-        let names: Vec<&str> = rails.iter().map(|(name, _)| name.as_str()).collect();
-        Self { source: names.join(" + "), sensors: rails.into_iter().map(|(_, sensor)| sensor).collect() }
     }
 
     /// Reads from now on, on a thread of `scope`, until it is stopped.
@@ -198,7 +186,7 @@ fn hwmon_rails(system: &Path) -> Vec<(String, Sensor)> {
             let of = |what: &str| monitor.join(what.replace('N', &channel.to_string()));
             let (voltage, current) = (of("inN_input"), of("currN_input"));
             let name = text(&of("inN_label")).unwrap_or_default();
-            if is_whole(&name) && number(&voltage).is_some() && number(&current).is_some() {
+            if number(&voltage).is_some() && number(&current).is_some() {
                 rails.push((name, Sensor::VoltageAndCurrent(voltage, current)));
             }
         }
@@ -217,16 +205,12 @@ fn iio_rails(system: &Path) -> Vec<(String, Sensor)> {
         for channel in 0..CHANNELS {
             let power = monitor.join(format!("in_power{channel}_input"));
             let name = text(&monitor.join(format!("rail_name_{channel}"))).unwrap_or_default();
-            if is_whole(&name) && number(&power).is_some() {
+            if number(&power).is_some() {
                 rails.push((name, Sensor::Power(power)));
             }
         }
     }
     rails
-}
-
-fn is_whole(rail: &str) -> bool {
-    !PARTIAL_RAILS.contains(&rail)
 }
 
 /// In a folder, by name; none where it cannot be read.
