@@ -268,6 +268,19 @@ fn the_peak_of_a_precision_is_that_of_a_process_that_only_runs_it() {
 }
 
 #[test]
+fn a_manifest_settles_the_size_that_a_model_leaves_open() {
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("faces.onnx");
+    std::fs::copy(asset("models/centerface.onnx"), &model).unwrap();
+    let stderr = finish(&mut bench(&model)).expect_code(2).stderr;
+    assert!(stderr.contains("open; say how large it is with `--shape"), "{stderr}");
+    std::fs::copy(asset("models/centerface.toml"), model.with_extension("toml")).unwrap();
+    finish(&mut bench(&model)).expect_code(0);
+    let stderr = finish(bench(&model).args(["--shape", "input.1=1x4x32x32"])).expect_code(1).stderr;
+    assert!(stderr.contains("[1, 4, 32, 32]"), "what is given comes before the manifest: {stderr}");
+}
+
+#[test]
 fn a_detector_s_boxes_are_compared() {
     let folder = tempfile::tempdir().unwrap();
     let model = folder.path().join("faces.onnx");
@@ -279,7 +292,7 @@ fn a_detector_s_boxes_are_compared() {
     std::fs::write(model.with_extension("toml"), small).unwrap();
     let compare = |options: &[&str]| {
         let mut command = bench(&model);
-        command.args(["--shape", "input.1=1x3x256x256", "--evaluation"]).arg(asset("pictures")).args(options);
+        command.arg("--evaluation").arg(asset("pictures")).args(options);
         finish(&mut command).expect_code(0).stdout
     };
     let report = json(&compare(&["--precision", "fp32,fp16", "--json"]));

@@ -79,10 +79,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let mut shapes = shapes::parse(&args.shape)?;
     shapes::check_names(&inputs, &shapes)?;
     let picture = picture_input(&inputs, &manifest.input);
-    if let Ok(picture) = &picture {
-        let spec = &inputs[picture.index];
-        shapes.entry(spec.name.clone()).or_insert_with(|| picture.shape(1).to_vec());
-    }
+    shapes::add_picture(&mut shapes, &inputs, &manifest.input);
     let size = picture.as_ref().ok().map(|picture| picture.transform.size);
     let report = Report {
         model: args.model.display().to_string(),

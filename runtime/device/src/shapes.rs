@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use revoada_bundle::manifest::InputManifest;
 use revoada_bundle::plan::{ShapeProfile, ShapeRange};
 use revoada_core::TensorSpec;
+use revoada_engine::picture_input;
 
 use crate::failure::Misuse;
 
@@ -18,6 +20,19 @@ pub(crate) fn parse(texts: &[String]) -> anyhow::Result<BTreeMap<String, Vec<usi
             parse(text).ok_or_else(|| Misuse(format!("`--shape {text}` is not like `images=1x3x640x640`")).into())
         })
         .collect()
+}
+
+/// Adds the shape of the input that takes pictures, with its batch or one of 1, where none is given for it and the model
+/// and its manifest say how large a picture is.
+pub(crate) fn add_picture(shapes: &mut BTreeMap<String, Vec<usize>>, inputs: &[TensorSpec], manifest: &InputManifest) {
+    if let Ok(picture) = picture_input(inputs, manifest) {
+        shapes.entry(picture.name.clone()).or_insert_with(|| picture.shape(picture.rows_fixed.unwrap_or(1)).to_vec());
+    }
+}
+
+/// `1x3x640x640`
+pub(crate) fn text(shape: &[usize]) -> String {
+    shape.iter().map(ToString::to_string).collect::<Vec<_>>().join("x")
 }
 
 /// `--profile INPUT=SMALLEST:BEST:LARGEST`, or one shape for all three.

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use revoada_bundle::bundle::Precision;
+use revoada_bundle::manifest::Manifest;
 use revoada_engine::ModelFormat;
 use serde::Serialize;
 use tracing::debug;
@@ -50,7 +51,8 @@ pub(crate) struct Args {
     /// Sessions of the one engine that run at the same time, each on its own thread.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     sessions: u32,
-    /// Shape of an input whose dimensions are open, batch included: `images=1x3x640x640`.
+    /// Shape of an input whose dimensions are open, batch included: `images=1x3x640x640`; the manifest's size where it is
+    /// not given.
     #[arg(long, value_name = "INPUT=DIMS")]
     shape: Vec<String>,
     /// How long to measure each batch size.
@@ -108,21 +110,10 @@ struct Report {
 
 pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let (duration, warm_up) = (seconds("duration", args.duration)?, seconds("warm-up", args.warm_up)?);
-    let shapes = shapes::parse(&args.shape)?;
+    let mut shapes = shapes::parse(&args.shape)?;
     if !args.precision.is_empty() {
-        return precisions::run(args, &shapes, global);
+        return precisions::run(args, shapes, global);
     }
-    let load = Load {
-        batch: 1,
-        sessions: args.sessions,
-        transfers: false,
-        shapes: &shapes,
-        warm_up,
-        duration,
-        percentiles: &args.percentiles,
-        meter: None,
-    };
-
     let rows = args.batch.iter().copied().max().unwrap_or(1) as usize;
     let started = Instant::now();
     let loaded = models::load(&args.model, &args.backend, rows, args.sessions as usize, global)?;
@@ -132,12 +123,29 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     if format != ModelFormat::Plan {
         refuse_without_plan(args)?;
     }
+    let manifest = match &loaded.bundle {
+        Some(bundle) => Some(bundle.manifest()?),
+        None => Manifest::beside(&args.model)?,
+    };
+    if let Some(manifest) = manifest {
+        shapes::add_picture(&mut shapes, loaded.engine.inputs(), &manifest.input);
+    }
     let meter = meter(format).inspect_err(|reason| debug!("the power is not measured: {reason}"));
 
     let transfers = format == ModelFormat::Plan && !args.no_transfers;
+    let load = Load {
+        batch: 1,
+        sessions: args.sessions,
+        transfers,
+        shapes: &shapes,
+        warm_up,
+        duration,
+        percentiles: &args.percentiles,
+        meter: meter.as_ref().ok(),
+    };
     let mut results = Vec::new();
     for &batch in &args.batch {
-        let load = Load { batch, transfers, meter: meter.as_ref().ok(), ..load };
+        let load = Load { batch, ..load };
         let mut measured = measure(&*loaded.engine, &load)?;
         if args.layers {
             measured.layers = layers::time_layers(&*loaded.engine, &load)?;

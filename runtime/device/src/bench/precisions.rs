@@ -41,6 +41,7 @@ use crate::build::{OPSET_MAX, boxes, cleaned, scores};
 use crate::failure::{Misuse, reported};
 use crate::keys;
 use crate::models;
+use crate::shapes;
 use crate::terminal::say;
 
 /// What `--json` prints.
@@ -85,12 +86,13 @@ struct Row {
     failure: Option<String>,
 }
 
-pub(super) fn run(args: &Args, shapes: &BTreeMap<String, Vec<usize>>, global: &Global) -> anyhow::Result<()> {
+pub(super) fn run(args: &Args, mut shapes: BTreeMap<String, Vec<usize>>, global: &Global) -> anyhow::Result<()> {
     let batch = refuse(args)?;
     let model = OnnxModel::read(&args.model)?;
     let manifest = Manifest::beside(&args.model)?.unwrap_or_default();
+    shapes::add_picture(&mut shapes, &model.inputs()?, &manifest.input);
     // An open dimension is asked for before anything is converted.
-    let profile = profile(&model, shapes, batch as usize)?;
+    let profile = profile(&model, &shapes, batch as usize)?;
     let backend = choose(args, global)?;
     let plans = backend.format() == ModelFormat::Plan;
     let plan_args = PlanArgs::local(profile);
@@ -117,6 +119,7 @@ pub(super) fn run(args: &Args, shapes: &BTreeMap<String, Vec<usize>>, global: &G
         backend,
         compiler,
         trial,
+        shapes,
         args,
         global,
     };
@@ -232,6 +235,8 @@ struct Workshop<'a> {
     compiler: Option<Compiler<'a>>,
     /// What a plan is held against, which is refused for no difference.
     trial: Trial,
+    /// As far as they are given, batch included.
+    shapes: BTreeMap<String, Vec<usize>>,
     args: &'a Args,
     global: &'a Global,
 }
@@ -320,14 +325,16 @@ impl Workshop<'_> {
 
     /// Measures what lies at `path`.
     fn in_child(&self, path: &Path) -> anyhow::Result<Told> {
-        let Args { batch, sessions, shape, duration, warm_up, percentiles, .. } = self.args;
+        let Args { batch, sessions, duration, warm_up, percentiles, .. } = self.args;
         let percentiles: Vec<String> = percentiles.iter().map(ToString::to_string).collect();
         let mut command = Command::new(std::env::current_exe().context("cannot find this program")?);
         command.arg("bench").arg(path).args(["--json", "--log", &self.global.log, "--backend", self.backend.name()]);
         command.args(["--batch", &batch[0].to_string(), "--sessions", &sessions.to_string()]);
         command.args(["--duration", &duration.to_string(), "--warm-up", &warm_up.to_string()]);
         command.args(["--percentiles", &percentiles.join(",")]);
-        command.args(shape.iter().flat_map(|shape| ["--shape", shape]));
+        for (input, shape) in &self.shapes {
+            command.args(["--shape", &format!("{input}={}", shapes::text(shape))]);
+        }
         if let Some(threads) = self.args.backend.threads() {
             command.args(["--threads", &threads.to_string()]);
         }
@@ -359,14 +366,13 @@ fn profile(model: &OnnxModel, shapes: &BTreeMap<String, Vec<usize>>, rows: usize
     let shapes = shapes_for(&inputs, shapes, rows)?;
     let open = inputs.iter().filter(|spec| spec.dims.iter().any(|dim| dim.fixed().is_none()));
     let text = |spec: &TensorSpec| {
-        let words = |shape: &[usize]| shape.iter().map(ToString::to_string).collect::<Vec<_>>().join("x");
         let measured = &shapes.inputs[&spec.name];
         let mut least = measured.clone();
         if spec.dims[0].fixed().is_none() {
             least[0] = 1;
         }
-        let measured = words(measured);
-        format!("{}={}:{measured}:{measured}", spec.name, words(&least))
+        let measured = shapes::text(measured);
+        format!("{}={}:{measured}:{measured}", spec.name, shapes::text(&least))
     };
     Ok(open.map(text).collect())
 }
