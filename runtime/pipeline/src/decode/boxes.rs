@@ -160,7 +160,7 @@ impl Boxes<'_> {
             score: candidate.score,
             bbox: placement.rect_to_source(candidate.bbox),
             landmarks: landmarks(candidate).into_iter().map(|point| placement.to_source(point)).collect(),
-            track: None,
+            ..Detection::default()
         };
         Ok(Prediction { detections: self.found.iter().map(detection).collect(), ..Prediction::default() })
     }

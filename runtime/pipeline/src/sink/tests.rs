@@ -40,7 +40,7 @@ fn result(stream: &str, sequence: u64) -> FrameResult {
         score: 0.987_654_3,
         bbox: Rect::new(x, 20.126, 30.0, 40.5),
         landmarks: vec![Point::new(1.239, 2.0)],
-        track: None,
+        ..Detection::default()
     };
     FrameResult {
         frame: Arc::new(frame.unwrap()),

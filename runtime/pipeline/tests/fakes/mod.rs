@@ -248,8 +248,7 @@ impl Decoder for BrightnessDecoder {
 
     fn decode(&self, outputs: &[TensorRef<'_>], row: usize, placement: &Placement) -> Result<Prediction, DecodeError> {
         let [answer, score] = outputs[0].as_slice::<f32>().unwrap()[row * 2..][..2] else { panic!("two numbers") };
-        let detection =
-            Detection { class: answer as u32, score, bbox: placement.source, landmarks: Vec::new(), track: None };
+        let detection = Detection { class: answer as u32, score, bbox: placement.source, ..Detection::default() };
         Ok(Prediction { detections: vec![detection], ..Prediction::default() })
     }
 }
