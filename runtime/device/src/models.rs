@@ -84,6 +84,7 @@ impl ModelArgs {
             size: self.size,
             decoder: self.decoder.clone(),
             trust: self.backend.trust.clone(),
+            tiles: None,
             rebuild: false,
         }
     }

@@ -9,7 +9,8 @@ use revoada_core::{Size, StreamId};
 use revoada_engine::BackendChoice;
 use revoada_pipeline::config::{
     AnonymizeConfig, AnonymizeMethod, BatchConfig, CameraMode, Draft, DrawConfig, ImageFormat, ModelConfig,
-    PipelineConfig, ReconnectConfig, RtspTransport, SinkConfig, SourceConfig, StreamConfig,
+    ObjectsConfig, PipelineConfig, Reads, ReconnectConfig, RtspTransport, SecondaryConfig, SinkConfig, SourceConfig,
+    StreamConfig, TilesConfig,
 };
 
 fn check(text: &str) -> Result<PipelineConfig, String> {
@@ -187,11 +188,25 @@ fn keys_that_are_wrong_together_are_refused() {
             ),
             "`dir/o` is already used by sink[0]",
         ),
-        (format!("{MODEL}{STREAM}[[sink]]\ntype = \"csv\"\npath = \"m.onnx\"\n"), "is already used by the model"),
+        (format!("{MODEL}{STREAM}[[sink]]\ntype = \"csv\"\npath = \"m.onnx\"\n"), "is already used by a model"),
         (
             format!("{MODEL}{STREAM}[[sink]]\ntype = \"rtsp\"\naddress = \"[::]:1\"\n[http]\naddress = \"[::]:1\"\n"),
             "`[::]:1` is already used by `[http]`",
         ),
+        (
+            format!("{MODEL}{STREAM}[[secondary]]\npath = \"s.onnx\"\nreads = \"frames\"\non = [\"car\"]\n"),
+            "has no effect on a model that reads whole frames",
+        ),
+        (
+            format!("{MODEL}{STREAM}[[secondary]]\npath = \"s.onnx\"\nsize_max = \"8x99\"\n"),
+            "is less than `size_min`, 16×16",
+        ),
+        (
+            format!("{MODEL}{STREAM}[[secondary]]\npath = \"s.onnx\"\ntiles = {{ columns = 2, rows = 1 }}\n"),
+            "has no effect on a model that reads objects",
+        ),
+        (format!("{MODEL}tiles = {{ columns = 1, rows = 1 }}\n{STREAM}"), "are the whole picture; leave `tiles` out"),
+        (format!("{MODEL}tiles = {{ columns = 9, rows = 9 }}\n{STREAM}"), "more than 64 tiles"),
     ] {
         let got = problems(&text);
         assert!(got.len() == 1 && got[0].contains(expected), "{text}\n{got:#?}");
@@ -324,9 +339,29 @@ fn model() -> impl Strategy<Value = ModelConfig> {
     let size = prop::option::of((1..9999usize, 1..9999usize).prop_map(|(width, height)| Size::new(width, height)));
     let rest = (prop::option::of(1..64usize), prop::option::of(0f32..=1.0), size, prop::option::of(word()));
     let trust = prop::collection::vec(path().prop_map(TrustedKeys::File), 0..3);
-    (files, backend, rest, trust, any::<bool>()).prop_map(|(files, backend, rest, trust, rebuild)| {
-        let ((path, manifest, labels), (threads, score_min, size, decoder)) = (files, rest);
-        ModelConfig { path, manifest, labels, backend, threads, score_min, size, decoder, trust, rebuild }
+    let tiles = (2..=8u32, 1..=8u32, 0f32..=0.9, any::<bool>())
+        .prop_map(|(columns, rows, overlap, whole)| TilesConfig { columns, rows, overlap, whole });
+    (files, backend, rest, trust, prop::option::of(tiles), any::<bool>()).prop_map(
+        |(files, backend, rest, trust, tiles, rebuild)| {
+            let ((path, manifest, labels), (threads, score_min, size, decoder)) = (files, rest);
+            ModelConfig { path, manifest, labels, backend, threads, score_min, size, decoder, trust, tiles, rebuild }
+        },
+    )
+}
+
+fn secondary() -> impl Strategy<Value = SecondaryConfig> {
+    let size = |from: usize| (from..1000, from..1000usize).prop_map(|(width, height)| Size::new(width, height));
+    let every = prop::option::of(1..99u32);
+    let objects = (prop::collection::vec(word(), 0..3), size(1), prop::option::of(size(999)), 0f32..=2.0, every);
+    let objects = (objects, 1..99usize).prop_map(|((on, size_min, size_max, margin, every), objects_max)| {
+        Reads::Objects(ObjectsConfig { on, size_min, size_max, margin, every, objects_max })
+    });
+    let reads = prop_oneof![(1..99u32).prop_map(|every| Reads::Frames { every }), objects];
+    (prop::option::of(word()), model(), reads, 1..=64usize).prop_map(|(name, mut model, reads, batch_max)| {
+        if matches!(reads, Reads::Objects(_)) {
+            model.tiles = None;
+        }
+        SecondaryConfig { name, model, reads, batch_max }
     })
 }
 
@@ -351,14 +386,16 @@ fn pipeline() -> impl Strategy<Value = PipelineConfig> {
     let edges = (path(), prop::option::of(path()), prop::option::of(1..86_400u64));
     let batch = (1..=64usize, ms(0..60_000)).prop_map(|(frames_max, wait)| BatchConfig { frames_max, wait });
     let lists = (prop::collection::vec(stream(), 1..4), prop::collection::vec(sink(), 0..4));
-    (lists, model(), batch, draw(), edges).prop_map(|((mut streams, sinks), model, batch, draw, edges)| {
+    let models = (model(), prop::collection::vec(secondary(), 0..3));
+    (lists, models, batch, draw(), edges).prop_map(|((mut streams, sinks), models, batch, draw, edges)| {
+        let (model, secondaries) = models;
         let (_, control, perf_s) = edges;
         for (index, stream) in streams.iter_mut().enumerate() {
             stream.id = StreamId::new(&format!("{}{index}", stream.id));
         }
         let http = Some("127.0.0.1:8080".parse().expect("an address"));
         let perf_interval = perf_s.map(Duration::from_secs);
-        PipelineConfig { streams, model, batch, draw, sinks, http, control, perf_interval }
+        PipelineConfig { streams, model, secondaries, batch, draw, sinks, http, control, perf_interval }
     })
 }
 

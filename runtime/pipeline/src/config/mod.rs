@@ -54,7 +54,20 @@
 //! size = "640x640"
 //! decoder = "yolo-v8"
 //! trust = ["trusted.keys"]  # public keys (`ed25519:…`) or files of them; none: whoever made it
+//! tiles = { columns = 2, rows = 2, overlap = 0.2, whole = true }  # none: frames are read whole
 //! rebuild = true         # build a plan that a bundle lacks, while its ONNX model runs
+//!
+//! [[secondary]]          # a further model, none; its other keys are those of [model]
+//! path = "color.onnx"
+//! name = "color"         # of its answers; the model's
+//! reads = "objects"      # frames: whole ones, as the first model does
+//! on = ["car", "truck"]  # of which classes; all
+//! size_min = "16x16"     # of objects, in pixels of the frame
+//! size_max = "1000x1000" # none
+//! margin = 0.0           # of a box, on each side
+//! every = 30             # frames after which a track is asked about again; none: once. Of frames, every n-th; 1
+//! objects_max = 32       # of a frame, the largest first
+//! batch_max = 8          # pictures of one inference
 //!
 //! [batch]
 //! frames_max = 1         # of one inference, over all streams
@@ -110,6 +123,8 @@ mod check;
 mod draft;
 mod print;
 mod read;
+mod secondary;
+mod tiles;
 mod uri;
 
 use std::net::SocketAddr;
@@ -122,6 +137,8 @@ use revoada_engine::BackendChoice;
 
 pub use draft::{Draft, Value};
 pub use revoada_bundle::strict::{Problem, Problems};
+pub use secondary::{ObjectsConfig, Reads, SecondaryConfig};
+pub use tiles::TilesConfig;
 
 /// Streams of one pipeline. Each has a thread and decoder buffers; ten times what an Orin decodes.
 pub const STREAMS_MAX: usize = 256;
@@ -145,6 +162,8 @@ fn is_id_char(c: char) -> bool {
 pub struct PipelineConfig {
     pub streams: Vec<StreamConfig>,
     pub model: ModelConfig,
+    /// Further models, in the order in which they are asked.
+    pub secondaries: Vec<SecondaryConfig>,
     pub batch: BatchConfig,
     pub draw: DrawConfig,
     pub sinks: Vec<SinkConfig>,
@@ -259,6 +278,8 @@ pub struct ModelConfig {
     pub decoder: Option<String>,
     /// Who must have signed a bundle or a plan; empty: anybody or nobody.
     pub trust: Vec<TrustedKeys>,
+    /// Read frames in parts.
+    pub tiles: Option<TilesConfig>,
     /// Build a plan of a bundle that has none for this device, while something else runs.
     pub rebuild: bool,
 }

@@ -3,13 +3,14 @@
 use std::path::Path;
 use std::time::Duration;
 
+use revoada_core::Size;
 use revoada_engine::BackendChoice;
 use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, Value};
 
 use super::read::{FORMATS, METHODS, TRANSPORTS};
 use super::{
     BatchConfig, CameraMode, DrawConfig, ModelConfig, PipelineConfig, ReconnectConfig, SinkConfig, SourceConfig,
-    StreamConfig,
+    StreamConfig, secondary, tiles,
 };
 
 impl PipelineConfig {
@@ -19,6 +20,10 @@ impl PipelineConfig {
         let streams: ArrayOfTables = self.streams.iter().map(stream).collect();
         root.insert("stream", Item::ArrayOfTables(streams));
         root.insert("model", Item::Table(model(&self.model)));
+        if !self.secondaries.is_empty() {
+            let secondaries = self.secondaries.iter().map(secondary::to_table).collect();
+            root.insert("secondary", Item::ArrayOfTables(secondaries));
+        }
         root.insert("batch", Item::Table(batch(&self.batch)));
         root.insert("draw", Item::Table(draw(&self.draw)));
         if !self.sinks.is_empty() {
@@ -82,7 +87,7 @@ fn reconnect(config: &ReconnectConfig) -> Table {
     out
 }
 
-fn model(model: &ModelConfig) -> Table {
+pub(super) fn model(model: &ModelConfig) -> Table {
     let backend = match &model.backend {
         BackendChoice::Auto => "auto",
         BackendChoice::Named(name) => name,
@@ -93,7 +98,7 @@ fn model(model: &ModelConfig) -> Table {
         ("labels", model.labels.as_deref().map(path)),
         ("threads", model.threads.map(|threads| integer(threads as u64))),
         ("score_min", model.score_min.map(number)),
-        ("size", model.size.map(|size| format!("{}x{}", size.width, size.height).into())),
+        ("size", model.size.map(size)),
         ("decoder", model.decoder.as_deref().map(Value::from)),
     ];
     for (key, value) in options {
@@ -103,6 +108,9 @@ fn model(model: &ModelConfig) -> Table {
     }
     if !model.trust.is_empty() {
         out.insert("trust", Item::Value(model.trust.iter().map(ToString::to_string).collect()));
+    }
+    if let Some(model_tiles) = &model.tiles {
+        out.insert("tiles", Item::Table(tiles::to_table(model_tiles)));
     }
     out
 }
@@ -170,7 +178,7 @@ fn sink(sink: &SinkConfig) -> Table {
     out
 }
 
-fn table<const N: usize>(pairs: [(&str, Value); N]) -> Table {
+pub(super) fn table<const N: usize>(pairs: [(&str, Value); N]) -> Table {
     pairs.into_iter().map(|(key, value)| (key, Item::Value(value))).collect()
 }
 
@@ -178,12 +186,16 @@ fn path(path: &Path) -> Value {
     path.display().to_string().into()
 }
 
-fn integer(integer: u64) -> Value {
+pub(super) fn integer(integer: u64) -> Value {
     i64::try_from(integer).unwrap_or(i64::MAX).into()
 }
 
+pub(super) fn size(size: Size) -> Value {
+    format!("{}x{}", size.width, size.height).into()
+}
+
 /// The shortest decimal that reads back to the same `f32`.
-fn number(number: f32) -> Value {
+pub(super) fn number(number: f32) -> Value {
     number.to_string().parse::<f64>().unwrap_or_else(|_| number.into()).into()
 }
 

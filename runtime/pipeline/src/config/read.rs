@@ -14,7 +14,7 @@ use revoada_engine::BackendChoice;
 use super::{
     AnonymizeConfig, AnonymizeMethod, BATCH_FRAMES_MAX, BatchConfig, CameraMode, DrawConfig, FPS_MAX, ID_CHARS_MAX,
     ImageFormat, ModelConfig, PipelineConfig, QUEUE_FRAMES_MAX, ReconnectConfig, RtspTransport, SIDE_PIXELS_MAX,
-    SinkConfig, SourceConfig, StreamConfig, is_id_char,
+    SecondaryConfig, SinkConfig, SourceConfig, StreamConfig, is_id_char, secondary, tiles,
 };
 
 /// Frames decoded ahead where nothing is said: enough to bridge one inference, and 9 MB of 1080p.
@@ -35,6 +35,7 @@ pub(super) struct Drafted<'d> {
     pub(super) streams: Vec<(Table<'d>, Option<StreamConfig>)>,
     pub(super) sinks: Vec<(Table<'d>, Option<SinkConfig>)>,
     pub(super) model: Option<ModelConfig>,
+    pub(super) secondaries: Vec<(Table<'d>, Option<SecondaryConfig>)>,
     pub(super) batch: BatchConfig,
     pub(super) draw: DrawConfig,
     pub(super) http: Option<SocketAddr>,
@@ -48,6 +49,7 @@ impl Drafted<'_> {
         Some(PipelineConfig {
             streams: self.streams.into_iter().map(|(_, stream)| stream).collect::<Option<_>>()?,
             model: self.model?,
+            secondaries: self.secondaries.into_iter().map(|(_, secondary)| secondary).collect::<Option<_>>()?,
             batch: self.batch,
             draw: self.draw,
             sinks: self.sinks.into_iter().map(|(_, sink)| sink).collect::<Option<_>>()?,
@@ -71,9 +73,15 @@ pub(super) fn pipeline<'d>(root: &Table<'d>, folder: &Path) -> Drafted<'d> {
         let sink = sink(&table, folder);
         (table, sink)
     });
+    let secondaries = root.tables("secondary").into_iter();
+    let secondaries = secondaries.map(|table| {
+        let secondary = secondary::secondary(&table, folder);
+        (table, secondary)
+    });
     Drafted {
         streams,
         sinks: sinks.collect(),
+        secondaries: secondaries.collect(),
         model: root.required().table("model").and_then(|table| model(&table, folder)),
         batch: root.table("batch").map(|table| batch(&table)).unwrap_or_default(),
         draw: root.table("draw").map(|table| draw(&table)).unwrap_or_default(),
@@ -200,22 +208,12 @@ fn reconnect(table: &Table<'_>) -> ReconnectConfig {
     }
 }
 
-fn model(table: &Table<'_>, folder: &Path) -> Option<ModelConfig> {
+pub(super) fn model(table: &Table<'_>, folder: &Path) -> Option<ModelConfig> {
     let model_path = path(&table.required(), "path", folder);
     let backend = table.string("backend").map(|name| match name.as_str() {
         "auto" => BackendChoice::Auto,
         _ => BackendChoice::Named(name),
     });
-    let size = match table.is_array("size") {
-        true => table.integers("size", 1..=SIDE_PIXELS_MAX as usize).map(|sides| match sides[..] {
-            [width, height] => Some(Size::new(width, height)),
-            _ => None,
-        }),
-        false => table.string("size").map(|text| parse_size(&text)),
-    };
-    if size == Some(None) {
-        table.problem("size", format!("expected width and height such as `640x640`, at most {SIDE_PIXELS_MAX}"));
-    }
     let config = ModelConfig {
         path: model_path.clone().unwrap_or_default(),
         manifest: path(table, "manifest", folder),
@@ -223,9 +221,10 @@ fn model(table: &Table<'_>, folder: &Path) -> Option<ModelConfig> {
         backend: backend.unwrap_or_default(),
         threads: table.integer("threads", 1..=1024),
         score_min: table.float("score_min", 0.0..=1.0).map(|score| score as f32),
-        size: size.flatten(),
+        size: size(table, "size"),
         decoder: table.string("decoder"),
         trust: trust(table, folder),
+        tiles: table.table("tiles").and_then(|table| tiles::tiles(&table)),
         rebuild: table.boolean("rebuild").unwrap_or(true),
     };
     model_path.map(|_| config)
@@ -248,7 +247,21 @@ fn trust(table: &Table<'_>, folder: &Path) -> Vec<TrustedKeys> {
     trusted
 }
 
-/// `640x480`
+/// Width and height, as `"640x480"` or `[640, 480]`.
+pub(super) fn size(table: &Table<'_>, key: &str) -> Option<Size> {
+    let size = match table.is_array(key) {
+        true => table.integers(key, 1..=SIDE_PIXELS_MAX as usize).map(|sides| match sides[..] {
+            [width, height] => Some(Size::new(width, height)),
+            _ => None,
+        }),
+        false => table.string(key).map(|text| parse_size(&text)),
+    };
+    if size == Some(None) {
+        table.problem(key, format!("expected width and height such as `640x640`, at most {SIDE_PIXELS_MAX}"));
+    }
+    size.flatten()
+}
+
 fn parse_size(text: &str) -> Option<Size> {
     let (width, height) = text.split_once(['x', '×'])?;
     let side = |text: &str| text.trim().parse().ok().filter(|side| (1..=SIDE_PIXELS_MAX as usize).contains(side));

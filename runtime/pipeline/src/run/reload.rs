@@ -43,9 +43,11 @@ impl Changes {
 
 /// The way from one configuration to another; a sentence naming the keys where a restart is needed.
 pub(crate) fn changes(from: &PipelineConfig, to: &PipelineConfig) -> Result<Changes, String> {
-    let PipelineConfig { streams: _, model, batch, draw: _, sinks, http, control, perf_interval: _ } = from;
+    let PipelineConfig { streams: _, model, secondaries, batch, draw: _, sinks, http, control, perf_interval: _ } =
+        from;
     let fixed = [
         ("model", *model != to.model),
+        ("secondary", *secondaries != to.secondaries),
         ("batch", *batch != to.batch),
         ("sink", *sinks != to.sinks),
         ("http", *http != to.http),
