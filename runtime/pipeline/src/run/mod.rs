@@ -30,6 +30,7 @@ mod stream;
 mod summary;
 mod supervisor;
 mod swap;
+mod tiles;
 mod timeline;
 
 use std::io;

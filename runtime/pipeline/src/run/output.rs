@@ -142,6 +142,7 @@ impl Output {
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             };
             let answers = session.answers(&*self.clock);
+            drop(session.take_surfaces());
             self.sessions.0.give_back(session);
             let mut tickets = tickets.into_iter();
             let mut write = |answers: Vec<Answer>| -> Result<(), OutputError> {

@@ -115,9 +115,12 @@ impl Supervisor {
     /// one of these fails.
     pub(super) fn start(config: PipelineConfig, parts: Parts, stop: &StopFlag) -> Result<Self, RunError> {
         let model = parts.loader.load(&config.model, config.batch.frames_max)?;
-        let rows = model.rows_max(config.batch.frames_max);
-        if rows < config.batch.frames_max {
-            warn!(asked = config.batch.frames_max, rows, "the model's batch is fixed; batches are smaller than asked");
+        let frames_max = model.frames_max(config.batch.frames_max);
+        if frames_max < config.batch.frames_max {
+            warn!(
+                asked = config.batch.frames_max,
+                frames_max, "the model's batch is fixed; batches are smaller than asked"
+            );
         }
         let painter = Painter::new(&config.draw, model.labels())?;
         let hub = config.http.map(|_| Hub::new());
@@ -130,7 +133,7 @@ impl Supervisor {
         let sinks = config.sinks.iter().map(|sink| (parts.open_sink)(sink, &context)).collect::<Result<Vec<_>, _>>()?;
 
         let (sender, events) = sync_channel(EVENTS_MAX);
-        let sessions = Sessions::open(&model, rows)?;
+        let sessions = Sessions::open(&model, frames_max)?;
         let (batches_in, batches) = sync_channel(SESSIONS);
         let stats = Arc::new(RunStats::new(Arc::clone(model.decoder())));
         let lanes = Lanes::new();
@@ -158,7 +161,7 @@ impl Supervisor {
             sessions,
             stats: Arc::clone(&stats),
             clock: Arc::clone(&parts.clock),
-            rows: config.batch.frames_max,
+            frames: config.batch.frames_max,
             config: Mutex::new(config.model.clone()),
         });
         let mut supervisor = Self {
