@@ -368,7 +368,7 @@ pub struct ByteTrackConfig {
     pub score_low: f64,
     /// Least score of a detection that begins a track.
     pub score_new: f64,
-    /// A track that was not seen for more frames than this is over.
+    /// A track that was not seen for more frames than this is looked for once more, and then over.
     pub lost_frames_max: u32,
     /// Most distance, 1 − overlap (times score), between a track and a good detection.
     pub distance_max: f64,

@@ -29,11 +29,8 @@ pub(super) const TRANSPORTS: [(&str, RtspTransport); 3] =
     [("tcp", RtspTransport::Tcp), ("udp", RtspTransport::Udp), ("auto", RtspTransport::Auto)];
 pub(super) const METHODS: [(&str, AnonymizeMethod); 2] =
     [("blur", AnonymizeMethod::Blur), ("mosaic", AnonymizeMethod::Mosaic)];
-pub(super) const TRACKERS: [(&str, TrackerConfig); 3] = [
-    ("sort", TrackerConfig::SORT),
-    ("bytetrack", TrackerConfig::BYTE_TRACK),
-    ("ocsort", TrackerConfig::OC_SORT),
-];
+pub(super) const TRACKERS: [(&str, TrackerConfig); 3] =
+    [("sort", TrackerConfig::SORT), ("bytetrack", TrackerConfig::BYTE_TRACK), ("ocsort", TrackerConfig::OC_SORT)];
 pub(super) const FORMATS: [(&str, ImageFormat); 2] = [("jpeg", ImageFormat::Jpeg), ("png", ImageFormat::Png)];
 
 /// All that was read, with the tables where problems of meaning are to be reported.

@@ -191,13 +191,7 @@ impl Output {
         Ok(())
     }
 
-    fn write(
-        &mut self,
-        ticket: Ticket,
-        answer: Answer,
-        score_min: f32,
-        queued: Duration,
-    ) -> Result<(), OutputError> {
+    fn write(&mut self, ticket: Ticket, answer: Answer, score_min: f32, queued: Duration) -> Result<(), OutputError> {
         let Answer { mut prediction, staging, inference, decoding } = answer;
         let decoded = self.clock.now();
         self.trackers.configure(*lock(&self.controls.tracker));

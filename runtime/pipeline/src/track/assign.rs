@@ -165,7 +165,8 @@ mod tests {
     fn matrices() -> impl Strategy<Value = (usize, usize, Vec<f64>)> {
         (0usize..7, 0usize..7).prop_flat_map(|(rows, columns)| {
             // Eighths have many ties and exact sums.
-            let costs = proptest::collection::vec((-16i32..16).prop_map(|eighths| f64::from(eighths) / 8.0), rows * columns);
+            let costs =
+                proptest::collection::vec((-16i32..16).prop_map(|eighths| f64::from(eighths) / 8.0), rows * columns);
             (Just(rows), Just(columns), costs)
         })
     }

@@ -90,12 +90,7 @@ pub(super) struct AreaBox {
 impl AreaBox {
     pub(super) fn of(bounds: &Bounds) -> Self {
         let (width, height) = (bounds.width(), bounds.height());
-        Self {
-            x: bounds.left + width / 2.0,
-            y: bounds.top + height / 2.0,
-            area: width * height,
-            ratio: width / height,
-        }
+        Self { x: bounds.left + width / 2.0, y: bounds.top + height / 2.0, area: width * height, ratio: width / height }
     }
 
     pub(super) fn warped(&self, warp: &Warp) -> Self {

@@ -85,12 +85,8 @@ impl Motion {
         for step in 1..=self.predictions {
             let done = f64::from(step);
             let (width, height) = (width + done * wider, height + done * higher);
-            last = AreaBox {
-                x: before.x + done * x,
-                y: before.y + done * y,
-                area: width * height,
-                ratio: width / height,
-            };
+            last =
+                AreaBox { x: before.x + done * x, y: before.y + done * y, area: width * height, ratio: width / height };
             self.filter.update(last);
             if step < self.predictions {
                 self.filter.predict();
