@@ -41,6 +41,7 @@ fn nothing() -> DrawConfig {
         scores: false,
         landmarks: false,
         masks: false,
+        tracks: false,
         clock: false,
         anonymize: None,
     }

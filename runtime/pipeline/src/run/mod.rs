@@ -32,6 +32,7 @@ mod supervisor;
 mod swap;
 mod tiles;
 mod timeline;
+mod trackers;
 
 use std::io;
 use std::sync::Arc;

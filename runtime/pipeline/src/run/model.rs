@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use revoada_bundle::bundle::VerifiedBundle;
 use revoada_bundle::golden::{Golden, GoldenInputs};
-use revoada_bundle::manifest::{Manifest, ManifestError, read_labels};
+use revoada_bundle::manifest::{Manifest, ManifestError, OutputManifest, read_labels};
 use revoada_bundle::sign::{KeyError, TrustedKeys};
 use revoada_core::{Clock, Frame, Placement, Prediction, Rect, Size, Tensor};
 use revoada_engine::{
@@ -20,7 +20,7 @@ use tracing::info;
 
 use super::tiles;
 use crate::config::{ModelConfig, TilesConfig};
-use crate::decode::{Built, DecodeError, Decoder, DecoderContext, Decoders};
+use crate::decode::{Built, DecodeError, Decoder, DecoderContext, Decoders, SCORE_MIN};
 
 /// Decoders of answers that say nothing about parts of a picture.
 const NOT_IN_TILES: [&str; 2] = ["classification", "segmentation"];
@@ -120,7 +120,7 @@ impl Loader {
         let stem = config.path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
         let bundled = bundle.as_ref().map(|bundle| bundle.index().name.clone());
         let name = manifest.name.clone().or(bundled).or(stem).unwrap_or_default();
-        let model = Model::assemble(name, backend, engine, manifest, &self.decoders)?;
+        let model = Model::assemble(name, backend, engine, manifest, config.score_low, &self.decoders)?;
         let decoder = model.decoder.name();
         if config.tiles.is_some() && NOT_IN_TILES.contains(&decoder) {
             return Err(ModelError::Tiles { model: model.name, decoder: decoder.to_owned() });
@@ -138,7 +138,7 @@ impl Model {
         manifest: Manifest,
         decoders: &Decoders,
     ) -> Result<Arc<Self>, ModelError> {
-        Self::assemble(name, backend, engine, manifest, decoders).map(Arc::new)
+        Self::assemble(name, backend, engine, manifest, None, decoders).map(Arc::new)
     }
 
     fn assemble(
@@ -146,21 +146,24 @@ impl Model {
         backend: Arc<dyn Backend>,
         engine: Arc<dyn Engine>,
         manifest: Manifest,
+        score_low: Option<f32>,
         decoders: &Decoders,
     ) -> Result<Self, ModelError> {
         let input = picture_input(engine.inputs(), &manifest.input)?;
-        let context = DecoderContext {
-            outputs: engine.outputs(),
-            manifest: &manifest.output,
-            labels: manifest.labels.len(),
-            input: input.transform.size,
+        let labels: Arc<[String]> = manifest.labels.clone().into();
+        let build = |manifest: &OutputManifest| {
+            let labels = labels.len();
+            let context = DecoderContext { outputs: engine.outputs(), manifest, labels, input: input.transform.size };
+            decoders.build(&context).map_err(|source| ModelError::Decode { model: name.clone(), source })
         };
-        let built = decoders.build(&context);
-        let Built { decoder, guessed } = built.map_err(|source| ModelError::Decode { model: name.clone(), source })?;
+        let Built { mut decoder, guessed } = build(&manifest.output)?;
         if let Some(guessed) = guessed {
             info!("{guessed}");
         }
-        let labels = manifest.labels.clone().into();
+        let score_min = manifest.output.score_min.unwrap_or(SCORE_MIN);
+        if let Some(score_low) = score_low.filter(|score_low| *score_low < score_min && decoder.finds_boxes()) {
+            decoder = build(&OutputManifest { score_min: Some(score_low), ..manifest.output.clone() })?.decoder;
+        }
         Ok(Self { name, labels, backend, engine, input, decoder, manifest, tiles: None, bundle: None, no_plan: None })
     }
 
@@ -177,6 +180,11 @@ impl Model {
     /// The manifest with what the configuration changed in it.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// Least score of a detection that is a result; weaker ones are found where a tracker has a use for them.
+    pub fn score_min(&self) -> f32 {
+        self.manifest.output.score_min.unwrap_or(SCORE_MIN)
     }
 
     /// The bundle that it comes from.
