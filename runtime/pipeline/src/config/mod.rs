@@ -106,6 +106,7 @@
 //! # Draft::from_file("pipeline.toml".as_ref(), text, "/".as_ref()).check().unwrap();
 //! ```
 
+mod analytics;
 mod check;
 mod draft;
 mod print;
@@ -120,6 +121,9 @@ use revoada_bundle::sign::TrustedKeys;
 use revoada_core::StreamId;
 use revoada_engine::BackendChoice;
 
+pub use analytics::{
+    AnalyticsConfig, Anchor, CrossingMode, CrowdConfig, DirectionConfig, LineConfig, RegionConfig, Scope,
+};
 pub use draft::{Draft, Value};
 pub use revoada_bundle::strict::{Problem, Problems};
 
