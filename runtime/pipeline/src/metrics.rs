@@ -1,6 +1,7 @@
 //! The counters of a run as Prometheus reads them (OpenMetrics text), for `/metrics`.
 //!
-//! Streams' ids are labels: they come from the configuration and are a closed set.
+//! Streams' ids and the names of lines, regions and directions are labels: they come from the configuration and are
+//! closed sets.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::analyse::{EventKind, RegionCount};
 use crate::run::{RunStats, Step, StepTimes, StreamStats};
 
 /// Bounds of the latency buckets, from a staging pass to a stalled stream.
@@ -64,6 +66,7 @@ impl Collector for Scrape {
         encode_dropped(&mut encoder, &streams)?;
         encode_gauges(&mut encoder, &streams)?;
         encode_latencies(&mut encoder, &streams)?;
+        encode_analysis(&mut encoder, &streams)?;
         let help = "Inferences, each of one batch of frames";
         let mut batches = encoder.encode_descriptor("batches", help, None, MetricType::Counter)?;
         batches.encode_counter::<NoLabelSet, _, u64>(&self.stats.batches(), None)?;
@@ -106,6 +109,66 @@ fn encode_gauges(encoder: &mut DescriptorEncoder<'_>, streams: &[Arc<StreamStats
     for stream in streams {
         let labels = [("stream", stream.id.as_str()), ("state", stream.state().name())];
         family.encode_family(&labels)?.encode_gauge(&1i64)?;
+    }
+    Ok(())
+}
+
+/// What the rules of `[analytics]` count.
+fn encode_analysis(encoder: &mut DescriptorEncoder<'_>, streams: &[Arc<StreamStats>]) -> fmt::Result {
+    let analyses: Vec<_> =
+        streams.iter().filter_map(|stream| Some((stream.id.as_str(), stream.analysis()?, stream.events()))).collect();
+    if analyses.is_empty() {
+        return Ok(());
+    }
+    let mut family = encoder.encode_descriptor("events", "Events, by their kind", None, MetricType::Counter)?;
+    for (stream, _, events) in &analyses {
+        for (kind, count) in EventKind::NAMES.iter().zip(events) {
+            let labels = [("stream", *stream), ("event", kind)];
+            family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(count, None)?;
+        }
+    }
+    let help = "Objects that crossed a line, by the way that they went";
+    let mut family = encoder.encode_descriptor("line_crossings", help, None, MetricType::Counter)?;
+    for (stream, analysis, _) in &analyses {
+        for (rule, count) in analysis.rules.lines.iter().zip(&analysis.counts.lines) {
+            for (way, crossings) in [("in", count.total.inwards), ("out", count.total.outwards)] {
+                let labels = [("stream", *stream), ("line", &rule.config.scope.name), ("way", way)];
+                family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&crossings, None)?;
+            }
+        }
+    }
+    let regions = || {
+        analyses.iter().flat_map(|(stream, analysis, _)| {
+            let counts = analysis.rules.regions.iter().zip(&analysis.counts.regions);
+            counts.map(|(rule, count)| ([("stream", *stream), ("region", rule.config.scope.name.as_str())], count))
+        })
+    };
+    let mut gauge = |name, help, value: fn(&RegionCount) -> u64| {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (labels, count) in regions() {
+            family.encode_family(&labels)?.encode_gauge(&i64::try_from(value(count)).unwrap_or(i64::MAX))?;
+        }
+        Ok::<_, fmt::Error>(())
+    };
+    gauge("region_objects", "Objects in a region", |count| count.objects)?;
+    gauge("region_crowded", "1 where a region holds too many objects for too long", |count| count.is_crowded.into())?;
+    let mut counter = |name, help, value: fn(&RegionCount) -> u64| {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (labels, count) in regions() {
+            family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&value(count), None)?;
+        }
+        Ok::<_, fmt::Error>(())
+    };
+    counter("region_entered", "Tracks that came into a region", |count| count.entered)?;
+    counter("region_left", "Tracks that left a region", |count| count.left)?;
+    counter("region_dwelt", "Stays in a region that reached the time to tell", |count| count.dwelt)?;
+    let help = "Times that a track began to move in a direction";
+    let mut family = encoder.encode_descriptor("direction_taken", help, None, MetricType::Counter)?;
+    for (stream, analysis, _) in &analyses {
+        for (rule, count) in analysis.rules.directions.iter().zip(&analysis.counts.directions) {
+            let labels = [("stream", *stream), ("direction", &rule.config.scope.name)];
+            family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&count.taken, None)?;
+        }
     }
     Ok(())
 }

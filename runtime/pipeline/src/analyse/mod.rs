@@ -86,6 +86,36 @@ pub enum EventKind {
     Took,
 }
 
+impl EventKind {
+    /// As records and metrics name them.
+    pub const NAMES: [&str; 7] = [
+        "line-crossed",
+        "region-entered",
+        "region-left",
+        "region-dwelt",
+        "crowd-began",
+        "crowd-ended",
+        "direction-taken",
+    ];
+
+    pub fn name(&self) -> &'static str {
+        Self::NAMES[self.index()]
+    }
+
+    /// Of its name.
+    pub(crate) fn index(&self) -> usize {
+        match self {
+            Self::Crossed { .. } => 0,
+            Self::Entered => 1,
+            Self::Left { .. } => 2,
+            Self::Dwelt { .. } => 3,
+            Self::CrowdBegan { .. } => 4,
+            Self::CrowdEnded { .. } => 5,
+            Self::Took => 6,
+        }
+    }
+}
+
 impl Event {
     fn of_rule(rule: &str, kind: EventKind) -> Self {
         Self { rule: rule.to_owned(), kind, track: None, class: None, bbox: None }

@@ -24,6 +24,8 @@ pub struct Rules {
     pub(crate) lines: Vec<Arc<LineRule>>,
     pub(crate) regions: Vec<Arc<RegionRule>>,
     pub(crate) directions: Vec<Arc<DirectionRule>>,
+    /// Names of the classes.
+    pub(crate) labels: Vec<String>,
 }
 
 #[derive(Debug, PartialEq)]
@@ -52,6 +54,14 @@ pub(crate) struct DirectionRule {
 }
 
 impl Rules {
+    /// Whether all rules, of whichever stream, look at classes that are there.
+    pub fn check(config: &AnalyticsConfig, labels: &[String]) -> Result<(), RuleError> {
+        let lines = config.lines.iter().map(|rule| &rule.scope);
+        let regions = config.regions.iter().map(|rule| &rule.scope);
+        let directions = config.directions.iter().map(|rule| &rule.scope);
+        lines.chain(regions).chain(directions).try_for_each(|scope| Classes::named(scope, labels).map(drop))
+    }
+
     /// The rules that hold for `stream`; `None` where there are none. `labels` name the model's classes.
     pub fn of(config: &AnalyticsConfig, stream: &StreamId, labels: &[String]) -> Result<Option<Self>, RuleError> {
         let classes = |scope: &Scope| Classes::named(scope, labels);
@@ -67,6 +77,7 @@ impl Rules {
             regions: regions.collect::<Result<_, RuleError>>()?,
             directions: directions.collect::<Result<_, RuleError>>()?,
             config: Arc::new(config.clone()),
+            labels: labels.to_vec(),
         };
         let any = !rules.lines.is_empty() || !rules.regions.is_empty() || !rules.directions.is_empty();
         Ok(any.then_some(rules))
@@ -107,7 +118,7 @@ impl Scope {
     }
 
     /// What a picture of `size` measures in the units of the rule's points.
-    pub(super) fn extent(&self, size: Size) -> Vector {
+    pub(crate) fn extent(&self, size: Size) -> Vector {
         let Size { width, height } = self.reference.unwrap_or(size);
         Vector::new(width as f64, height as f64)
     }
@@ -126,7 +137,7 @@ impl Classes {
             return Ok(Self::All);
         }
         let likeness = |label: &String, class: &str| strsim::jaro_winkler(label, class);
-        for class in scope.classes.iter().filter(|class| !labels.contains(class)) {
+        if let Some(class) = scope.classes.iter().find(|class| !labels.contains(class)) {
             let (rule, class) = (scope.name.clone(), class.clone());
             let nearest = labels.iter().max_by(|a, b| likeness(a, &class).total_cmp(&likeness(b, &class)));
             return Err(match nearest.cloned() {

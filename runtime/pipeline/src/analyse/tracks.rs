@@ -40,6 +40,7 @@ impl<T> Tracks<T> {
         &mut held.state
     }
 
+    #[cfg(test)]
     pub(super) fn get(&self, track: TrackId) -> Option<&T> {
         self.held.get(&track).map(|held| &held.state)
     }

@@ -60,6 +60,31 @@
 //! frames_max = 1         # of one inference, over all streams
 //! wait_ms = 10           # for an incomplete batch to fill
 //!
+//! [analytics]            # none; what to tell of tracked objects
+//! anchor = "bottom-center"  # the point of a box that stands for the object; center
+//! margin = 0.05          # so far past a line or outline an anchor has crossed it; of the box's height
+//! forget_s = 8.0         # a track that is unseen for longer has left
+//! reference = "1920x1080"  # the picture that points are of; the stream's own
+//! [[analytics.line]]
+//! name = "door"          # like `points` in each of the three; the rest need not be there
+//! points = [[600, 800], [1400, 800]]
+//! direction = [[0, 0], [0, 1]]  # which way is in; from the left to the right of who walks along the line
+//! mode = "loose"         # within 60° of the direction or its opposite: balanced; within 30°: strict
+//! extended = false       # past both ends
+//! streams = ["front"]    # all
+//! classes = ["person"]   # all
+//! reference = "1280x720"  # that of `[analytics]`; streams, classes and reference are keys of each of the three
+//! [[analytics.region]]
+//! name = "queue"
+//! points = [[100, 500], [500, 500], [500, 900], [100, 900]]  # of a polygon, in their order
+//! inverse = false        # all but the polygon
+//! dwell_s = 30.0         # none; whoever stays so long is told
+//! overcrowding = { objects_max = 10, after_s = 5.0 }  # none; more for so long are told
+//! [[analytics.direction]]
+//! name = "wrong way"
+//! points = [[0, 0], [0, -1]]
+//! angle_deg = 45.0       # to either side
+//!
 //! [draw]
 //! boxes = true
 //! labels = true
@@ -67,6 +92,7 @@
 //! landmarks = true
 //! masks = true
 //! clock = false
+//! rules = true           # what `[analytics]` looks at, and its counts
 //! [draw.anonymize]       # none
 //! method = "blur"        # mosaic
 //! classes = ["face"]     # all
@@ -79,6 +105,9 @@
 //! [[sink]]
 //! type = "jsonl"
 //! path = "out/results.jsonl"
+//! [[sink]]
+//! type = "events"        # needs [analytics]
+//! path = "out/events.jsonl"
 //! [[sink]]
 //! type = "csv"
 //! path = "out/results.csv"
@@ -150,6 +179,8 @@ pub struct PipelineConfig {
     pub streams: Vec<StreamConfig>,
     pub model: ModelConfig,
     pub batch: BatchConfig,
+    /// Nothing is told of tracked objects where there is none.
+    pub analytics: Option<AnalyticsConfig>,
     pub draw: DrawConfig,
     pub sinks: Vec<SinkConfig>,
     /// Serves `/metrics`, the preview page and MJPEG.
@@ -291,12 +322,23 @@ pub struct DrawConfig {
     pub masks: bool,
     /// The frame's time in the upper left corner.
     pub clock: bool,
+    /// Lines, regions and directions with their counts.
+    pub rules: bool,
     pub anonymize: Option<AnonymizeConfig>,
 }
 
 impl Default for DrawConfig {
     fn default() -> Self {
-        Self { boxes: true, labels: true, scores: true, landmarks: true, masks: true, clock: false, anonymize: None }
+        Self {
+            boxes: true,
+            labels: true,
+            scores: true,
+            landmarks: true,
+            masks: true,
+            clock: false,
+            rules: true,
+            anonymize: None,
+        }
     }
 }
 
@@ -324,6 +366,8 @@ pub enum SinkConfig {
     Video { path: PathBuf, bitrate_kbps: Option<u32> },
     /// One JSON object a line, a frame each.
     JsonLines { path: PathBuf },
+    /// One JSON object a line, an event each.
+    Events { path: PathBuf },
     /// One row per detection or class.
     Csv { path: PathBuf },
     /// One picture per frame into a folder, JPEG or PNG.

@@ -20,6 +20,9 @@ impl PipelineConfig {
         root.insert("stream", Item::ArrayOfTables(streams));
         root.insert("model", Item::Table(model(&self.model)));
         root.insert("batch", Item::Table(batch(&self.batch)));
+        if let Some(analytics) = &self.analytics {
+            root.insert("analytics", Item::Table(super::analytics::print(analytics)));
+        }
         root.insert("draw", Item::Table(draw(&self.draw)));
         if !self.sinks.is_empty() {
             root.insert("sink", Item::ArrayOfTables(self.sinks.iter().map(sink).collect()));
@@ -119,6 +122,7 @@ fn draw(draw: &DrawConfig) -> Table {
         ("landmarks", draw.landmarks),
         ("masks", draw.masks),
         ("clock", draw.clock),
+        ("rules", draw.rules),
     ];
     let mut out = table(switches.map(|(key, on)| (key, on.into())));
     if let Some(anonymize) = &draw.anonymize {
@@ -139,6 +143,7 @@ fn sink(sink: &SinkConfig) -> Table {
             ("video", vec![("path", Some(path(file))), ("bitrate_kbps", bitrate_kbps.map(|rate| integer(rate.into())))])
         }
         SinkConfig::JsonLines { path: file } => ("jsonl", vec![("path", Some(path(file)))]),
+        SinkConfig::Events { path: file } => ("events", vec![("path", Some(path(file)))]),
         SinkConfig::Csv { path: file } => ("csv", vec![("path", Some(path(file)))]),
         SinkConfig::Images { folder, format, every } => (
             "images",
@@ -170,7 +175,7 @@ fn sink(sink: &SinkConfig) -> Table {
     out
 }
 
-fn table<const N: usize>(pairs: [(&str, Value); N]) -> Table {
+pub(super) fn table<const N: usize>(pairs: [(&str, Value); N]) -> Table {
     pairs.into_iter().map(|(key, value)| (key, Item::Value(value))).collect()
 }
 
@@ -178,12 +183,12 @@ fn path(path: &Path) -> Value {
     path.display().to_string().into()
 }
 
-fn integer(integer: u64) -> Value {
+pub(super) fn integer(integer: u64) -> Value {
     i64::try_from(integer).unwrap_or(i64::MAX).into()
 }
 
 /// The shortest decimal that reads back to the same `f32`.
-fn number(number: f32) -> Value {
+pub(super) fn number(number: f32) -> Value {
     number.to_string().parse::<f64>().unwrap_or_else(|_| number.into()).into()
 }
 
@@ -191,7 +196,7 @@ fn milliseconds(duration: Duration) -> Value {
     integer(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }
 
-fn word<T: PartialEq>(words: &[(&'static str, T)], value: &T) -> Value {
+pub(super) fn word<T: PartialEq>(words: &[(&'static str, T)], value: &T) -> Value {
     let word = words.iter().find(|(_, meaning)| meaning == value);
     word.expect("every variant has its word").0.into()
 }

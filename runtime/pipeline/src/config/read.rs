@@ -12,9 +12,9 @@ use revoada_core::{Size, StreamId};
 use revoada_engine::BackendChoice;
 
 use super::{
-    AnonymizeConfig, AnonymizeMethod, BATCH_FRAMES_MAX, BatchConfig, CameraMode, DrawConfig, FPS_MAX, ID_CHARS_MAX,
-    ImageFormat, ModelConfig, PipelineConfig, QUEUE_FRAMES_MAX, ReconnectConfig, RtspTransport, SIDE_PIXELS_MAX,
-    SinkConfig, SourceConfig, StreamConfig, is_id_char,
+    AnalyticsConfig, AnonymizeConfig, AnonymizeMethod, BATCH_FRAMES_MAX, BatchConfig, CameraMode, DrawConfig, FPS_MAX,
+    ID_CHARS_MAX, ImageFormat, ModelConfig, PipelineConfig, QUEUE_FRAMES_MAX, ReconnectConfig, RtspTransport,
+    SIDE_PIXELS_MAX, SinkConfig, SourceConfig, StreamConfig, is_id_char,
 };
 
 /// Frames decoded ahead where nothing is said: enough to bridge one inference, and 9 MB of 1080p.
@@ -36,6 +36,7 @@ pub(super) struct Drafted<'d> {
     pub(super) sinks: Vec<(Table<'d>, Option<SinkConfig>)>,
     pub(super) model: Option<ModelConfig>,
     pub(super) batch: BatchConfig,
+    pub(super) analytics: Option<AnalyticsConfig>,
     pub(super) draw: DrawConfig,
     pub(super) http: Option<SocketAddr>,
     pub(super) control: Option<PathBuf>,
@@ -49,6 +50,7 @@ impl Drafted<'_> {
             streams: self.streams.into_iter().map(|(_, stream)| stream).collect::<Option<_>>()?,
             model: self.model?,
             batch: self.batch,
+            analytics: self.analytics,
             draw: self.draw,
             sinks: self.sinks.into_iter().map(|(_, sink)| sink).collect::<Option<_>>()?,
             http: self.http,
@@ -76,6 +78,7 @@ pub(super) fn pipeline<'d>(root: &Table<'d>, folder: &Path) -> Drafted<'d> {
         sinks: sinks.collect(),
         model: root.required().table("model").and_then(|table| model(&table, folder)),
         batch: root.table("batch").map(|table| batch(&table)).unwrap_or_default(),
+        analytics: root.table("analytics").map(|table| super::analytics::read(&table, &ids)),
         draw: root.table("draw").map(|table| draw(&table)).unwrap_or_default(),
         http: root.table("http").and_then(|table| address(&table, "address")),
         control: root.table("control").and_then(|table| path(&table.required(), "socket", folder)),
@@ -249,7 +252,7 @@ fn trust(table: &Table<'_>, folder: &Path) -> Vec<TrustedKeys> {
 }
 
 /// `640x480`
-fn parse_size(text: &str) -> Option<Size> {
+pub(super) fn parse_size(text: &str) -> Option<Size> {
     let (width, height) = text.split_once(['x', '×'])?;
     let side = |text: &str| text.trim().parse().ok().filter(|side| (1..=SIDE_PIXELS_MAX as usize).contains(side));
     Some(Size::new(side(width)?, side(height)?))
@@ -272,6 +275,7 @@ fn draw(table: &Table<'_>) -> DrawConfig {
         landmarks: table.boolean("landmarks").unwrap_or(default.landmarks),
         masks: table.boolean("masks").unwrap_or(default.masks),
         clock: table.boolean("clock").unwrap_or(default.clock),
+        rules: table.boolean("rules").unwrap_or(default.rules),
         anonymize: table.table("anonymize").map(|table| AnonymizeConfig {
             method: table.choice("method", &METHODS).unwrap_or_default(),
             classes: table.strings("classes").unwrap_or_default(),
@@ -285,15 +289,17 @@ fn sink(table: &Table<'_>, folder: &Path) -> Option<SinkConfig> {
     enum Kind {
         Video,
         JsonLines,
+        Events,
         Csv,
         Images,
         Rtsp,
         Preview,
         None,
     }
-    const KINDS: [(&str, Kind); 7] = [
+    const KINDS: [(&str, Kind); 8] = [
         ("video", Kind::Video),
         ("jsonl", Kind::JsonLines),
+        ("events", Kind::Events),
         ("csv", Kind::Csv),
         ("images", Kind::Images),
         ("rtsp", Kind::Rtsp),
@@ -312,6 +318,7 @@ fn sink(table: &Table<'_>, folder: &Path) -> Option<SinkConfig> {
             Some(SinkConfig::Video { path: path?, bitrate_kbps })
         }
         Kind::JsonLines => Some(SinkConfig::JsonLines { path: path(&required, "path", folder)? }),
+        Kind::Events => Some(SinkConfig::Events { path: path(&required, "path", folder)? }),
         Kind::Csv => Some(SinkConfig::Csv { path: path(&required, "path", folder)? }),
         Kind::Images => {
             let every = table.integer("every", 1u32..).unwrap_or(1);

@@ -42,6 +42,7 @@ fn nothing() -> DrawConfig {
         landmarks: false,
         masks: false,
         clock: false,
+        rules: false,
         anonymize: None,
     }
 }

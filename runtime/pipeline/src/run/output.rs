@@ -1,4 +1,4 @@
-//! The output thread: answers → decoded, drawn, written, counted.
+//! The output thread: answers → decoded, analysed, drawn, written, counted.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,12 +9,14 @@ use std::time::Duration;
 use revoada_core::{Clock, Frame, Prediction, StreamId};
 use thiserror::Error;
 
+use super::analysis::Analysers;
 use super::infer::Batch;
 use super::model::{Answer, ModelError};
 use super::sessions::Sessions;
 use super::stats::{Dropped, StreamStats};
 use super::stop::lock;
 use super::stream::Ticket;
+use crate::analyse::Analysis;
 use crate::draw::Painter;
 use crate::{FrameResult, FrameTimings, Sink, SinkError, SinkReport};
 
@@ -52,6 +54,8 @@ impl Drop for Returning {
 /// What other threads ask of the output thread.
 pub(crate) struct OutputControls {
     painter: Mutex<Painter>,
+    /// `None` where nothing is analysed.
+    analysers: Mutex<Option<Analysers>>,
     /// Whether a sink shows pictures; drawing for nobody is left out.
     shows_pictures: bool,
     snapshots: Snapshots,
@@ -64,9 +68,10 @@ pub(crate) struct OutputControls {
 }
 
 impl OutputControls {
-    pub(crate) fn new(painter: Painter, shows_pictures: bool) -> Self {
+    pub(crate) fn new(painter: Painter, analysers: Option<Analysers>, shows_pictures: bool) -> Self {
         Self {
             painter: Mutex::new(painter),
+            analysers: Mutex::new(analysers),
             shows_pictures,
             snapshots: Snapshots::default(),
             ended: Mutex::default(),
@@ -78,6 +83,15 @@ impl OutputControls {
     /// Draws otherwise from the next frame on.
     pub(crate) fn repaint(&self, painter: Painter) {
         *lock(&self.painter) = painter;
+    }
+
+    /// Analyses by other rules from the next frame on.
+    pub(crate) fn analyse(&self, analysers: Option<Analysers>) {
+        let mut held = lock(&self.analysers);
+        let before = std::mem::replace(&mut *held, analysers);
+        if let (Some(analysers), Some(before)) = (&mut *held, before) {
+            analysers.follow(before);
+        }
     }
 
     pub(crate) fn snapshots(&self) -> &Snapshots {
@@ -165,6 +179,9 @@ impl Output {
     fn end_streams(&mut self) -> Result<(), OutputError> {
         let ended: Vec<_> =
             lock(&self.controls.ended).extract_if(.., |stream| stream.frames_under_way() == 0).collect();
+        if let Some(analysers) = &mut *lock(&self.controls.analysers) {
+            ended.iter().for_each(|stream| analysers.end_stream(&stream.id));
+        }
         ended.iter().try_for_each(|stream| self.each_sink(|sink| sink.end_stream(&stream.id)))
     }
 
@@ -180,13 +197,17 @@ impl Output {
     }
 
     fn write(&mut self, ticket: Ticket, answer: Answer, queued: Duration) -> Result<(), OutputError> {
-        let Ticket { frame, stream } = ticket;
+        let Ticket { frame, stream, wall } = ticket;
         let Answer { prediction, staging, inference, decoding } = answer;
+        let analysis = self.controls.analysis(&frame, &prediction);
+        if let Some(analysis) = &analysis {
+            stream.analysed(analysis);
+        }
         let started = self.clock.now();
         // Decided once: a snapshot that is asked for meanwhile gets the next frame, so that no
         // picture leaves without what is to be hidden in it.
         let shown = self.controls.shows_pictures || self.controls.snapshots.wants(&frame.stream);
-        let drawn = if shown { self.controls.draw(&frame, &prediction) } else { None };
+        let drawn = if shown { self.controls.draw(&frame, &prediction, analysis.as_deref()) } else { None };
         stream.copied(u64::from(drawn.is_some()));
         let now = self.clock.now();
         let timings = FrameTimings {
@@ -198,7 +219,8 @@ impl Output {
             total: now.since(frame.captured),
         };
         let found = prediction.detections.len();
-        let result = FrameResult { frame, drawn, prediction, labels: Arc::clone(&self.labels), timings };
+        let labels = Arc::clone(&self.labels);
+        let result = FrameResult { frame, wall, drawn, prediction, analysis, labels, timings };
         if shown {
             self.controls.snapshots.offer(result.picture());
         }
@@ -210,9 +232,15 @@ impl Output {
 }
 
 impl OutputControls {
-    fn draw(&self, frame: &Frame, prediction: &Prediction) -> Option<Arc<Frame>> {
+    fn analysis(&self, frame: &Frame, prediction: &Prediction) -> Option<Arc<Analysis>> {
+        let mut analysers = lock(&self.analysers);
+        analysers.as_mut()?.update(frame, &prediction.detections).map(Arc::new)
+    }
+
+    fn draw(&self, frame: &Frame, prediction: &Prediction, analysis: Option<&Analysis>) -> Option<Arc<Frame>> {
         let mut painter = lock(&self.painter);
-        painter.draws_on(prediction).then(|| Arc::new(painter.paint(frame, prediction)))
+        let draws = painter.draws_on(prediction) || analysis.is_some_and(|_| painter.draws_rules());
+        draws.then(|| Arc::new(painter.paint_analysed(frame, prediction, analysis)))
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use revoada_core::StreamId;
 use serde::Serialize;
 
-use crate::config::{DrawConfig, PipelineConfig, StreamConfig};
+use crate::config::{AnalyticsConfig, DrawConfig, PipelineConfig, StreamConfig};
 
 /// What is to be done so that the running pipeline is the new one.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -14,6 +14,7 @@ pub(crate) struct Changes {
     pub(crate) removed: Vec<StreamId>,
     /// Ended and started again with the same id.
     pub(crate) changed: Vec<StreamConfig>,
+    pub(crate) analytics: Option<Option<AnalyticsConfig>>,
     pub(crate) draw: Option<DrawConfig>,
     pub(crate) perf_interval: Option<Option<Duration>>,
 }
@@ -24,6 +25,7 @@ pub(crate) struct Reloaded {
     streams_added: Vec<String>,
     streams_removed: Vec<String>,
     streams_changed: Vec<String>,
+    analytics_changed: bool,
     draw_changed: bool,
     perf_changed: bool,
 }
@@ -35,6 +37,7 @@ impl Changes {
             streams_added: ids(&self.added),
             streams_removed: self.removed.iter().map(StreamId::to_string).collect(),
             streams_changed: ids(&self.changed),
+            analytics_changed: self.analytics.is_some(),
             draw_changed: self.draw.is_some(),
             perf_changed: self.perf_interval.is_some(),
         }
@@ -43,7 +46,8 @@ impl Changes {
 
 /// The way from one configuration to another; a sentence naming the keys where a restart is needed.
 pub(crate) fn changes(from: &PipelineConfig, to: &PipelineConfig) -> Result<Changes, String> {
-    let PipelineConfig { streams: _, model, batch, draw: _, sinks, http, control, perf_interval: _ } = from;
+    let PipelineConfig { streams: _, model, batch, analytics: _, draw: _, sinks, http, control, perf_interval: _ } =
+        from;
     let fixed = [
         ("model", *model != to.model),
         ("batch", *batch != to.batch),
@@ -57,6 +61,7 @@ pub(crate) fn changes(from: &PipelineConfig, to: &PipelineConfig) -> Result<Chan
     }
     let find = |streams: &[StreamConfig], id: &StreamId| streams.iter().find(|stream| stream.id == *id).cloned();
     let mut changes = Changes {
+        analytics: (from.analytics != to.analytics).then(|| to.analytics.clone()),
         draw: (from.draw != to.draw).then(|| to.draw.clone()),
         perf_interval: (from.perf_interval != to.perf_interval).then_some(to.perf_interval),
         ..Changes::default()
@@ -95,7 +100,7 @@ mod tests {
         let report = serde_json::to_value(changes.report()).expect("a report is plain data");
         let expected = serde_json::json!({
             "streams_added": ["d"], "streams_removed": ["a"], "streams_changed": ["b"],
-            "draw_changed": true, "perf_changed": false,
+            "analytics_changed": false, "draw_changed": true, "perf_changed": false,
         });
         assert_eq!(report, expected);
     }

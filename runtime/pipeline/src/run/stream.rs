@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use revoada_core::{Clock, Frame};
+use revoada_core::{Clock, Frame, Timestamp};
 use tracing::{info, warn};
 
 use super::queue::{Lane, Pushed};
@@ -25,6 +25,8 @@ pub type OpenSource = dyn Fn(&StreamConfig, &Arc<dyn Clock>) -> Result<Box<dyn S
 pub(crate) struct Ticket {
     pub(crate) frame: Arc<Frame>,
     pub(crate) stream: Arc<StreamStats>,
+    /// The time of day when a live frame was captured, since Unix time began.
+    pub(crate) wall: Option<Timestamp>,
 }
 
 /// All that a decode thread owns.
@@ -35,6 +37,7 @@ pub(crate) struct Stream {
     pub(crate) stats: Arc<StreamStats>,
     pub(crate) halt: Arc<Halt>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) wall_clock: Arc<dyn Clock>,
 }
 
 /// Why one opening of a source came to its end without an error.
@@ -122,8 +125,9 @@ impl Stream {
             self.stats.frame_dropped(Dropped::Interval);
             return true;
         }
+        let wall = self.config.source.is_live().then(|| self.wall_clock.now());
         self.stats.queue_entered();
-        match self.lane.push(Ticket { frame: Arc::new(frame), stream: Arc::clone(&self.stats) }) {
+        match self.lane.push(Ticket { frame: Arc::new(frame), stream: Arc::clone(&self.stats), wall }) {
             Pushed::Queued => true,
             Pushed::Displaced(oldest) => {
                 if self.stats.frames_dropped().queue == 0 {

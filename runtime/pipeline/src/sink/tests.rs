@@ -44,6 +44,7 @@ fn result(stream: &str, sequence: u64) -> FrameResult {
     };
     FrameResult {
         frame: Arc::new(frame.unwrap()),
+        wall: None,
         drawn: None,
         prediction: Prediction {
             detections: vec![detection(0, 10.0), detection(1, -0.001)],
@@ -55,6 +56,7 @@ fn result(stream: &str, sequence: u64) -> FrameResult {
                 area: Rect::new(0.0, 0.0, 64.0, 48.0),
             }),
         },
+        analysis: None,
         labels: context(&[]).labels,
         timings: FrameTimings { inference: Duration::from_micros(12_345), ..Default::default() },
     }
