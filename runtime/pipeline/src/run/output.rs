@@ -200,9 +200,7 @@ impl Output {
         let Ticket { frame, stream, wall } = ticket;
         let Answer { prediction, staging, inference, decoding } = answer;
         let analysis = self.controls.analysis(&frame, &prediction);
-        if let Some(analysis) = &analysis {
-            stream.analysed(analysis);
-        }
+        stream.analysed(analysis.as_ref());
         let started = self.clock.now();
         // Decided once: a snapshot that is asked for meanwhile gets the next frame, so that no
         // picture leaves without what is to be hidden in it.

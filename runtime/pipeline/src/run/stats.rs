@@ -216,11 +216,11 @@ impl StreamStats {
     }
 
     /// What the stream's rules made of a frame.
-    pub(crate) fn analysed(&self, analysis: &Arc<Analysis>) {
-        for event in &analysis.events {
+    pub(crate) fn analysed(&self, analysis: Option<&Arc<Analysis>>) {
+        for event in analysis.iter().flat_map(|analysis| &analysis.events) {
             self.events[event.kind.index()].fetch_add(1, Relaxed);
         }
-        *lock(&self.analysis) = Some(Arc::clone(analysis));
+        *lock(&self.analysis) = analysis.cloned();
     }
 
     /// By kind, in the order of their names.
