@@ -206,11 +206,44 @@ fn buckets(times: &StepTimes) -> Vec<(f64, u64)> {
 
 #[cfg(test)]
 mod tests {
-    use revoada_core::{StreamId, Timestamp};
+    use revoada_core::{Detection, Point, Rect, Size, StreamId, Timestamp, TrackId};
 
     use super::*;
     use crate::FrameTimings;
+    use crate::analyse::{Analyser, Analysis, Rules};
+    use crate::config::{AnalyticsConfig, CrossingMode, DirectionConfig, LineConfig, RegionConfig, Scope};
     use crate::run::Dropped;
+
+    /// Somebody has come down through the door into the hall.
+    fn analysis() -> Analysis {
+        let scope = |name: &str| Scope { name: name.to_owned(), ..Scope::default() };
+        let (left, right, below) = (Point::new(0.0, 10.0), Point::new(20.0, 10.0), Point::new(0.0, 50.0));
+        let line = LineConfig {
+            scope: scope("door"),
+            points: [left, right],
+            direction: None,
+            mode: CrossingMode::Loose,
+            extended: false,
+        };
+        let region = RegionConfig {
+            scope: scope("hall"),
+            corners: vec![left, right, below],
+            inverse: false,
+            dwell: None,
+            crowd: None,
+        };
+        let direction = DirectionConfig { scope: scope("down"), points: [left, below], angle_deg: 45.0 };
+        let (lines, regions, directions) = (vec![line], vec![region], vec![direction]);
+        let config = AnalyticsConfig { lines, regions, directions, ..AnalyticsConfig::default() };
+        let mut analyser = Analyser::new(Rules::of(&config, &StreamId::new("front"), &[]).unwrap().unwrap());
+        let mut walk = |bottom: f32| {
+            let bbox = Rect::new(4.0, bottom - 10.0, 2.0, 10.0);
+            let somebody = Detection { bbox, track: Some(TrackId(1)), ..Detection::default() };
+            analyser.update(Timestamp::ZERO, Size::new(100, 100), &[somebody])
+        };
+        walk(5.0);
+        walk(20.0)
+    }
 
     #[test]
     fn every_counter_is_in_the_text() {
@@ -223,6 +256,7 @@ mod tests {
         stream.copied(3);
         stream.reconnecting("gone".into());
         stream.running();
+        stream.analysed(Some(&Arc::new(analysis())));
         let timings = FrameTimings { total: Duration::from_millis(15), ..FrameTimings::default() };
         stream.frame_written(&timings, Duration::ZERO, 4, Timestamp::ZERO);
         stats.batch(1);
@@ -237,6 +271,16 @@ mod tests {
             "revoada_reconnects_total{stream=\"front\"} 1",
             "revoada_detections_total{stream=\"front\"} 4",
             "revoada_frame_copies_total{stream=\"front\"} 3",
+            "revoada_events_total{stream=\"front\",event=\"line-crossed\"} 1",
+            "revoada_events_total{stream=\"front\",event=\"crowd-began\"} 0",
+            "revoada_line_crossings_total{stream=\"front\",line=\"door\",way=\"in\"} 1",
+            "revoada_line_crossings_total{stream=\"front\",line=\"door\",way=\"out\"} 0",
+            "revoada_region_objects{stream=\"front\",region=\"hall\"} 1",
+            "revoada_region_crowded{stream=\"front\",region=\"hall\"} 0",
+            "revoada_region_entered_total{stream=\"front\",region=\"hall\"} 1",
+            "revoada_region_left_total{stream=\"front\",region=\"hall\"} 0",
+            "revoada_region_dwelt_total{stream=\"front\",region=\"hall\"} 0",
+            "revoada_direction_taken_total{stream=\"front\",direction=\"down\"} 1",
             "revoada_batches_total 1",
             "revoada_non_finite_total 0",
             "revoada_model_swaps_total 0",

@@ -319,7 +319,7 @@ fn a_direction_is_told_when_it_is_taken() {
         [0, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10, 10, 20, 30].map(|x| (x as f32, 50.0)).into();
     assert_eq!(walk(&config, &halting).0.len(), 1);
     let turning: Vec<_> =
-        (0..60i16).map(|n| (if n < 15 || n >= 40 { n % 40 } else { 30 - n } as f32 * 3.0, 50.0)).collect();
+        (0..60i16).map(|n| (if (15..40).contains(&n) { 30 - n } else { n % 40 } as f32 * 3.0, 50.0)).collect();
     assert_eq!(walk(&config, &turning).0.len(), 2);
 }
 
