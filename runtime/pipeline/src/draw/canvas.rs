@@ -202,11 +202,13 @@ impl<'a> Canvas<'a> {
         /// Rows that are blended at once: the box around a part of a slanting stroke is mostly empty, and the less so
         /// the lower it is. Even, because two rows share their chroma.
         const ROWS: usize = 8;
-        let reach = f64::from(width) / 2.0 + 1.0;
+        let radius = f64::from(width) / 2.0;
+        let reach = radius + 1.0;
+        let (inner, outer) = ((radius - 0.5).max(0.0).powi(2), (radius + 0.5).powi(2));
         let Segment { from, to } = segment;
         let (upper, lower) = if from.y <= to.y { (from, to) } else { (to, from) };
         let (along, height) = (segment.along(), lower.y - upper.y);
-        let square = along.dot(along);
+        let inverse_square = if along.length() > 0.0 { 1.0 / along.dot(along) } else { 0.0 };
         // `as` saturates; what is above or left of the picture begins at its edge.
         let bottom = ((lower.y + reach).max(0.0) as usize + 1).min(self.size().height);
         let mut top = (((upper.y - reach).max(0.0) as usize) / ROWS) * ROWS;
@@ -226,10 +228,15 @@ impl<'a> Canvas<'a> {
                 self.blend(area, |y| {
                     move |x| {
                         let offset = Vector::new(x as f64 + 0.5, y as f64 + 0.5).minus(from);
-                        let part = if square > 0.0 { (along.dot(offset) / square).clamp(0.0, 1.0) } else { 0.0 };
-                        let distance = offset.minus(Vector::new(along.x * part, along.y * part)).length() as f32;
-                        let cover = (width / 2.0 + 0.5 - distance).clamp(0.0, 1.0);
-                        (ink, (cover * f32::from(alpha)) as u8)
+                        let part = (along.dot(offset) * inverse_square).clamp(0.0, 1.0);
+                        let away = offset.minus(Vector::new(along.x * part, along.y * part));
+                        // Most pixels are wholly in or out, and need no root.
+                        let cover = match away.dot(away) {
+                            square if square >= outer => 0.0,
+                            square if square <= inner => 1.0,
+                            square => radius + 0.5 - square.sqrt(),
+                        };
+                        (ink, (cover * f64::from(alpha)) as u8)
                     }
                 });
             }

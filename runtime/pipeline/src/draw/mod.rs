@@ -151,7 +151,7 @@ impl Painter {
             draw_mask(canvas, segmentation, &self.labels, &mut self.scratch);
         }
         if let Some(analysis) = analysis {
-            rules::draw(canvas, font, analysis, &mut self.scratch);
+            rules::draw(canvas, font, analysis);
             rules::mark(canvas, prediction, analysis);
         }
         if self.config.boxes {
@@ -173,6 +173,9 @@ impl Painter {
             for detection in prediction.detections.iter().rev() {
                 self.draw_plate(canvas, font, detection);
             }
+        }
+        if let Some(analysis) = analysis {
+            rules::draw_counts(canvas, font, analysis, &mut self.scratch);
         }
         let mut top = font.padding();
         if self.config.clock {

@@ -9,7 +9,7 @@ use super::canvas::{Area, Canvas, Rgb};
 use super::text::Font;
 use super::{Scratch, line_thickness};
 use crate::analyse::geometry::{Segment, Vector};
-use crate::analyse::{Analysis, DirectionRule, LineRule, RegionRule};
+use crate::analyse::{Analysis, DirectionRule, LineRule, RegionCount, RegionRule};
 
 const LINE: Rgb = Rgb(255, 210, 63);
 const REGION: Rgb = Rgb(64, 196, 255);
@@ -22,33 +22,48 @@ const RIM_ALPHA: u8 = 140;
 const CROWD_ALPHA: u8 = 48;
 const PLATE_ALPHA: u8 = 215;
 
-/// Everything but the marks of objects; under the boxes, so that none of them is covered.
-pub(super) fn draw(canvas: &mut Canvas<'_>, font: Font, analysis: &Analysis, scratch: &mut Scratch) {
+/// Shapes without text; under the boxes, so that none of them is covered.
+pub(super) fn draw(canvas: &mut Canvas<'_>, font: Font, analysis: &Analysis) {
+    let (rules, counts) = (&analysis.rules, &analysis.counts);
+    for (rule, count) in rules.regions.iter().zip(&counts.regions) {
+        let corners = corners(rule, canvas.size());
+        if count.is_crowded {
+            fill(canvas, &corners, ALERT);
+        }
+        let closed: Vec<Vector> = corners.iter().chain(corners.first()).copied().collect();
+        stroke(canvas, &closed, line_thickness(canvas) as f64, region_color(count));
+    }
+    rules.lines.iter().for_each(|rule| draw_line(canvas, font, rule));
+    for rule in &rules.directions {
+        let (from, way) = arrow_of(rule, canvas.size(), font);
+        arrow(canvas, from, moved(from, way, 1.0), line_thickness(canvas) as f64, DIRECTION);
+    }
+}
+
+/// Names and counts; over the boxes and their labels, because they are what the picture is looked at for.
+pub(super) fn draw_counts(canvas: &mut Canvas<'_>, font: Font, analysis: &Analysis, scratch: &mut Scratch) {
     let (rules, counts) = (&analysis.rules, &analysis.counts);
     let text = &mut scratch.text;
     for (rule, count) in rules.regions.iter().zip(&counts.regions) {
-        let color = if count.is_crowded { ALERT } else { REGION };
-        let corners = corners(rule, canvas.size());
-        if count.is_crowded {
-            fill(canvas, &corners, color);
-        }
-        outline(canvas, &corners, color);
         text.clear();
         let _ = write!(text, "{} {}", rule.config.scope.name, count.objects);
-        // Inside the highest corner.
+        let corners = corners(rule, canvas.size());
         let top = corners.iter().min_by(|a, b| a.y.total_cmp(&b.y)).copied().unwrap_or_default();
-        plate(canvas, font, Vector::new(top.x, top.y + font.plate_height() as f64), text, color);
+        plate(canvas, font, top, Vector::new(0.0, -1.0), text, region_color(count));
     }
     for (rule, count) in rules.lines.iter().zip(&counts.lines) {
         text.clear();
         let (name, total) = (&rule.config.scope.name, count.total);
         let _ = write!(text, "{name}  in {}  out {}", total.inwards, total.outwards);
-        draw_line(canvas, font, rule, text);
+        // On the other side of the line than its arrow.
+        let (middle, inwards) = way_in(rule, canvas.size());
+        plate(canvas, font, middle, moved(Vector::default(), inwards, -1.0), text, LINE);
     }
     for (rule, count) in rules.directions.iter().zip(&counts.directions) {
         text.clear();
         let _ = write!(text, "{} {}", rule.config.scope.name, count.objects);
-        draw_direction(canvas, font, rule, text);
+        let (from, way) = arrow_of(rule, canvas.size(), font);
+        plate(canvas, font, from, moved(Vector::default(), way, -1.0), text, DIRECTION);
     }
 }
 
@@ -65,9 +80,12 @@ pub(super) fn mark(canvas: &mut Canvas<'_>, prediction: &Prediction, analysis: &
     }
 }
 
-fn draw_line(canvas: &mut Canvas<'_>, font: Font, rule: &LineRule, text: &str) {
-    let scale = scale(canvas.size(), rule.config.scope.extent(canvas.size()));
-    let [from, to] = rule.config.points.map(|point| Vector::from(point).times(scale));
+fn region_color(count: &RegionCount) -> Rgb {
+    if count.is_crowded { ALERT } else { REGION }
+}
+
+fn draw_line(canvas: &mut Canvas<'_>, font: Font, rule: &LineRule) {
+    let [from, to] = ends(rule, canvas.size());
     let along = to.minus(from);
     let width = line_thickness(canvas) as f64;
     if rule.config.extended {
@@ -77,23 +95,29 @@ fn draw_line(canvas: &mut Canvas<'_>, font: Font, rule: &LineRule, text: &str) {
         stroke(canvas, &[to, moved(to, along, reach)], width / 2.0, LINE);
     }
     stroke(canvas, &[from, to], width, LINE);
-    let (middle, inwards) = (moved(from, along, 0.5), rule.inwards.times(scale));
-    let length = 2.5 * font.height() as f64;
-    let tip = moved(middle, inwards, length / inwards.length());
+    let (middle, inwards) = way_in(rule, canvas.size());
+    let tip = moved(middle, inwards, 2.5 * font.height() as f64 / inwards.length());
     arrow(canvas, middle, tip, width, LINE);
-    // On the other side of the line than the arrow.
-    let beside = moved(middle, inwards, -1.2 * font.height() as f64 / inwards.length());
-    plate(canvas, font, beside, text, LINE);
 }
 
-fn draw_direction(canvas: &mut Canvas<'_>, font: Font, rule: &DirectionRule, text: &str) {
-    let scale = scale(canvas.size(), rule.config.scope.extent(canvas.size()));
+fn ends(rule: &LineRule, size: Size) -> [Vector; 2] {
+    let scale = scale(size, rule.config.scope.extent(size));
+    rule.config.points.map(|point| Vector::from(point).times(scale))
+}
+
+/// The middle of a line, and the way in from there.
+fn way_in(rule: &LineRule, size: Size) -> (Vector, Vector) {
+    let [from, to] = ends(rule, size);
+    (moved(from, to.minus(from), 0.5), rule.inwards.times(scale(size, rule.config.scope.extent(size))))
+}
+
+/// Where a direction's arrow begins and where it leads; long enough to be seen, however short it is written.
+fn arrow_of(rule: &DirectionRule, size: Size, font: Font) -> (Vector, Vector) {
+    let scale = scale(size, rule.config.scope.extent(size));
     let [from, to] = rule.config.points.map(|point| Vector::from(point).times(scale));
-    // However short the direction is written, it is drawn long enough to be seen.
     let way = to.minus(from);
     let length = way.length().max(3.0 * font.height() as f64);
-    arrow(canvas, from, moved(from, way, length / way.length()), line_thickness(canvas) as f64, DIRECTION);
-    plate(canvas, font, moved(from, way, -1.2 * font.height() as f64 / way.length()), text, DIRECTION);
+    (from, moved(Vector::default(), way, length / way.length()))
 }
 
 /// What turns the units of a rule's points into pixels.
@@ -108,12 +132,6 @@ fn moved(from: Vector, along: Vector, part: f64) -> Vector {
 fn corners(rule: &RegionRule, size: Size) -> Vec<Vector> {
     let scale = scale(size, rule.config.scope.extent(size));
     rule.config.corners.iter().map(|corner: &Point| Vector::from(*corner).times(scale)).collect()
-}
-
-fn outline(canvas: &mut Canvas<'_>, corners: &[Vector], color: Rgb) {
-    let closed: Vec<Vector> = corners.iter().chain(corners.first()).copied().collect();
-    let width = line_thickness(canvas) as f64;
-    stroke(canvas, &closed, width, color);
 }
 
 /// From one point to another, with a head of two strokes.
@@ -181,12 +199,16 @@ fn fill(canvas: &mut Canvas<'_>, corners: &[Vector], color: Rgb) {
     }
 }
 
-/// Text around a point, pushed into the picture where it would reach out of it.
-fn plate(canvas: &mut Canvas<'_>, font: Font, center: Vector, text: &str, color: Rgb) {
+/// Text beside a point, on the side to which `towards` points, and pushed into the picture where it would reach out.
+fn plate(canvas: &mut Canvas<'_>, font: Font, point: Vector, towards: Vector, text: &str, color: Rgb) {
     let (width, height) = (font.width_of(text) + 2 * font.padding(), font.plate_height());
+    let (x, y) = (towards.x / towards.length(), towards.y / towards.length());
+    // So far that a line through the point, across the way, does not run through the plate.
+    let distance = (x.abs() * width as f64 + y.abs() * height as f64) / 2.0 + 1.5 * font.padding() as f64;
     let Size { width: columns, height: rows } = canvas.size();
     let place = |center: f64, length: i64, side: usize| {
         (center.round() as i64).saturating_sub(length / 2).min(side as i64 - length).max(0)
     };
-    font.plate(canvas, place(center.x, width, columns), place(center.y, height, rows), text, color, PLATE_ALPHA);
+    let (left, top) = (place(point.x + x * distance, width, columns), place(point.y + y * distance, height, rows));
+    font.plate(canvas, left, top, text, color, PLATE_ALPHA);
 }
