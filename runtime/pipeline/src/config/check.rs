@@ -43,6 +43,9 @@ fn check_sinks(drafted: &Drafted<'_>) {
                     table.problem("path", "several streams need a file each: put `{stream}` into the path");
                 }
             }
+            Some(SinkConfig::Events { .. }) if drafted.analytics.is_none() => {
+                table.problem("type", "nothing makes events: add `[analytics]` with what is to be told");
+            }
             Some(SinkConfig::Preview { .. }) if drafted.http.is_none() => {
                 table.problem("type", "a preview is shown on the pipeline's `[http] address`, which is missing");
             }
@@ -68,9 +71,12 @@ fn check_outputs(drafted: &Drafted<'_>) {
     }
     for (index, (table, sink)) in drafted.sinks.iter().enumerate() {
         let (key, path) = match sink {
-            Some(SinkConfig::Video { path, .. } | SinkConfig::JsonLines { path } | SinkConfig::Csv { path }) => {
-                ("path", path)
-            }
+            Some(
+                SinkConfig::Video { path, .. }
+                | SinkConfig::JsonLines { path }
+                | SinkConfig::Events { path }
+                | SinkConfig::Csv { path },
+            ) => ("path", path),
             Some(SinkConfig::Images { folder, .. }) => ("folder", folder),
             _ => continue,
         };

@@ -1,10 +1,15 @@
+use std::time::Duration;
+
 use proptest::prelude::*;
 use revoada_core::{
     Classification, ColorMatrix, ColorRange, ColorSpec, PixelFormat, PlaneLayout, Point, Size, StreamId, Timestamp,
 };
 
 use super::*;
-use crate::config::AnonymizeMethod;
+use crate::analyse::{Analyser, Rules};
+use crate::config::{
+    AnalyticsConfig, AnonymizeMethod, CrossingMode, CrowdConfig, DirectionConfig, LineConfig, RegionConfig, Scope,
+};
 
 const FORMATS: [PixelFormat; 5] =
     [PixelFormat::Nv12, PixelFormat::I420, PixelFormat::Rgb, PixelFormat::Bgr, PixelFormat::Gray];
@@ -43,6 +48,7 @@ fn nothing() -> DrawConfig {
         masks: false,
         tracks: false,
         clock: false,
+        rules: false,
         anonymize: None,
     }
 }
@@ -348,6 +354,97 @@ proptest! {
                 let value = row[x * step];
                 prop_assert!(value > 0 && value < 200, "pixel {x},{y} is {value}");
             }
+        }
+    }
+}
+
+/// With a line from (10, 24) to (50, 24).
+fn analysis(prediction: &Prediction) -> Analysis {
+    let scope = |name: &str| Scope { name: name.to_owned(), ..Scope::default() };
+    let config = AnalyticsConfig {
+        lines: vec![LineConfig {
+            scope: scope("door"),
+            points: [Point::new(10.0, 24.0), Point::new(50.0, 24.0)],
+            direction: None,
+            mode: CrossingMode::Loose,
+            extended: false,
+        }],
+        ..AnalyticsConfig::default()
+    };
+    Analyser::new(Rules::of(&config, &StreamId::new("a"), &[]).unwrap().unwrap()).update(
+        Timestamp::ZERO,
+        Size::new(320, 240),
+        &prediction.detections,
+    )
+}
+
+#[test]
+fn rules_are_drawn_where_they_are_and_only_where_they_are_asked_for() {
+    let size = Size::new(320, 240);
+    let config = DrawConfig { rules: true, ..nothing() };
+    for format in FORMATS {
+        let frame = plain(format, size, 100);
+        let (prediction, none) = (Prediction::default(), nothing());
+        let analysis = analysis(&prediction);
+        let paint = |config, analysis| Painter::new(config, &[]).unwrap().paint_analysed(&frame, &prediction, analysis);
+        let drawn = paint(&config, Some(&analysis));
+        let rows = rows_that_differ(&frame, &drawn, 0);
+        assert!(rows.contains(&24) && rows.iter().all(|y| *y < 80), "{format:?}: {rows:?}");
+        assert_eq!(paint(&config, None).view().bytes(), frame.view().bytes());
+        assert_eq!(paint(&none, Some(&analysis)).view().bytes(), frame.view().bytes());
+    }
+}
+
+#[test]
+fn what_a_rule_tells_of_is_framed() {
+    let frame = plain(PixelFormat::Rgb, Size::new(320, 240), 100);
+    let prediction = seen(Rect::new(150.0, 150.0, 40.0, 60.0));
+    let mut analysis = analysis(&prediction);
+    let config = DrawConfig { rules: true, ..nothing() };
+    let row = |analysis: &Analysis| {
+        let drawn = Painter::new(&config, &[]).unwrap().paint_analysed(&frame, &prediction, Some(analysis));
+        drawn.view().plane(0).row(180)[..].to_vec()
+    };
+    assert_eq!(row(&analysis), frame.view().plane(0).row(180));
+    analysis.marked = vec![0, 7];
+    assert_ne!(row(&analysis), frame.view().plane(0).row(180), "an index past the end marks nothing");
+}
+
+proptest! {
+    /// Rules may lie anywhere and pictures be of any size.
+    #[test]
+    fn no_rule_is_drawn_past_the_picture(
+        points in prop::collection::vec((-32768.0..32768f32, -32768.0..32768f32), 4),
+        near in prop::collection::vec((-20.0..80f32, -20.0..80f32), 4),
+        size in (1..70usize, 1..70usize),
+        extended: bool,
+        format in prop::sample::select(FORMATS.to_vec()),
+    ) {
+        let scope = |name: &str| Scope { name: name.to_owned(), ..Scope::default() };
+        let size = Size::new(size.0 * 2, size.1 * 2);
+        let frame = plain(format, size, 100);
+        for points in [points, near] {
+            let corners: Vec<_> = points.iter().map(|(x, y)| Point::new(*x, *y)).collect();
+            let arrow = [corners[0], corners[1]];
+            prop_assume!(arrow[0] != arrow[1]);
+            let mode = CrossingMode::Loose;
+            let config = AnalyticsConfig {
+                lines: vec![LineConfig { scope: scope("a"), points: arrow, direction: None, mode, extended }],
+                regions: vec![RegionConfig {
+                    scope: scope("b"),
+                    corners,
+                    inverse: false,
+                    dwell: None,
+                    crowd: Some(CrowdConfig { objects_max: 0, after: Duration::ZERO }),
+                }],
+                directions: vec![DirectionConfig { scope: scope("c"), points: arrow, angle_deg: 45.0 }],
+                ..AnalyticsConfig::default()
+            };
+            let mut analysis = Analyser::new(Rules::of(&config, &StreamId::new("a"), &[]).unwrap().unwrap())
+                .update(Timestamp::ZERO, size, &[]);
+            analysis.counts.regions[0].is_crowded = true;
+            let mut painter = Painter::new(&DrawConfig { rules: true, ..nothing() }, &[]).unwrap();
+            prop_assert_eq!(painter.paint_analysed(&frame, &Prediction::default(), Some(&analysis)).size(), size);
         }
     }
 }

@@ -22,9 +22,6 @@ use super::tiles;
 use crate::config::{ModelConfig, TilesConfig};
 use crate::decode::{Built, DecodeError, Decoder, DecoderContext, Decoders, SCORE_MIN};
 
-/// Decoders of answers that say nothing about parts of a picture.
-const NOT_IN_TILES: [&str; 2] = ["classification", "segmentation"];
-
 /// What models are loaded with.
 pub struct Loader {
     /// Best first.
@@ -121,9 +118,9 @@ impl Loader {
         let bundled = bundle.as_ref().map(|bundle| bundle.index().name.clone());
         let name = manifest.name.clone().or(bundled).or(stem).unwrap_or_default();
         let model = Model::assemble(name, backend, engine, manifest, config.score_low, &self.decoders)?;
-        let decoder = model.decoder.name();
-        if config.tiles.is_some() && NOT_IN_TILES.contains(&decoder) {
-            return Err(ModelError::Tiles { model: model.name, decoder: decoder.to_owned() });
+        if config.tiles.is_some() && !model.decoder.finds_boxes() {
+            let decoder = model.decoder.name().to_owned();
+            return Err(ModelError::Tiles { model: model.name, decoder });
         }
         Ok(Arc::new(Model { tiles: config.tiles, bundle, no_plan, ..model }))
     }

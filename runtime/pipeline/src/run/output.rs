@@ -1,4 +1,4 @@
-//! The output thread: answers → decoded, tracked, drawn, written, counted.
+//! The output thread: answers → decoded, tracked, analysed, drawn, written, counted.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,16 +6,20 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use revoada_core::{Clock, Frame, Prediction, StreamId};
+use revoada_core::{Clock, Detection, Frame, Prediction, StreamId};
+use revoada_engine::Surface;
 use thiserror::Error;
 
+use super::analysis::Analysers;
+use super::cascade::{Cascade, Shown};
 use super::infer::Batch;
-use super::model::{Answer, ModelError};
+use super::model::{Answer, Model, ModelError};
 use super::sessions::Sessions;
 use super::stats::{Dropped, StreamStats};
 use super::stop::lock;
 use super::stream::Ticket;
 use super::trackers::Trackers;
+use crate::analyse::Analysis;
 use crate::config::TrackerConfig;
 use crate::draw::Painter;
 use crate::{FrameResult, FrameTimings, Sink, SinkError, SinkReport};
@@ -38,6 +42,7 @@ pub(crate) struct Output {
     pub(crate) sessions: Returning,
     pub(crate) sinks: Vec<Box<dyn Sink>>,
     pub(crate) labels: Arc<[String]>,
+    pub(crate) cascade: Cascade,
     pub(crate) trackers: Trackers,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) controls: Arc<OutputControls>,
@@ -56,6 +61,8 @@ impl Drop for Returning {
 pub(crate) struct OutputControls {
     painter: Mutex<Painter>,
     tracker: Mutex<Option<TrackerConfig>>,
+    /// `None` where nothing is analysed.
+    analysers: Mutex<Option<Analysers>>,
     /// Whether a sink shows pictures; drawing for nobody is left out.
     shows_pictures: bool,
     snapshots: Snapshots,
@@ -68,10 +75,16 @@ pub(crate) struct OutputControls {
 }
 
 impl OutputControls {
-    pub(crate) fn new(painter: Painter, tracker: Option<TrackerConfig>, shows_pictures: bool) -> Self {
+    pub(crate) fn new(
+        painter: Painter,
+        tracker: Option<TrackerConfig>,
+        analysers: Option<Analysers>,
+        shows_pictures: bool,
+    ) -> Self {
         Self {
             painter: Mutex::new(painter),
             tracker: Mutex::new(tracker),
+            analysers: Mutex::new(analysers),
             shows_pictures,
             snapshots: Snapshots::default(),
             ended: Mutex::default(),
@@ -88,6 +101,15 @@ impl OutputControls {
     /// Tracks otherwise from the next frame on; all tracks begin anew.
     pub(crate) fn track(&self, tracker: Option<TrackerConfig>) {
         *lock(&self.tracker) = tracker;
+    }
+
+    /// Analyses by other rules from the next frame on.
+    pub(crate) fn analyse(&self, analysers: Option<Analysers>) {
+        let mut held = lock(&self.analysers);
+        let before = std::mem::replace(&mut *held, analysers);
+        if let (Some(analysers), Some(before)) = (&mut *held, before) {
+            analysers.follow(before);
+        }
     }
 
     pub(crate) fn snapshots(&self) -> &Snapshots {
@@ -152,32 +174,71 @@ impl Output {
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             };
             let answers = session.answers(&*self.clock);
-            drop(session.take_surfaces());
-            let score_min = session.model().score_min();
+            let (surfaces, model) = (session.take_surfaces(), Arc::clone(session.model()));
             self.sessions.0.give_back(session);
             let mut tickets = tickets.into_iter();
-            let mut write = |answers: Vec<Answer>| -> Result<(), OutputError> {
-                for (answer, ticket) in answers.into_iter().zip(&mut tickets) {
+            let read = answers.and_then(|answers| self.read_on(tickets.as_slice(), answers, &surfaces, &model));
+            drop((surfaces, model));
+            let mut write = |frames_read: Vec<(Prediction, FrameTimings)>| -> Result<(), OutputError> {
+                for ((prediction, timings), ticket) in frames_read.into_iter().zip(&mut tickets) {
                     if self.controls.abandoned.load(Ordering::SeqCst) {
                         ticket.lost();
                         break;
                     }
                     let queued = taken.since(ticket.frame.captured);
-                    self.write(ticket, answer, score_min, queued)?;
+                    self.write(ticket, prediction, FrameTimings { queued, ..timings })?;
                     *frames += 1;
                 }
                 Ok(())
             };
-            let written = answers.map_err(OutputError::from).and_then(&mut write);
+            let written = read.map_err(OutputError::from).and_then(&mut write);
             tickets.for_each(|ticket| ticket.lost());
             written?;
         }
     }
 
+    /// What the further models say of a batch, with the objects followed into each of its frames.
+    fn read_on(
+        &mut self,
+        tickets: &[Ticket],
+        answers: Vec<Answer>,
+        surfaces: &[Surface],
+        model: &Model,
+    ) -> Result<Vec<(Prediction, FrameTimings)>, ModelError> {
+        let Self { cascade, trackers, clock, controls, .. } = self;
+        let (mut predictions, mut timings) = (Vec::with_capacity(answers.len()), Vec::with_capacity(answers.len()));
+        for Answer { prediction, staging, inference, decoding } in answers {
+            predictions.push(prediction);
+            timings.push(FrameTimings { staging, inference, decoding, ..FrameTimings::default() });
+        }
+        let (backend, begun) = (model.backend(), clock.now());
+        cascade.read_frames(&mut shown(tickets, surfaces, &mut predictions), backend, &**clock)?;
+        let tracking = clock.now();
+        trackers.configure(*lock(&controls.tracker));
+        let classes = model.labels().len();
+        let weak = |found: &Detection| found.score < model.score_min() && (found.class as usize) < classes.max(1);
+        for ((ticket, prediction), timings) in tickets.iter().zip(&mut predictions).zip(&mut timings) {
+            let started = clock.now();
+            trackers.update(ticket, &mut prediction.detections, weak);
+            timings.tracking = clock.now().since(started);
+        }
+        let tracked = clock.now();
+        cascade.read_objects(&mut shown(tickets, surfaces, &mut predictions), backend, &**clock)?;
+        let secondary = tracking.since(begun) + clock.now().since(tracked);
+        timings.iter_mut().for_each(|timings| timings.secondary = secondary);
+        Ok(predictions.into_iter().zip(timings).collect())
+    }
+
     fn end_streams(&mut self) -> Result<(), OutputError> {
         let ended: Vec<_> =
             lock(&self.controls.ended).extract_if(.., |stream| stream.frames_under_way() == 0).collect();
-        ended.iter().for_each(|stream| self.trackers.end_stream(&stream.id));
+        for stream in &ended {
+            self.trackers.end_stream(&stream.id);
+            self.cascade.end_stream(&stream.id);
+        }
+        if let Some(analysers) = &mut *lock(&self.controls.analysers) {
+            ended.iter().for_each(|stream| analysers.end_stream(&stream.id));
+        }
         ended.iter().try_for_each(|stream| self.each_sink(|sink| sink.end_stream(&stream.id)))
     }
 
@@ -192,30 +253,21 @@ impl Output {
         Ok(())
     }
 
-    fn write(&mut self, ticket: Ticket, answer: Answer, score_min: f32, queued: Duration) -> Result<(), OutputError> {
-        let Answer { mut prediction, staging, inference, decoding } = answer;
-        let decoded = self.clock.now();
-        self.trackers.configure(*lock(&self.controls.tracker));
-        self.trackers.update(&ticket, &mut prediction.detections, score_min);
+    fn write(&mut self, ticket: Ticket, prediction: Prediction, timings: FrameTimings) -> Result<(), OutputError> {
+        let Ticket { frame, stream, wall, .. } = ticket;
+        let analysis = self.controls.analysis(&frame, &prediction);
+        stream.analysed(analysis.as_ref());
         let started = self.clock.now();
-        let Ticket { frame, stream, .. } = ticket;
         // Decided once: a snapshot that is asked for meanwhile gets the next frame, so that no
         // picture leaves without what is to be hidden in it.
         let shown = self.controls.shows_pictures || self.controls.snapshots.wants(&frame.stream);
-        let drawn = if shown { self.controls.draw(&frame, &prediction) } else { None };
+        let drawn = if shown { self.controls.draw(&frame, &prediction, analysis.as_deref()) } else { None };
         stream.copied(u64::from(drawn.is_some()));
         let now = self.clock.now();
-        let timings = FrameTimings {
-            queued,
-            staging,
-            inference,
-            decoding,
-            tracking: started.since(decoded),
-            drawing: now.since(started),
-            total: now.since(frame.captured),
-        };
+        let timings = FrameTimings { drawing: now.since(started), total: now.since(frame.captured), ..timings };
         let found = prediction.detections.len();
-        let result = FrameResult { frame, drawn, prediction, labels: Arc::clone(&self.labels), timings };
+        let labels = Arc::clone(&self.labels);
+        let result = FrameResult { frame, wall, drawn, prediction, analysis, labels, timings };
         if shown {
             self.controls.snapshots.offer(result.picture());
         }
@@ -226,10 +278,23 @@ impl Output {
     }
 }
 
+/// The frames of a batch as the further models take them.
+fn shown<'a>(tickets: &'a [Ticket], surfaces: &'a [Surface], predictions: &'a mut [Prediction]) -> Vec<Shown<'a>> {
+    let pictures = tickets.iter().zip(surfaces);
+    let shown = pictures.zip(predictions);
+    shown.map(|((ticket, surface), prediction)| Shown { frame: &ticket.frame, surface, prediction }).collect()
+}
+
 impl OutputControls {
-    fn draw(&self, frame: &Frame, prediction: &Prediction) -> Option<Arc<Frame>> {
+    fn analysis(&self, frame: &Frame, prediction: &Prediction) -> Option<Arc<Analysis>> {
+        let mut analysers = lock(&self.analysers);
+        analysers.as_mut()?.update(frame, &prediction.detections).map(Arc::new)
+    }
+
+    fn draw(&self, frame: &Frame, prediction: &Prediction, analysis: Option<&Analysis>) -> Option<Arc<Frame>> {
         let mut painter = lock(&self.painter);
-        painter.draws_on(prediction).then(|| Arc::new(painter.paint(frame, prediction)))
+        let draws = painter.draws_on(prediction) || analysis.is_some_and(|_| painter.draws_rules());
+        draws.then(|| Arc::new(painter.paint_analysed(frame, prediction, analysis)))
     }
 }
 

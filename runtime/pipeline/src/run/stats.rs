@@ -9,12 +9,15 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use revoada_core::{StreamId, Timestamp};
 
+use super::cascade::{SecondaryStats, SecondarySummary};
 use super::stop::lock;
 use super::summary::{FramesDropped, Latencies, Latency, RunSummary, StreamState, StreamSummary};
 use super::timeline::Timeline;
 use crate::FrameTimings;
+use crate::analyse::{Analysis, EventKind};
 use crate::decode::Decoder;
 use crate::http::StreamStatus;
+use crate::sink::record::CountsRecord;
 
 /// A configuration that is reloaded again and again with other streams must not grow the process:
 /// of the streams that ended, so many are remembered.
@@ -41,6 +44,7 @@ pub(crate) enum Step {
     Staging,
     Inference,
     Decoding,
+    Secondary,
     Tracking,
     Drawing,
     Writing,
@@ -48,11 +52,12 @@ pub(crate) enum Step {
 }
 
 impl Step {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Queue,
         Self::Staging,
         Self::Inference,
         Self::Decoding,
+        Self::Secondary,
         Self::Tracking,
         Self::Drawing,
         Self::Writing,
@@ -65,6 +70,7 @@ impl Step {
             Self::Staging => "staging",
             Self::Inference => "inference",
             Self::Decoding => "decoding",
+            Self::Secondary => "secondary",
             Self::Tracking => "tracking",
             Self::Drawing => "drawing",
             Self::Writing => "writing",
@@ -82,6 +88,8 @@ pub(crate) struct RunStats {
     streams: Mutex<VecDeque<Arc<StreamStats>>>,
     batches: AtomicU64,
     batch_frames: AtomicU64,
+    /// One for each further model.
+    secondaries: Vec<Arc<SecondaryStats>>,
 }
 
 /// The decoders of the models that ran; each counts what it could not use.
@@ -108,6 +116,9 @@ pub(crate) struct StreamStats {
     detections: AtomicU64,
     tracks: AtomicU64,
     copies: AtomicU64,
+    events: [AtomicU64; EventKind::NAMES.len()],
+    /// Of the latest frame.
+    analysis: Mutex<Option<Arc<Analysis>>>,
     state: AtomicU8,
     error: Mutex<Option<String>>,
     timed: Mutex<Timed>,
@@ -189,6 +200,8 @@ impl StreamStats {
             detections: AtomicU64::new(0),
             tracks: AtomicU64::new(0),
             copies: AtomicU64::new(0),
+            events: [const { AtomicU64::new(0) }; EventKind::NAMES.len()],
+            analysis: Mutex::default(),
             state: AtomicU8::new(StreamState::Connecting as u8),
             error: Mutex::new(None),
             timed: Mutex::new(Timed {
@@ -232,6 +245,24 @@ impl StreamStats {
         self.copies.fetch_add(copies, Relaxed);
     }
 
+    /// What the stream's rules made of a frame.
+    pub(crate) fn analysed(&self, analysis: Option<&Arc<Analysis>>) {
+        for event in analysis.iter().flat_map(|analysis| &analysis.events) {
+            self.events[event.kind.index()].fetch_add(1, Relaxed);
+        }
+        *lock(&self.analysis) = analysis.cloned();
+    }
+
+    /// By kind, in the order of their names.
+    pub(crate) fn events(&self) -> [u64; EventKind::NAMES.len()] {
+        std::array::from_fn(|kind| self.events[kind].load(Relaxed))
+    }
+
+    /// What the stream's rules made of the latest frame.
+    pub(crate) fn analysis(&self) -> Option<Arc<Analysis>> {
+        lock(&self.analysis).clone()
+    }
+
     /// A frame reached the sinks, and so many things were found in it.
     pub(crate) fn frame_written(&self, timings: &FrameTimings, writing: Duration, detections: usize, now: Timestamp) {
         self.frames_out.fetch_add(1, Relaxed);
@@ -250,6 +281,7 @@ impl StreamStats {
             timings.staging,
             timings.inference,
             timings.decoding,
+            timings.secondary,
             timings.tracking,
             timings.drawing,
             writing,
@@ -372,6 +404,7 @@ impl StreamStats {
             reconnects: self.reconnects(),
             detections: self.detections(),
             tracks: self.tracks(),
+            counts: self.analysis().map(|analysis| CountsRecord::from(&*analysis)),
             copies_per_frame: ratio(self.copies() as f64, frames_out as f64),
             fps: ratio(frames_out as f64, elapsed.as_secs_f64()),
             latency: latencies(&self.step_times()),
@@ -380,8 +413,8 @@ impl StreamStats {
 }
 
 impl RunStats {
-    pub(crate) fn new(decoder: Arc<dyn Decoder>) -> Self {
-        let stats = Self::default();
+    pub(crate) fn new(decoder: Arc<dyn Decoder>, secondaries: Vec<Arc<SecondaryStats>>) -> Self {
+        let stats = Self { secondaries, ..Self::default() };
         stats.decoded_by(decoder);
         stats
     }
@@ -449,6 +482,10 @@ impl RunStats {
         self.batches.load(Relaxed)
     }
 
+    pub(crate) fn secondaries(&self) -> Vec<SecondarySummary> {
+        self.secondaries.iter().map(|secondary| secondary.summary()).collect()
+    }
+
     pub(crate) fn summary(&self, files: Vec<PathBuf>) -> RunSummary {
         let streams = self.streams();
         let mut steps = [(); Step::ALL.len()].map(|()| StepTimes::new());
@@ -477,6 +514,7 @@ impl RunStats {
             fps: ratio(frames_out as f64, elapsed_s),
             batch_frames_mean: ratio(self.batch_frames.load(Relaxed) as f64, self.batches() as f64),
             latency: latencies(&steps),
+            secondaries: self.secondaries(),
             streams,
             files,
         }
@@ -484,9 +522,9 @@ impl RunStats {
 }
 
 fn latencies(steps: &[StepTimes; Step::ALL.len()]) -> Latencies {
-    let [queue, staging, inference, decoding, tracking, drawing, writing, total] =
-        [0, 1, 2, 3, 4, 5, 6, 7].map(|i: usize| steps[i].latency());
-    Latencies { queue, staging, inference, decoding, tracking, drawing, writing, total }
+    let [queue, staging, inference, decoding, secondary, tracking, drawing, writing, total] =
+        steps.each_ref().map(StepTimes::latency);
+    Latencies { queue, staging, inference, decoding, secondary, tracking, drawing, writing, total }
 }
 
 /// Zero where there is nothing to divide by: a rate before its first second.

@@ -5,6 +5,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::cascade::SecondarySummary;
+use crate::sink::record::CountsRecord;
+
 /// All streams of a run, and their sum.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunSummary {
@@ -30,6 +33,9 @@ pub struct RunSummary {
     /// Frames of one inference, on average.
     pub batch_frames_mean: f64,
     pub latency: Latencies,
+    /// Of each `[[secondary]]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub secondaries: Vec<SecondarySummary>,
     pub streams: Vec<StreamSummary>,
     /// Outputs that are complete and in place; empty while the run goes on.
     pub files: Vec<PathBuf>,
@@ -60,6 +66,9 @@ pub struct StreamSummary {
     /// Objects that were followed, as far as their tracks were sure: the last track's number.
     #[serde(default)]
     pub tracks: u64,
+    /// Of `[analytics]`, where a rule holds for the stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counts: Option<CountsRecord>,
     /// Copies of whole pictures that the pipeline made itself, per frame written.
     pub copies_per_frame: f64,
     /// Frames written per second since the stream's first frame.
@@ -117,6 +126,9 @@ pub struct Latencies {
     pub staging: Latency,
     pub inference: Latency,
     pub decoding: Latency,
+    /// Of the further models.
+    #[serde(default)]
+    pub secondary: Latency,
     #[serde(default)]
     pub tracking: Latency,
     pub drawing: Latency,
@@ -127,12 +139,13 @@ pub struct Latencies {
 
 impl Latencies {
     /// In the order of a frame's way, with the names that metrics use.
-    pub fn stages(&self) -> [(&'static str, &Latency); 8] {
+    pub fn stages(&self) -> [(&'static str, &Latency); 9] {
         [
             ("queue", &self.queue),
             ("staging", &self.staging),
             ("inference", &self.inference),
             ("decoding", &self.decoding),
+            ("secondary", &self.secondary),
             ("tracking", &self.tracking),
             ("drawing", &self.drawing),
             ("writing", &self.writing),

@@ -12,6 +12,8 @@ use revoada_core::{StreamId, Timestamp};
 use serde_json::Value;
 use tracing::{error, info, warn};
 
+use super::analysis::Analysers;
+use super::cascade::Cascade;
 use super::infer::Infer;
 use super::output::{Output, OutputControls, OutputError, Returning};
 use super::perf::PerfLines;
@@ -123,12 +125,16 @@ impl Supervisor {
                 frames_max, "the model's batch is fixed; batches are smaller than asked"
             );
         }
-        let painter = Painter::new(&config.draw, model.labels())?;
+        let cascade = Cascade::load(&parts.loader, &config.secondaries, &model)?;
+        let labels = Arc::clone(cascade.labels());
+        let painter = Painter::new(&config.draw, &labels)?;
+        let analysers = config.analytics.clone().map(|rules| Analysers::new(rules, Arc::clone(&labels)));
+        let analysers = analysers.transpose()?;
         let hub = config.http.map(|_| Hub::new());
         let context = SinkContext {
             streams: config.streams.iter().map(|stream| stream.id.clone()).collect(),
             model: model.name().to_owned(),
-            labels: Arc::clone(model.labels()),
+            labels: Arc::clone(&labels),
             hub: hub.clone(),
         };
         let sinks = config.sinks.iter().map(|sink| (parts.open_sink)(sink, &context)).collect::<Result<Vec<_>, _>>()?;
@@ -136,13 +142,13 @@ impl Supervisor {
         let (sender, events) = sync_channel(EVENTS_MAX);
         let sessions = Sessions::open(&model, frames_max)?;
         let (batches_in, batches) = sync_channel(SESSIONS);
-        let stats = Arc::new(RunStats::new(Arc::clone(model.decoder())));
+        let stats = Arc::new(RunStats::new(Arc::clone(model.decoder()), cascade.stats().to_vec()));
         let lanes = Lanes::new();
         let shows_pictures = config.sinks.iter().any(shows_pictures);
         if config.tracker.is_some() && !model.decoder().finds_boxes() {
             warn!(model = model.name(), "the model finds no boxes, so nothing will be tracked");
         }
-        let controls = Arc::new(OutputControls::new(painter, config.tracker, shows_pictures));
+        let controls = Arc::new(OutputControls::new(painter, config.tracker, analysers, shows_pictures));
         let infer = Infer {
             lanes: Arc::clone(&lanes),
             batch: config.batch,
@@ -156,7 +162,8 @@ impl Supervisor {
             batches,
             sessions: Returning(Arc::clone(&sessions)),
             sinks,
-            labels: Arc::clone(model.labels()),
+            labels: Arc::clone(&labels),
+            cascade,
             trackers: Trackers::default(),
             clock: Arc::clone(&parts.clock),
             controls: Arc::clone(&controls),
@@ -171,7 +178,7 @@ impl Supervisor {
         });
         let mut supervisor = Self {
             stop: stop.clone(),
-            labels: Arc::clone(model.labels()),
+            labels,
             swapper,
             rebuilding: None,
             stats,
@@ -274,6 +281,7 @@ impl Supervisor {
             stats: self.stats.stream(&id),
             halt: Arc::clone(&halt),
             clock: Arc::clone(&self.parts.clock),
+            wall_clock: Arc::clone(&self.parts.wall_clock),
             config,
         };
         let reported = id.clone();
@@ -448,11 +456,20 @@ impl Supervisor {
         let config = reread()?;
         let changes = reload::changes(&self.config, &config)?;
         let painter = changes.draw.as_ref().map(|draw| Painter::new(draw, &self.labels));
-        if let Some(painter) = painter.transpose().map_err(|error| error.to_string())? {
+        let painter = painter.transpose().map_err(|error| error.to_string())?;
+        let analysers = changes
+            .analytics
+            .clone()
+            .map(|rules| rules.map(|rules| Analysers::new(rules, Arc::clone(&self.labels))).transpose());
+        let analysers = analysers.transpose().map_err(|error| error.to_string())?;
+        if let Some(painter) = painter {
             self.controls.repaint(painter);
         }
         if let Some(tracker) = changes.tracker {
             self.controls.track(tracker);
+        }
+        if let Some(analysers) = analysers {
+            self.controls.analyse(analysers);
         }
         if let Some(interval) = changes.perf_interval {
             ticks.set_perf(interval, self.parts.clock.now());
@@ -568,7 +585,7 @@ fn shows_pictures(sink: &SinkConfig) -> bool {
         SinkConfig::Video { .. } | SinkConfig::Images { .. } | SinkConfig::Rtsp { .. } | SinkConfig::Preview { .. } => {
             true
         }
-        SinkConfig::JsonLines { .. } | SinkConfig::Csv { .. } | SinkConfig::None => false,
+        SinkConfig::JsonLines { .. } | SinkConfig::Events { .. } | SinkConfig::Csv { .. } | SinkConfig::None => false,
     }
 }
 

@@ -32,11 +32,15 @@ impl Trackers {
         }
     }
 
-    /// Follows the objects of the frame's stream into it. What is weaker than `score_min` stays only where it has a
-    /// track.
-    pub(crate) fn update(&mut self, ticket: &Ticket, detections: &mut Vec<Detection>, score_min: f32) {
+    /// Follows the objects of the frame's stream into it. What is `weak` stays only where it has a track.
+    pub(crate) fn update(
+        &mut self,
+        ticket: &Ticket,
+        detections: &mut Vec<Detection>,
+        weak: impl Fn(&Detection) -> bool,
+    ) {
         let Some(config) = &self.config else { return };
-        let Ticket { frame, stream, opening, interval } = ticket;
+        let Ticket { frame, stream, opening, interval, .. } = ticket;
         let known = self.streams.entry(frame.stream.clone()).or_insert_with(|| {
             let tracker = Tracker::new(config, stream.tracks());
             OfStream { tracker, opening: *opening, sequence: frame.sequence }
@@ -49,7 +53,7 @@ impl Trackers {
         (known.opening, known.sequence) = (*opening, frame.sequence);
         known.tracker.update(detections, &step);
         stream.tracked(known.tracker.last_id());
-        detections.retain(|detection| detection.track.is_some() || detection.score >= score_min);
+        detections.retain(|detection| detection.track.is_some() || !weak(detection));
     }
 
     /// No frame of the stream will come, or it begins anew.
@@ -67,12 +71,16 @@ mod tests {
     use super::*;
     use crate::run::stats::StreamStats;
 
+    fn is_weak(found: &Detection) -> bool {
+        found.score < 0.25
+    }
+
     fn ticket(stream: &Arc<StreamStats>, opening: u64, sequence: u64) -> Ticket {
         let layout = ImageLayout::packed(PixelFormat::Rgb, ColorSpec::default(), Size::new(2, 2));
         let (host, pixels) = (MemoryKind::Host, Box::new(vec![0; 12]));
         let frame =
             Frame::new(stream.id.clone(), sequence, Timestamp::ZERO, Timestamp::ZERO, layout, host, pixels).unwrap();
-        Ticket { frame: Arc::new(frame), stream: Arc::clone(stream), opening, interval: 2 }
+        Ticket { frame: Arc::new(frame), stream: Arc::clone(stream), opening, interval: 2, wall: None }
     }
 
     fn seen(score: f32, x: f32) -> Detection {
@@ -85,7 +93,7 @@ mod tests {
         let mut trackers = Trackers::default();
         trackers.configure(Some(TrackerConfig::BYTE_TRACK));
         let mut update = |sequence, mut found: Vec<Detection>| {
-            trackers.update(&ticket(&stream, 1, sequence), &mut found, 0.25);
+            trackers.update(&ticket(&stream, 1, sequence), &mut found, is_weak);
             found.iter().map(|found| (found.score, found.track)).collect::<Vec<_>>()
         };
         let tracked = |score| (score, Some(TrackId(1)));
@@ -100,7 +108,7 @@ mod tests {
         trackers.configure(Some(TrackerConfig::OC_SORT));
         let mut track = |opening, frame: u64, x: f32| {
             let mut found = vec![seen(0.9, x)];
-            trackers.update(&ticket(&stream, opening, 2 * frame), &mut found, 0.25);
+            trackers.update(&ticket(&stream, opening, 2 * frame), &mut found, is_weak);
             found[0].track
         };
         for frame in 0..20 {
@@ -121,7 +129,7 @@ mod tests {
             // Another configuration forgets everything, too.
             trackers.configure(Some(if id < 3 { TrackerConfig::SORT } else { TrackerConfig::OC_SORT }));
             let mut found = vec![seen(0.9, 0.0)];
-            trackers.update(&ticket(&stream, 1, 0), &mut found, 0.25);
+            trackers.update(&ticket(&stream, 1, 0), &mut found, is_weak);
             assert_eq!(found[0].track, Some(TrackId(id)));
             if id == 1 {
                 trackers.end_stream(&stream.id);

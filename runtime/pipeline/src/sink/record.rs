@@ -3,21 +3,28 @@
 //! `schema/results-v1.schema.json` says the same as a JSON Schema. A field may be added within a
 //! version; one that is renamed, removed or changes its meaning makes a new version.
 
+mod events;
+
 use std::time::Duration;
 
-use revoada_core::{Classification, Detection, Segmentation};
+use revoada_core::{Attribute, Classification, Detection, Segmentation};
 use serde::{Deserialize, Serialize};
 
 use crate::{FrameResult, FrameTimings};
 
+pub use events::{
+    ClassCrossingsRecord, CountsRecord, CrossingsRecord, DirectionRecord, EventRecord, LineRecord, RegionRecord, Way,
+};
+
 pub const VERSION: u32 = 1;
 
-/// One line: the first is a header, each further one a frame. Told apart by `kind`.
+/// One line: the first is a header, each further one a frame or, in a file of events, an event. Told apart by `kind`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Record {
     Header(HeaderRecord),
     Frame(FrameRecord),
+    Event(EventRecord),
 }
 
 /// What holds for all lines that follow.
@@ -50,13 +57,19 @@ pub struct FrameRecord {
     pub width: usize,
     /// Of the picture, in pixels.
     pub height: usize,
-    /// Objects, by falling score.
+    /// Objects: those of whole pictures by falling score, then what was found in them.
     pub detections: Vec<DetectionRecord>,
     /// A classifier's best guesses, by falling score.
     pub classifications: Vec<ClassRecord>,
     /// Absent where the model does not segment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub segmentation: Option<SegmentationRecord>,
+    /// What the objects did in this frame; absent where nothing happened.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<EventRecord>,
+    /// The counts of the stream's lines, regions and directions; absent where it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counts: Option<CountsRecord>,
     pub timings_ms: TimingsRecord,
 }
 
@@ -79,6 +92,23 @@ pub struct DetectionRecord {
     /// Number of its track in the stream, from 1; absent where nothing is tracked or no track is sure of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub track: Option<u64>,
+    /// What further models say about it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attributes: Vec<AttributeRecord>,
+    /// The object in which it was found, as an index into the frame's detections.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<usize>,
+}
+
+/// What a classifier says about one object.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AttributeRecord {
+    /// The classifier's name.
+    pub name: String,
+    /// Its class's label, or number.
+    pub value: String,
+    /// Confidence, 0 to 1.
+    pub score: f64,
 }
 
 /// One guess about the whole picture.
@@ -132,6 +162,9 @@ pub struct TimingsRecord {
     pub inference: f64,
     /// From the network's outputs to results.
     pub decoding: f64,
+    /// Of the further models, for the frame's whole batch.
+    #[serde(default)]
+    pub secondary: f64,
     /// Following objects.
     #[serde(default)]
     pub tracking: f64,
@@ -155,6 +188,8 @@ impl From<&FrameResult> for FrameRecord {
             detections: prediction.detections.iter().map(|found| detection(found, labels)).collect(),
             classifications: prediction.classifications.iter().map(|guess| class(guess, labels)).collect(),
             segmentation: prediction.segmentation.as_ref().map(|grid| segmentation(grid, labels)),
+            events: EventRecord::of(result).collect(),
+            counts: result.analysis.as_deref().map(CountsRecord::from),
             timings_ms: timings(&result.timings),
         }
     }
@@ -173,7 +208,13 @@ fn detection(found: &Detection, labels: &[String]) -> DetectionRecord {
         bbox: [bbox.x, bbox.y, bbox.width, bbox.height].map(pixels),
         landmarks: found.landmarks.iter().map(|point| [pixels(point.x), pixels(point.y)]).collect(),
         track: found.track.map(|track| track.0),
+        attributes: found.attributes.iter().map(attribute).collect(),
+        parent: found.parent,
     }
+}
+
+fn attribute(said: &Attribute) -> AttributeRecord {
+    AttributeRecord { name: said.name.to_string(), value: said.value.to_string(), score: score(said.score) }
 }
 
 fn class(guess: &Classification, labels: &[String]) -> ClassRecord {
@@ -218,6 +259,7 @@ fn timings(timings: &FrameTimings) -> TimingsRecord {
         staging: ms(timings.staging),
         inference: ms(timings.inference),
         decoding: ms(timings.decoding),
+        secondary: ms(timings.secondary),
         tracking: ms(timings.tracking),
         drawing: ms(timings.drawing),
         total: ms(timings.total),
