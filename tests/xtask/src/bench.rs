@@ -37,8 +37,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
         process::show(&mut script(workspace, "tests/bench/plan.py"))?;
     }
     if asked("quantise") {
-        python::install(workspace, &python::QUANTISE)?;
-        opencv_samples::fetch(workspace)?;
+        prepare_quantise(workspace)?;
         process::show(&mut script(workspace, "tests/bench/quantise.py"))?;
     }
     if asked("stage") {
@@ -48,6 +47,12 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
         process::show(&mut script(workspace, "tests/bench/gpu.py"))?;
     }
     Ok(())
+}
+
+/// What the comparison with other converters needs, which a slow test makes as well.
+pub(crate) fn prepare_quantise(workspace: &Workspace) -> Result<()> {
+    python::install(workspace, &python::QUANTISE)?;
+    opencv_samples::fetch(workspace)
 }
 
 fn script(workspace: &Workspace, path: &str) -> Command {

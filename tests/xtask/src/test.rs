@@ -10,7 +10,7 @@ use anyhow::{Context, Result};
 use crate::outcomes::{Outcomes, Reader};
 use crate::progress::step;
 use crate::workspace::Workspace;
-use crate::{cross, opencv_samples, process, release, setup, tools};
+use crate::{bench, cross, process, release, setup, tools};
 
 /// Version of `cargo deny`, which is built from source where the machine has none.
 const CARGO_DENY: &str = "0.20.2";
@@ -28,7 +28,7 @@ pub(crate) fn run(workspace: &Workspace, extent: Extent) -> Result<ExitCode> {
     setup::run(workspace, purpose)?;
     let mut total = Outcomes::default();
     if extent == Extent::Full
-        && let Err(error) = opencv_samples::fetch(workspace)
+        && let Err(error) = bench::prepare_quantise(workspace)
     {
         // The test that asks for them says that it was skipped.
         eprintln!("note: {error:#}");
