@@ -3,9 +3,12 @@
 use std::path::PathBuf;
 
 use clap::Subcommand;
+use revoada_pipeline::config::SourceConfig;
 use revoada_pipeline::control::{Client, Command};
 use revoada_pipeline::run::RunSummary;
+use serde_json::{Map, Value};
 
+use crate::failure::Misuse;
 use crate::summary;
 use crate::terminal::say;
 
@@ -14,6 +17,7 @@ use crate::terminal::say;
     revoada run pipeline.toml --control /run/user/1000/revoada.sock\n  \
     revoada ctl --socket /run/user/1000/revoada.sock stats\n  \
     revoada ctl --socket /run/user/1000/revoada.sock swap /models/faces-2.bundle\n  \
+    revoada ctl --socket /run/user/1000/revoada.sock add-stream rtsp://10.0.0.9/gate --id gate --set interval=2\n  \
     revoada ctl --socket /run/user/1000/revoada.sock snapshot --stream door --path door.jpg")]
 pub(crate) struct Args {
     /// The socket that the pipeline listens on (`--control`, or `[control] socket` in its file).
@@ -40,6 +44,24 @@ enum Ask {
         /// An ONNX file, a plan, or a bundle.
         #[arg(value_name = "MODEL")]
         model: PathBuf,
+    },
+    /// Take frames from one more stream; until the next `reload` only, where the file does not have it.
+    AddStream {
+        /// A file, `rtsp://…`, or whatever else a stream's `uri` is.
+        #[arg(value_name = "URI")]
+        uri: String,
+        /// The stream's name; made from the URI where it is not given.
+        #[arg(long, value_name = "STREAM")]
+        id: Option<String>,
+        /// Any other key of `[[stream]]`, such as `interval=2` or `rtsp.latency_ms=50`; may be given again.
+        #[arg(long, value_name = "KEY=VALUE")]
+        set: Vec<String>,
+    },
+    /// Take no more frames from a stream; those that were taken are finished.
+    RemoveStream {
+        /// The stream's name.
+        #[arg(value_name = "STREAM")]
+        stream: String,
     },
     /// Write the next picture of a stream, as sinks show it.
     Snapshot {
@@ -72,6 +94,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             let model = std::path::absolute(model)?;
             say(&client.request(Command::Swap { model })?.to_string())?;
         }
+        Ask::AddStream { uri, id, set } => {
+            let stream = described(uri, id.as_deref(), set)?;
+            say(&client.request(Command::AddStream { stream })?.to_string())?;
+        }
+        Ask::RemoveStream { stream } => {
+            say(&client.request(Command::RemoveStream { stream: stream.clone() })?.to_string())?;
+        }
         Ask::Snapshot { stream, path } => {
             // The pipeline may run in another folder than the person who asks.
             let path = std::path::absolute(path)?;
@@ -80,4 +109,38 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// The table of a stream. A path is made absolute: the pipeline may run in another folder than the person who asks.
+fn described(uri: &str, id: Option<&str>, set: &[String]) -> anyhow::Result<Map<String, Value>> {
+    let mut stream = Map::new();
+    let uri = match SourceConfig::parse(uri) {
+        Ok(source) => source.relative_to(&std::env::current_dir()?).uri(),
+        Err(_) => uri.to_owned(),
+    };
+    stream.insert("uri".to_owned(), uri.into());
+    stream.extend(id.map(|id| ("id".to_owned(), id.into())));
+    for text in set {
+        let Some((key, value)) = text.split_once('=') else {
+            return Err(Misuse(format!("`--set {text}` is not like `interval=2`")).into());
+        };
+        // What is no number and no truth is a text.
+        let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
+        insert(&mut stream, key, value);
+    }
+    Ok(stream)
+}
+
+/// Sets a dotted key, making the tables on the way.
+fn insert(table: &mut Map<String, Value>, key: &str, value: Value) {
+    match key.split_once('.') {
+        None => drop(table.insert(key.to_owned(), value)),
+        Some((head, rest)) => {
+            let inner = table.entry(head).or_insert_with(|| Value::Object(Map::new()));
+            if !inner.is_object() {
+                *inner = Value::Object(Map::new());
+            }
+            insert(inner.as_object_mut().expect("it was just made one"), rest, value);
+        }
+    }
 }

@@ -9,9 +9,10 @@ use revoada_core::{Point, Size, StreamId};
 use revoada_engine::BackendChoice;
 use revoada_pipeline::config::{
     AnalyticsConfig, Anchor, AnonymizeConfig, AnonymizeMethod, BatchConfig, ByteTrackConfig, CameraMode, CrossingMode,
-    CrowdConfig, DELTA_FRAMES_MAX, DirectionConfig, Draft, DrawConfig, ImageFormat, LineConfig, ModelConfig,
-    ObjectsConfig, OcSortConfig, PipelineConfig, Reads, ReconnectConfig, RegionConfig, RtspTransport, Scope,
-    SecondaryConfig, SinkConfig, SortConfig, SourceConfig, StreamConfig, TilesConfig, TrackerAlgorithm, TrackerConfig,
+    CrowdConfig, DELTA_FRAMES_MAX, DirectionConfig, Draft, DrawConfig, HttpConfig, ImageFormat, LineConfig,
+    ModelConfig, ObjectsConfig, OcSortConfig, PipelineConfig, Reads, ReconnectConfig, RegionConfig, RtspTransport,
+    Scope, SecondaryConfig, SinkConfig, SortConfig, SourceConfig, StreamConfig, TilesConfig, TrackerAlgorithm,
+    TrackerConfig,
 };
 
 fn check(text: &str) -> Result<PipelineConfig, String> {
@@ -667,7 +668,8 @@ fn pipeline() -> impl Strategy<Value = PipelineConfig> {
             for (index, stream) in streams.iter_mut().enumerate() {
                 stream.id = StreamId::new(&format!("{}{index}", stream.id));
             }
-            let http = Some("127.0.0.1:8080".parse().expect("an address"));
+            let address = "127.0.0.1:8080".parse().expect("an address");
+            let http = Some(HttpConfig { address, control: perf_s.is_some() });
             let perf_interval = perf_s.map(Duration::from_secs);
             if let Some(rule) = analytics.as_mut().and_then(|analytics| analytics.lines.first_mut()) {
                 rule.scope.streams = streams.iter().map(|stream| stream.id.clone()).collect();

@@ -13,6 +13,7 @@ use fakes::{CAMERA, FILE, LIVE, Script, Step};
 use revoada_pipeline::config::PipelineConfig;
 use revoada_pipeline::control::{Client, ClientError, Command};
 use revoada_pipeline::run::{RunSummary, StopFlag, run};
+use serde_json::json;
 
 struct Running {
     _folder: tempfile::TempDir,
@@ -188,4 +189,71 @@ fn metrics_and_streams_are_served_over_http() {
     assert!(streams.contains("\"running\""), "{streams}");
     run.stop.request();
     run.finish().unwrap();
+}
+
+#[test]
+fn a_stream_joins_and_leaves_while_others_run() {
+    let steps: &[&[Step]] = &[&[Step::FramesWithoutEnd]];
+    let script = Script::new(&[("a", FILE, steps), ("late", FILE, steps)]);
+    let mut run = start(&script);
+    run.collected[0].wait_for("a", 3);
+    let remove = |stream: &str| Command::RemoveStream { stream: stream.into() };
+    run.client.request(remove("late")).unwrap();
+    run.collected[0].wait_for_ends("late", 1);
+    let before = run.collected[0].of("late").len();
+    let add = |stream: serde_json::Value| Command::AddStream { stream: stream.as_object().unwrap().clone() };
+    let answer = run.client.request(add(json!({ "uri": FILE, "id": "late", "interval": 2 }))).unwrap();
+    assert_eq!((&answer["streams_added"], &answer["streams_changed"]), (&json!(["late"]), &json!([])));
+    run.collected[0].wait_for("late", before + 5);
+    let frames = run.collected[0].of("late");
+    assert!(frames[before..].iter().all(|frame| frame % 2 == 0), "{frames:?}");
+    for (asked, reason) in [
+        (remove("gone"), "there is no stream `gone`"),
+        (add(json!({ "uri": FILE, "id": "a" })), "request: stream[2].id: there is another stream `a`"),
+        (add(json!({ "uri": FILE, "intervall": 2 })), "unknown key, did you mean `interval`?"),
+        (add(json!({ "id": "b" })), "uri"),
+    ] {
+        let error = run.client.request(asked).unwrap_err().to_string();
+        assert!(error.contains(reason), "{error}");
+    }
+    run.client.request(remove("late")).unwrap();
+    let error = run.client.request(remove("a")).unwrap_err().to_string();
+    assert!(error.contains("a pipeline has at least one `[[stream]]`"), "{error}");
+    run.stop.request();
+    run.thread.join().unwrap().unwrap();
+}
+
+#[test]
+fn streams_are_added_over_http_only_where_that_is_allowed() {
+    for allowed in [true, false] {
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let script = endless(&["a"]).set("http.address", address.to_string()).set("http.control", allowed);
+        let run = start(&script);
+        run.collected[0].wait_for("a", 1);
+        let ask = |method: &str, path: &str, kind: &str, body: &str| {
+            let mut connection = TcpStream::connect(address).unwrap();
+            write!(
+                connection,
+                "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            )
+            .unwrap();
+            let mut answer = String::new();
+            connection.read_to_string(&mut answer).unwrap();
+            answer
+        };
+        let stream = json!({ "uri": "test://smpte", "id": "a-2" }).to_string();
+        let plain = ask("POST", "/api/streams", "text/plain", &stream);
+        assert!(plain.starts_with("HTTP/1.1 415"), "a form of another site: {plain}");
+        let removed = ask("DELETE", "/api/streams/b", "text/plain", "");
+        let wrong = ask("POST", "/api/streams", "application/json", r#"{"uri":"ftp://x"}"#);
+        if allowed {
+            assert!(removed.starts_with("HTTP/1.1 400") && removed.contains("there is no stream `b`"), "{removed}");
+            assert!(wrong.starts_with("HTTP/1.1 400") && wrong.contains("ftp"), "{wrong}");
+        } else {
+            assert!(removed.starts_with("HTTP/1.1 403") && wrong.starts_with("HTTP/1.1 403"), "{removed}{wrong}");
+        }
+        run.stop.request();
+        run.thread.join().unwrap().unwrap();
+    }
 }

@@ -94,7 +94,7 @@ fn check_outputs(drafted: &Drafted<'_>) {
 }
 
 fn check_addresses(drafted: &Drafted<'_>) {
-    let mut taken: Vec<_> = drafted.http.into_iter().map(|address| (address, "`[http]`".to_owned())).collect();
+    let mut taken: Vec<_> = drafted.http.into_iter().map(|http| (http.address, "`[http]`".to_owned())).collect();
     for (index, (table, sink)) in drafted.sinks.iter().enumerate() {
         let Some(SinkConfig::Rtsp { address, .. }) = sink else { continue };
         // Port 0 is whichever is free.

@@ -89,14 +89,7 @@ impl Draft {
         };
         document.overlay(FLAGS, self.flags.clone());
         document.overlay_each("stream", &self.every_stream);
-        let config = {
-            let root = document.root();
-            let drafted = read::pipeline(&root, &self.folder);
-            check::pipeline(&root, &drafted);
-            drafted.config()
-        };
-        document.finish()?;
-        Ok(config.expect("what could not be read was recorded as a problem"))
+        checked(document, &self.folder)
     }
 
     /// A path or URI typed as a flag, made independent of the file's folder.
@@ -118,6 +111,18 @@ impl Draft {
         let tables = self.flags.entry(key).or_insert_with(|| Item::ArrayOfTables(ArrayOfTables::new()));
         tables.as_array_of_tables_mut().expect("only this function sets the key").push(table);
     }
+}
+
+/// What a document says, where it is right.
+pub(super) fn checked(document: Document, folder: &Path) -> Result<PipelineConfig, Problems> {
+    let config = {
+        let root = document.root();
+        let drafted = read::pipeline(&root, folder);
+        check::pipeline(&root, &drafted);
+        drafted.config()
+    };
+    document.finish()?;
+    Ok(config.expect("what could not be read was recorded as a problem"))
 }
 
 /// Sets a dotted key, making the tables on the way.

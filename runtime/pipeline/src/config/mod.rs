@@ -157,6 +157,7 @@
 //!
 //! [http]                 # none
 //! address = "127.0.0.1:8080"
+//! control = false        # let whoever reaches it add and remove streams
 //! [control]              # none
 //! socket = "/run/revoada/control.sock"
 //! [perf]                 # none
@@ -172,6 +173,7 @@
 mod analytics;
 mod check;
 mod draft;
+mod live;
 mod print;
 mod read;
 mod secondary;
@@ -231,11 +233,18 @@ pub struct PipelineConfig {
     pub draw: DrawConfig,
     pub sinks: Vec<SinkConfig>,
     /// Serves `/metrics`, the preview page and MJPEG.
-    pub http: Option<SocketAddr>,
+    pub http: Option<HttpConfig>,
     /// Unix socket that `revoada ctl` speaks to.
     pub control: Option<PathBuf>,
     /// Print `**PERF:` lines this often.
     pub perf_interval: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HttpConfig {
+    pub address: SocketAddr,
+    /// Whether streams can be added and removed there, by whoever reaches the address.
+    pub control: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]

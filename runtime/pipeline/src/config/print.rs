@@ -9,8 +9,8 @@ use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, Value};
 
 use super::read::{FORMATS, METHODS, TRANSPORTS};
 use super::{
-    BatchConfig, CameraMode, DrawConfig, ModelConfig, PipelineConfig, ReconnectConfig, SinkConfig, SourceConfig,
-    StreamConfig, TrackerAlgorithm, TrackerConfig, secondary, tiles,
+    BatchConfig, CameraMode, DrawConfig, HttpConfig, ModelConfig, PipelineConfig, ReconnectConfig, SinkConfig,
+    SourceConfig, StreamConfig, TrackerAlgorithm, TrackerConfig, secondary, tiles,
 };
 
 impl PipelineConfig {
@@ -35,8 +35,9 @@ impl PipelineConfig {
         if !self.sinks.is_empty() {
             root.insert("sink", Item::ArrayOfTables(self.sinks.iter().map(sink).collect()));
         }
-        if let Some(address) = self.http {
-            root.insert("http", Item::Table(table([("address", address.to_string().into())])));
+        if let Some(HttpConfig { address, control }) = self.http {
+            let keys = [("address", address.to_string().into()), ("control", control.into())];
+            root.insert("http", Item::Table(table(keys)));
         }
         if let Some(socket) = &self.control {
             root.insert("control", Item::Table(table([("socket", path(socket))])));

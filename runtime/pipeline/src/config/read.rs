@@ -13,9 +13,9 @@ use revoada_engine::BackendChoice;
 
 use super::{
     AnalyticsConfig, AnonymizeConfig, AnonymizeMethod, BATCH_FRAMES_MAX, BatchConfig, ByteTrackConfig, CameraMode,
-    DELTA_FRAMES_MAX, DrawConfig, FPS_MAX, ID_CHARS_MAX, ImageFormat, LOST_FRAMES_MAX, ModelConfig, OcSortConfig,
-    PipelineConfig, QUEUE_FRAMES_MAX, ReconnectConfig, RtspTransport, SIDE_PIXELS_MAX, SecondaryConfig, SinkConfig,
-    SortConfig, SourceConfig, StreamConfig, TrackerAlgorithm, TrackerConfig, is_id_char, secondary, tiles,
+    DELTA_FRAMES_MAX, DrawConfig, FPS_MAX, HttpConfig, ID_CHARS_MAX, ImageFormat, LOST_FRAMES_MAX, ModelConfig,
+    OcSortConfig, PipelineConfig, QUEUE_FRAMES_MAX, ReconnectConfig, RtspTransport, SIDE_PIXELS_MAX, SecondaryConfig,
+    SinkConfig, SortConfig, SourceConfig, StreamConfig, TrackerAlgorithm, TrackerConfig, is_id_char, secondary, tiles,
 };
 
 /// Frames decoded ahead where nothing is said: enough to bridge one inference, and 9 MB of 1080p.
@@ -43,7 +43,7 @@ pub(super) struct Drafted<'d> {
     pub(super) tracker: Option<TrackerConfig>,
     pub(super) analytics: Option<AnalyticsConfig>,
     pub(super) draw: DrawConfig,
-    pub(super) http: Option<SocketAddr>,
+    pub(super) http: Option<HttpConfig>,
     pub(super) control: Option<PathBuf>,
     pub(super) perf_interval: Option<Duration>,
 }
@@ -99,13 +99,18 @@ pub(super) fn pipeline<'d>(root: &Table<'d>, folder: &Path) -> Drafted<'d> {
         tracker: root.table("tracker").and_then(|table| tracker(&table, hides)),
         analytics: root.table("analytics").map(|table| super::analytics::read(&table, &ids)),
         draw,
-        http: root.table("http").and_then(|table| address(&table, "address")),
+        http: root.table("http").and_then(|table| http(&table)),
         control: root.table("control").and_then(|table| path(&table.required(), "socket", folder)),
         perf_interval: root
             .table("perf")
             .and_then(|table| table.required().float("interval_s", 0.1..=86_400.0))
             .map(Duration::from_secs_f64),
     }
+}
+
+fn http(table: &Table<'_>) -> Option<HttpConfig> {
+    let control = table.boolean("control").unwrap_or(false);
+    Some(HttpConfig { address: address(table, "address")?, control })
 }
 
 fn stream(table: &Table<'_>, index: usize, folder: &Path, ids: &mut BTreeSet<String>) -> Option<StreamConfig> {

@@ -86,7 +86,7 @@ impl SourceConfig {
     }
 
     /// Resolves a relative path against `folder`.
-    pub(super) fn relative_to(self, folder: &Path) -> Self {
+    pub fn relative_to(self, folder: &Path) -> Self {
         match self {
             Self::File(path) => Self::File(folder.join(path)),
             Self::Images(path) => Self::Images(folder.join(path)),

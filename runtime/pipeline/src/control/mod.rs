@@ -29,10 +29,10 @@ pub const VERSION: u64 = 1;
 /// A request is a few names and a path.
 pub const MESSAGE_BYTES_MAX: usize = 64 << 10;
 
-const COMMANDS: [&str; 5] = ["stats", "drain", "reload", "swap", "snapshot"];
+const COMMANDS: [&str; 7] = ["stats", "drain", "reload", "swap", "snapshot", "add-stream", "remove-stream"];
 
 /// What can be asked of a running pipeline.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Command {
     /// The statistics so far, as [`RunSummary`](crate::run::RunSummary).
     Stats,
@@ -44,10 +44,14 @@ pub enum Command {
     Swap { model: PathBuf },
     /// Write the next picture of a stream, as sinks show it, to a file: `.jpg`, `.jpeg` or `.png`.
     Snapshot { stream: String, path: PathBuf },
+    /// Take frames from one more stream: the keys of `[[stream]]`, paths being absolute.
+    AddStream { stream: Map<String, Value> },
+    /// Take no more frames from a stream; those that were taken are finished.
+    RemoveStream { stream: String },
 }
 
 /// One message to a pipeline.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Request {
     /// Comes back with the answer.
     pub id: u64,
@@ -85,6 +89,11 @@ impl Request {
                 let stream = take_text(&mut message, "stream").map_err(refuse)?;
                 Command::Snapshot { stream, path: take_path(&mut message, "path").map_err(refuse)? }
             }
+            "add-stream" => match message.remove("stream") {
+                Some(Value::Object(stream)) => Command::AddStream { stream },
+                _ => return Err(refuse("`stream` is missing or not an object".into())),
+            },
+            "remove-stream" => Command::RemoveStream { stream: take_text(&mut message, "stream").map_err(refuse)? },
             other => {
                 let hint = match nearest(other, COMMANDS) {
                     Some(near) => format!("did you mean `{near}`?"),
@@ -109,6 +118,8 @@ impl Request {
                 message["stream"] = json!(stream);
                 message["path"] = json!(path.to_string_lossy());
             }
+            Command::AddStream { stream } => message["stream"] = json!(stream),
+            Command::RemoveStream { stream } => message["stream"] = json!(stream),
         }
         message.to_string()
     }
@@ -122,6 +133,8 @@ impl Command {
             Self::Reload => "reload",
             Self::Swap { .. } => "swap",
             Self::Snapshot { .. } => "snapshot",
+            Self::AddStream { .. } => "add-stream",
+            Self::RemoveStream { .. } => "remove-stream",
         }
     }
 
@@ -160,7 +173,10 @@ mod tests {
     fn requests_are_read_back_as_they_were_written() {
         let snapshot = Command::snapshot("front", Path::new("a.jpg"), Path::new("/tmp"));
         let swap = Command::Swap { model: "/models/b.bundle".into() };
-        for command in [Command::Stats, Command::Drain, Command::Reload, swap, snapshot] {
+        let stream = json!({ "uri": "rtsp://camera/1", "rtsp": { "latency_ms": 50 } });
+        let add = Command::AddStream { stream: stream.as_object().unwrap().clone() };
+        let remove = Command::RemoveStream { stream: "front".into() };
+        for command in [Command::Stats, Command::Drain, Command::Reload, swap, snapshot, add, remove] {
             let request = Request { id: 7, command };
             assert_eq!(Request::parse(request.to_line().as_bytes()), Ok(request));
         }
@@ -181,6 +197,7 @@ mod tests {
             (r#"{"version":1,"id":3,"command":"snapshot","stream":"a","path":"b.jpg"}"#, 3, "not absolute"),
             (r#"{"version":1,"id":3,"command":"swap","model":"b.onnx"}"#, 3, "not absolute"),
             (r#"{"version":1,"id":3,"command":"swap"}"#, 3, "`model` is missing"),
+            (r#"{"version":1,"id":3,"command":"add-stream","stream":"a.mp4"}"#, 3, "not an object"),
         ] {
             let refusal = Request::parse(line.as_bytes()).unwrap_err();
             assert_eq!(refusal.id, id, "{line}");

@@ -7,15 +7,20 @@ use std::time::Duration;
 use axum::body::Bytes;
 use revoada_core::{Frame, StreamId};
 use serde::Serialize;
+use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::control::Command;
 use crate::sink::jpeg;
 
 /// Prints metrics in the OpenMetrics text format.
 type MetricsCallback = Arc<dyn Fn() -> String + Send + Sync>;
 /// Tells what every stream does, in the order in which they are to be shown.
 type StreamsCallback = Arc<dyn Fn() -> Vec<StreamStatus> + Send + Sync>;
+
+/// Does what a client asks, on a thread that may wait; an error is a sentence.
+type ControlCallback = Arc<dyn Fn(Command) -> Result<Value, String> + Send + Sync>;
 
 /// The meeting point of one pipeline and its [`Server`](super::Server). Callbacks run on the
 /// server's thread and should only read counters.
@@ -25,6 +30,8 @@ pub struct Hub {
     channels: RwLock<Vec<Arc<Channel>>>,
     metrics: RwLock<Option<MetricsCallback>>,
     streams: RwLock<Option<StreamsCallback>>,
+    /// `None` where nothing can be changed over HTTP.
+    control: RwLock<Option<ControlCallback>>,
 }
 
 /// How a stream is shown.
@@ -83,6 +90,15 @@ impl Hub {
         if let Some(channel) = self.channel(frame.stream.as_str()) {
             channel.frames.send_replace(Some(frame.clone()));
         }
+    }
+
+    /// Lets clients add and remove streams.
+    pub fn set_control(&self, control: ControlCallback) {
+        *self.control.write().unwrap_or_else(PoisonError::into_inner) = Some(control);
+    }
+
+    pub(super) fn control(&self) -> Option<ControlCallback> {
+        self.control.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub fn set_metrics(&self, callback: MetricsCallback) {

@@ -4,17 +4,21 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, Bytes};
+use axum::extract::rejection::JsonRejection;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{delete, get};
+use axum::{Json, Router};
 use futures_util::stream;
+use serde_json::{Map, Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::spawn_blocking;
 
 use super::hub::Hub;
+use crate::control::Command;
 
 /// Those who watch a stream live, over all streams. Further ones are refused with 503.
 pub(super) const WATCHERS_MAX: usize = 32;
@@ -41,7 +45,8 @@ pub(super) fn router(hub: Arc<Hub>, stopped: watch::Receiver<bool>) -> Router {
         .route("/", get(page))
         .route("/healthz", get(async || "ok\n"))
         .route("/metrics", get(metrics))
-        .route("/api/streams", get(streams))
+        .route("/api/streams", get(streams).post(add_stream))
+        .route("/api/streams/{id}", delete(remove_stream))
         .route("/streams/{file}", get(picture))
         .fallback(async || plain(StatusCode::NOT_FOUND, "there is no such page\n"))
         .with_state(Shared { hub, watchers: Arc::new(Semaphore::new(WATCHERS_MAX)), stopped })
@@ -65,6 +70,31 @@ async fn metrics(State(shared): State<Shared>) -> Response {
 async fn streams(State(shared): State<Shared>) -> Response {
     let body = serde_json::to_string(&shared.hub.listing()).expect("a listing has string keys");
     ([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")], body).into_response()
+}
+
+/// The body is a `[[stream]]` as JSON, and says that it is: what a page of another site sends without being asked to
+/// does not.
+async fn add_stream(State(shared): State<Shared>, stream: Result<Json<Map<String, Value>>, JsonRejection>) -> Response {
+    match stream {
+        Ok(Json(stream)) => change(&shared, Command::AddStream { stream }).await,
+        Err(error) => plain(error.status(), format!("{}\n", error.body_text())),
+    }
+}
+
+async fn remove_stream(State(shared): State<Shared>, Path(id): Path<String>) -> Response {
+    change(&shared, Command::RemoveStream { stream: id }).await
+}
+
+async fn change(shared: &Shared, command: Command) -> Response {
+    let Some(control) = shared.hub.control() else {
+        let text = "nothing can be changed here; `[http] control = true` in the pipeline's file allows it\n";
+        return plain(StatusCode::FORBIDDEN, text);
+    };
+    match spawn_blocking(move || control(command)).await {
+        Ok(Ok(answer)) => ([(CONTENT_TYPE, "application/json")], answer.to_string()).into_response(),
+        Ok(Err(reason)) => plain(StatusCode::BAD_REQUEST, format!("{reason}\n")),
+        Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, "the pipeline failed to answer\n"),
+    }
 }
 
 /// `<id>.mjpeg` or `<id>.jpg`.

@@ -11,15 +11,15 @@ use serde_json::{Value, json};
 
 use super::output::OutputControls;
 use super::stats::RunStats;
-use super::supervisor::Event;
+use super::supervisor::{Change, Event};
 use super::swap::{Swapper, To};
 use crate::control::Command;
 use crate::sink::{jpeg, png};
 
 /// A live stream that shows nothing for so long shows nothing.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Reloading reads a file and starts threads.
-const RELOAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// A changed configuration is read and starts threads.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Good enough to look closely at.
 const JPEG_QUALITY: u8 = 90;
 
@@ -39,17 +39,21 @@ impl Commands {
                 self.events.try_send(Event::Drain).map_err(|_| "the pipeline is ending")?;
                 Ok(json!({ "draining": true }))
             }
-            Command::Reload => {
-                let (reply, answer) = sync_channel(1);
-                self.events.try_send(Event::Reload { reply }).map_err(|_| "the pipeline is ending")?;
-                answer.recv_timeout(RELOAD_TIMEOUT).map_err(|_| "the pipeline is ending")?
-            }
+            Command::Reload => self.change(Change::Reload),
+            Command::AddStream { stream } => self.change(Change::AddStream(stream)),
+            Command::RemoveStream { stream } => self.change(Change::RemoveStream(stream)),
             Command::Swap { model } => match self.swapper.swap(To::Model(&model)) {
                 Ok(swapped) => serde_json::to_value(swapped).map_err(|error| error.to_string()),
                 Err(error) => Err(sentence_of(causes(&error))),
             },
             Command::Snapshot { stream, path } => self.snapshot(&stream, &path),
         }
+    }
+
+    fn change(&self, change: Change) -> Result<Value, String> {
+        let (reply, answer) = sync_channel(1);
+        self.events.try_send(Event::Change { change, reply }).map_err(|_| "the pipeline is ending")?;
+        answer.recv_timeout(CHANGE_TIMEOUT).map_err(|_| "the pipeline is ending")?
     }
 
     fn snapshot(&self, stream: &str, path: &Path) -> Result<Value, String> {

@@ -9,11 +9,12 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use revoada_core::{StreamId, Timestamp};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tracing::{error, info, warn};
 
 use super::analysis::Analysers;
 use super::cascade::Cascade;
+use super::commands::Commands;
 use super::infer::Infer;
 use super::output::{Output, OutputControls, OutputError, Returning};
 use super::perf::PerfLines;
@@ -26,7 +27,7 @@ use super::stream::{Stream, Ticket};
 use super::swap::Swapper;
 use super::trackers::Trackers;
 use super::{ModelError, Parts, RunError, RunSummary, StreamError, reload};
-use crate::config::{PipelineConfig, SinkConfig, StreamConfig};
+use crate::config::{HttpConfig, PipelineConfig, SinkConfig, StreamConfig};
 use crate::control;
 use crate::draw::Painter;
 use crate::http::{self, Hub, StreamOptions};
@@ -43,6 +44,14 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(500);
 /// is never reached; a report beyond it would wait.
 const EVENTS_MAX: usize = crate::config::STREAMS_MAX + 64;
 
+/// What becomes another configuration.
+pub(super) enum Change {
+    /// The file is read again; streams that joined otherwise are not in it.
+    Reload,
+    AddStream(Map<String, Value>),
+    RemoveStream(String),
+}
+
 /// What threads tell the supervisor.
 pub(super) enum Event {
     StreamEnded {
@@ -55,7 +64,8 @@ pub(super) enum Event {
     Stop,
     /// From the control socket.
     Drain,
-    Reload {
+    Change {
+        change: Change,
         reply: SyncSender<Result<Value, String>>,
     },
 }
@@ -219,27 +229,35 @@ impl Supervisor {
 
     /// Opens the HTTP address and the control socket, where they are asked for.
     fn serve(&mut self) -> Result<(), RunError> {
-        if let (Some(address), Some(hub)) = (self.config.http, &self.hub) {
+        if let (Some(HttpConfig { address, control }), Some(hub)) = (self.config.http, &self.hub) {
             let metrics = crate::metrics::Metrics::new(Arc::clone(&self.stats));
             hub.set_metrics(Arc::new(move || metrics.text()));
             let (stats, clock) = (Arc::clone(&self.stats), Arc::clone(&self.parts.clock));
             hub.set_streams(Arc::new(move || {
                 stats.streams().iter().map(|stream| stream.status(clock.now())).collect()
             }));
+            if control {
+                let commands = self.commands();
+                hub.set_control(Arc::new(move |command| commands.answer(command)));
+            }
             let server = http::Server::bind(address, Arc::clone(hub))?;
             self.http = Some(server);
         }
         if let Some(path) = &self.config.control {
-            let handler = super::commands::Commands {
-                stats: Arc::clone(&self.stats),
-                controls: Arc::clone(&self.controls),
-                swapper: Arc::clone(&self.swapper),
-                events: self.sender.clone(),
-            };
+            let handler = self.commands();
             self.control = Some(control::Server::bind(path, Box::new(move |command| handler.answer(command)))?);
             info!(socket = %path.display(), "listening for control");
         }
         Ok(())
+    }
+
+    fn commands(&self) -> Commands {
+        Commands {
+            stats: Arc::clone(&self.stats),
+            controls: Arc::clone(&self.controls),
+            swapper: Arc::clone(&self.swapper),
+            events: self.sender.clone(),
+        }
     }
 
     fn spawn_all(&mut self, infer: Infer, output: Output) -> Result<(), RunError> {
@@ -334,8 +352,8 @@ impl Supervisor {
         match event {
             Event::Stop => {}
             Event::Drain => self.drain("control socket"),
-            Event::Reload { reply } => {
-                let result = self.reload(ticks);
+            Event::Change { change, reply } => {
+                let result = self.change(&change, ticks);
                 // A client that hung up meanwhile does not need to know.
                 drop(reply.try_send(result));
             }
@@ -448,12 +466,20 @@ impl Supervisor {
         }
     }
 
-    fn reload(&mut self, ticks: &mut Ticks) -> Result<Value, String> {
+    fn change(&mut self, change: &Change, ticks: &mut Ticks) -> Result<Value, String> {
         if self.phase != Phase::Running {
             return Err("the pipeline is ending".into());
         }
-        let reread = self.parts.reread.as_ref().ok_or("the pipeline was not started from a file")?;
-        let config = reread()?;
+        let config = match change {
+            Change::Reload => self.parts.reread.as_ref().ok_or("the pipeline was not started from a file")?()?,
+            Change::AddStream(stream) => self.config.with_stream(stream).map_err(|problems| problems.to_string())?,
+            Change::RemoveStream(id) => {
+                if self.config.streams.iter().all(|stream| stream.id.as_str() != id) {
+                    return Err(format!("there is no stream `{id}`"));
+                }
+                self.config.without_stream(id).map_err(|problems| problems.to_string())?
+            }
+        };
         let changes = reload::changes(&self.config, &config)?;
         let painter = changes.draw.as_ref().map(|draw| Painter::new(draw, &self.labels));
         let painter = painter.transpose().map_err(|error| error.to_string())?;
@@ -498,7 +524,7 @@ impl Supervisor {
         }
         self.config = config;
         let report = changes.report();
-        info!(?report, "configuration reloaded");
+        info!(?report, "configuration changed");
         serde_json::to_value(report).map_err(|error| error.to_string())
     }
 
