@@ -305,6 +305,7 @@ mod tests {
             "revoada_non_finite_total 0",
             "revoada_model_swaps_total 0",
             "revoada_model_gap_seconds_total 0.0",
+            "revoada_frame_latency_seconds_count{stream=\"front\",stage=\"tracking\"} 1",
             "revoada_frame_latency_seconds_bucket{le=\"0.01\",stream=\"front\",stage=\"total\"} 0",
             "revoada_frame_latency_seconds_bucket{le=\"0.02\",stream=\"front\",stage=\"total\"} 1",
             "revoada_frame_latency_seconds_bucket{le=\"+Inf\",stream=\"front\",stage=\"total\"} 1",
