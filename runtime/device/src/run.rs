@@ -86,6 +86,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "MS", help_heading = "Model")]
     batch_wait: Option<i64>,
 
+    /// Follow objects from frame to frame: sort, bytetrack or ocsort. All parameters are keys of `[tracker]`.
+    #[arg(long, value_name = "ALGORITHM", help_heading = "Tracking")]
+    tracker: Option<String>,
+
     /// Video with what was found drawn into it: FILE.mp4 or FILE.mkv; `{stream}` becomes the
     /// stream's name.
     #[arg(long, value_name = "FILE", help_heading = "Outputs")]
@@ -146,6 +150,7 @@ enum Drawn {
     Scores,
     Landmarks,
     Masks,
+    Tracks,
 }
 
 impl Drawn {
@@ -156,6 +161,7 @@ impl Drawn {
             Self::Scores => "draw.scores",
             Self::Landmarks => "draw.landmarks",
             Self::Masks => "draw.masks",
+            Self::Tracks => "draw.tracks",
         }
     }
 }
@@ -222,6 +228,7 @@ fn configure(args: &Args) -> anyhow::Result<PipelineConfig> {
     set_streams(&mut draft, args);
     set_model(&mut draft, args);
     set_sinks(&mut draft, args)?;
+    set(&mut draft, "tracker.algorithm", args.tracker.clone());
     set_drawing(&mut draft, args);
     set(&mut draft, "http.address", args.http.clone());
     set(&mut draft, "control.socket", args.control.as_deref().map(text));

@@ -62,6 +62,7 @@ impl Collector for Scrape {
         counter("frames_out", "Frames that reached the sinks", StreamStats::frames_out)?;
         counter("reconnects", "Times that a lost source was tried again", StreamStats::reconnects)?;
         counter("detections", "Things found", StreamStats::detections)?;
+        counter("tracks", "Objects that were followed", StreamStats::tracks)?;
         counter("frame_copies", "Copies of whole pictures between decoder and sinks", StreamStats::copies)?;
         encode_dropped(&mut encoder, &streams)?;
         encode_gauges(&mut encoder, &streams)?;
@@ -254,6 +255,7 @@ mod tests {
         stream.frame_dropped(Dropped::Queue);
         stream.queue_entered();
         stream.copied(3);
+        stream.tracked(7);
         stream.reconnecting("gone".into());
         stream.running();
         stream.analysed(Some(&Arc::new(analysis())));
@@ -270,6 +272,7 @@ mod tests {
             "revoada_stream_state{stream=\"front\",state=\"running\"} 1",
             "revoada_reconnects_total{stream=\"front\"} 1",
             "revoada_detections_total{stream=\"front\"} 4",
+            "revoada_tracks_total{stream=\"front\"} 7",
             "revoada_frame_copies_total{stream=\"front\"} 3",
             "revoada_events_total{stream=\"front\",event=\"line-crossed\"} 1",
             "revoada_events_total{stream=\"front\",event=\"crowd-began\"} 0",
@@ -285,6 +288,7 @@ mod tests {
             "revoada_non_finite_total 0",
             "revoada_model_swaps_total 0",
             "revoada_model_gap_seconds_total 0.0",
+            "revoada_frame_latency_seconds_count{stream=\"front\",stage=\"tracking\"} 1",
             "revoada_frame_latency_seconds_bucket{le=\"0.01\",stream=\"front\",stage=\"total\"} 0",
             "revoada_frame_latency_seconds_bucket{le=\"0.02\",stream=\"front\",stage=\"total\"} 1",
             "revoada_frame_latency_seconds_bucket{le=\"+Inf\",stream=\"front\",stage=\"total\"} 1",

@@ -8,9 +8,10 @@ use revoada_bundle::sign::TrustedKeys;
 use revoada_core::{Point, Size, StreamId};
 use revoada_engine::BackendChoice;
 use revoada_pipeline::config::{
-    AnalyticsConfig, Anchor, AnonymizeConfig, AnonymizeMethod, BatchConfig, CameraMode, CrossingMode, CrowdConfig,
-    DirectionConfig, Draft, DrawConfig, ImageFormat, LineConfig, ModelConfig, PipelineConfig, ReconnectConfig,
-    RegionConfig, RtspTransport, Scope, SinkConfig, SourceConfig, StreamConfig,
+    AnalyticsConfig, Anchor, AnonymizeConfig, AnonymizeMethod, BatchConfig, ByteTrackConfig, CameraMode, CrossingMode,
+    CrowdConfig, DELTA_FRAMES_MAX, DirectionConfig, Draft, DrawConfig, ImageFormat, LineConfig, ModelConfig,
+    OcSortConfig, PipelineConfig, ReconnectConfig, RegionConfig, RtspTransport, Scope, SinkConfig, SortConfig,
+    SourceConfig, StreamConfig, TrackerAlgorithm, TrackerConfig,
 };
 
 fn check(text: &str) -> Result<PipelineConfig, String> {
@@ -55,6 +56,11 @@ rebuild = false
 [batch]
 frames_max = 4
 wait_ms = 25
+
+[tracker]
+algorithm = "bytetrack"
+across_classes = true
+score_high = 0.5
 
 [draw]
 scores = false
@@ -109,6 +115,12 @@ fn every_key_is_read_and_paths_are_relative_to_the_file() {
     assert_eq!(file, Path::new("dir/builders.keys"));
     assert!(!config.model.rebuild);
     assert_eq!(config.batch, BatchConfig { frames_max: 4, wait: Duration::from_millis(25) });
+    let byte_track = ByteTrackConfig { score_high: 0.5, score_new: 0.6, ..ByteTrackConfig::STANDARD };
+    // Pictures are anonymised, so boxes stay where they were found.
+    let tracker =
+        TrackerConfig { algorithm: TrackerAlgorithm::ByteTrack(byte_track), across_classes: true, smooth: false };
+    assert_eq!(config.tracker, Some(tracker));
+    assert_eq!(config.model.score_low, Some(0.1));
     assert!(config.draw.boxes && !config.draw.scores);
     assert_eq!(config.sinks.len(), 4);
     assert_eq!(config.control, Some("dir/control.sock".into()));
@@ -209,6 +221,7 @@ path = "model.onnx"
 [[sink]]
 type = "events"
 path = "events.jsonl"
+[tracker]
 
 [analytics]
 anchor = "center"
@@ -328,6 +341,9 @@ fn what_cannot_be_analysed_is_refused() {
         let got = problems(&ANALYTICS.replacen(right, wrong, 1));
         assert!(got.len() == 1 && got[0].contains(expected), "{wrong}\n{got:#?}");
     }
+    let untracked = problems(&ANALYTICS.replace("[tracker]", ""));
+    let expected = "analytics: lines, directions and `dwell_s` look at tracked objects: add a `[tracker]`";
+    assert!(untracked.len() == 1 && untracked[0].ends_with(expected), "{untracked:?}");
     let (bare, _) = ANALYTICS.split_once("[analytics]").expect("it is there");
     assert!(
         problems(bare)[0].ends_with("sink[0].type: nothing makes events: add `[analytics]` with what is to be told")
@@ -464,7 +480,19 @@ fn model() -> impl Strategy<Value = ModelConfig> {
     let trust = prop::collection::vec(path().prop_map(TrustedKeys::File), 0..3);
     (files, backend, rest, trust, any::<bool>()).prop_map(|(files, backend, rest, trust, rebuild)| {
         let ((path, manifest, labels), (threads, score_min, size, decoder)) = (files, rest);
-        ModelConfig { path, manifest, labels, backend, threads, score_min, size, decoder, trust, rebuild }
+        ModelConfig {
+            path,
+            manifest,
+            labels,
+            backend,
+            threads,
+            score_min,
+            score_low: None,
+            size,
+            decoder,
+            trust,
+            rebuild,
+        }
     })
 }
 
@@ -472,13 +500,14 @@ fn draw() -> impl Strategy<Value = DrawConfig> {
     let method = prop_oneof![Just(AnonymizeMethod::Blur), Just(AnonymizeMethod::Mosaic)];
     let anonymize = (method, prop::collection::vec("[^\0]{0,6}", 0..3), 0f32..=2.0)
         .prop_map(|(method, classes, margin)| AnonymizeConfig { method, classes, margin });
-    (any::<[bool; 7]>(), prop::option::of(anonymize)).prop_map(
-        |([boxes, labels, scores, landmarks, masks, clock, rules], anonymize)| DrawConfig {
+    (any::<[bool; 8]>(), prop::option::of(anonymize)).prop_map(
+        |([boxes, labels, scores, landmarks, masks, tracks, clock, rules], anonymize)| DrawConfig {
             boxes,
             labels,
             scores,
             landmarks,
             masks,
+            tracks,
             clock,
             rules,
             anonymize,
@@ -532,13 +561,76 @@ fn analytics() -> impl Strategy<Value = AnalyticsConfig> {
     })
 }
 
+fn tracker() -> impl Strategy<Value = TrackerConfig> {
+    let sort = (1..=1000u32, 0..=1000u32, 0f64..=1.0).prop_map(|(lost_frames_max, hits_min, iou_min)| SortConfig {
+        lost_frames_max,
+        hits_min,
+        iou_min,
+    });
+    let scores = || (0f64..=0.5, 0.5f64..=1.0);
+    let byte_track = (scores(), 1..=1000u32, 0f64..=1.0, 0f64..=1.0, any::<bool>()).prop_map(
+        |((score_low, score_high), lost_frames_max, score_new, distance_max, weigh_scores)| ByteTrackConfig {
+            score_high,
+            score_low,
+            score_new,
+            lost_frames_max,
+            distance_max,
+            weigh_scores,
+        },
+    );
+    let oc_sort = (sort.clone(), scores(), any::<bool>(), 1..=DELTA_FRAMES_MAX, 0f64..=10.0).prop_map(
+        |(SortConfig { lost_frames_max, hits_min, iou_min }, (low, score_high), looks_low, delta_frames, inertia)| {
+            let score_low = looks_low.then_some(low);
+            OcSortConfig { score_high, score_low, lost_frames_max, hits_min, iou_min, delta_frames, inertia }
+        },
+    );
+    let algorithm = prop_oneof![
+        sort.prop_map(TrackerAlgorithm::Sort),
+        byte_track.prop_map(TrackerAlgorithm::ByteTrack),
+        oc_sort.prop_map(TrackerAlgorithm::OcSort),
+    ];
+    (algorithm, any::<bool>(), any::<bool>()).prop_map(|(algorithm, across_classes, smooth)| TrackerConfig {
+        algorithm,
+        across_classes,
+        smooth,
+    })
+}
+
+#[test]
+fn a_tracker_has_the_keys_of_its_algorithm() {
+    let tracker = |keys: &str| {
+        let text = format!("[[stream]]\nuri = \"a.mp4\"\n[model]\npath = \"m.onnx\"\n[tracker]\n{keys}\n");
+        check(&text).map(|config| config.tracker)
+    };
+    for (keys, expected) in [
+        ("algorithm = \"sort\"", TrackerConfig::SORT),
+        ("algorithm = \"bytetrack\"", TrackerConfig::BYTE_TRACK),
+        ("algorithm = \"ocsort\"", TrackerConfig::OC_SORT),
+    ] {
+        assert_eq!(tracker(keys), Ok(Some(expected)));
+    }
+    for (keys, refusal) in [
+        ("iou_min = 0.5", "tracker.algorithm"),
+        ("algorithm = \"sort\"\nscore_high = 0.5", "score_high"),
+        ("algorithm = \"byte\"", "bytetrack"),
+        ("algorithm = \"bytetrack\"\nscore_low = 0.9", "is more than `score_high`, 0.6"),
+        ("algorithm = \"ocsort\"\ndelta_frames = 9", "delta_frames"),
+        ("algorithm = \"sort\"\nlost_frames_max = 0", "lost_frames_max"),
+    ] {
+        let error = tracker(keys).expect_err(keys);
+        assert!(error.contains(refusal), "{keys}: {error}");
+    }
+}
+
 fn pipeline() -> impl Strategy<Value = PipelineConfig> {
     let edges = (path(), prop::option::of(path()), prop::option::of(1..86_400u64));
     let batch = (1..=64usize, ms(0..60_000)).prop_map(|(frames_max, wait)| BatchConfig { frames_max, wait });
-    let lists =
-        (prop::collection::vec(stream(), 1..4), prop::collection::vec(sink(), 0..4), prop::option::of(analytics()));
-    (lists, model(), batch, draw(), edges).prop_map(
-        |((mut streams, sinks, mut analytics), model, batch, draw, edges)| {
+    let lists = (prop::collection::vec(stream(), 1..4), prop::collection::vec(sink(), 0..4));
+    let results = (prop::option::of(tracker()), prop::option::of(analytics()), draw());
+    (lists, model(), batch, results, edges).prop_map(
+        |((mut streams, sinks), mut model, batch, (tracker, analytics, draw), edges)| {
+            model.score_low = tracker.and_then(|tracker| tracker.score_low()).map(|score| score as f32);
+            let mut analytics = analytics.filter(|_| tracker.is_some());
             let (_, control, perf_s) = edges;
             for (index, stream) in streams.iter_mut().enumerate() {
                 stream.id = StreamId::new(&format!("{}{index}", stream.id));
@@ -548,7 +640,7 @@ fn pipeline() -> impl Strategy<Value = PipelineConfig> {
             if let Some(rule) = analytics.as_mut().and_then(|analytics| analytics.lines.first_mut()) {
                 rule.scope.streams = streams.iter().map(|stream| stream.id.clone()).collect();
             }
-            PipelineConfig { streams, model, batch, analytics, draw, sinks, http, control, perf_interval }
+            PipelineConfig { streams, model, batch, tracker, analytics, draw, sinks, http, control, perf_interval }
         },
     )
 }

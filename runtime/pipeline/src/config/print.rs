@@ -9,7 +9,7 @@ use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, Value};
 use super::read::{FORMATS, METHODS, TRANSPORTS};
 use super::{
     BatchConfig, CameraMode, DrawConfig, ModelConfig, PipelineConfig, ReconnectConfig, SinkConfig, SourceConfig,
-    StreamConfig,
+    StreamConfig, TrackerAlgorithm, TrackerConfig,
 };
 
 impl PipelineConfig {
@@ -20,6 +20,9 @@ impl PipelineConfig {
         root.insert("stream", Item::ArrayOfTables(streams));
         root.insert("model", Item::Table(model(&self.model)));
         root.insert("batch", Item::Table(batch(&self.batch)));
+        if let Some(tracker) = &self.tracker {
+            root.insert("tracker", Item::Table(tracked(tracker)));
+        }
         if let Some(analytics) = &self.analytics {
             root.insert("analytics", Item::Table(super::analytics::print(analytics)));
         }
@@ -114,6 +117,53 @@ fn batch(batch: &BatchConfig) -> Table {
     table([("frames_max", integer(batch.frames_max as u64)), ("wait_ms", milliseconds(batch.wait))])
 }
 
+fn tracked(tracker: &TrackerConfig) -> Table {
+    let whole = |number: u32| integer(number.into());
+    let (name, options) = match tracker.algorithm {
+        TrackerAlgorithm::Sort(sort) => (
+            "sort",
+            vec![
+                ("lost_frames_max", whole(sort.lost_frames_max)),
+                ("hits_min", whole(sort.hits_min)),
+                ("iou_min", sort.iou_min.into()),
+            ],
+        ),
+        TrackerAlgorithm::ByteTrack(byte) => (
+            "bytetrack",
+            vec![
+                ("lost_frames_max", whole(byte.lost_frames_max)),
+                ("score_high", byte.score_high.into()),
+                ("score_low", byte.score_low.into()),
+                ("score_new", byte.score_new.into()),
+                ("distance_max", byte.distance_max.into()),
+                ("weigh_scores", byte.weigh_scores.into()),
+            ],
+        ),
+        TrackerAlgorithm::OcSort(oc_sort) => (
+            "ocsort",
+            [
+                Some(("lost_frames_max", whole(oc_sort.lost_frames_max))),
+                Some(("score_high", oc_sort.score_high.into())),
+                oc_sort.score_low.map(|score| ("score_low", score.into())),
+                Some(("hits_min", whole(oc_sort.hits_min))),
+                Some(("iou_min", oc_sort.iou_min.into())),
+                Some(("delta_frames", whole(oc_sort.delta_frames))),
+                Some(("inertia", oc_sort.inertia.into())),
+            ]
+            .into_iter()
+            .flatten()
+            .collect(),
+        ),
+    };
+    let mut out = table([
+        ("algorithm", name.into()),
+        ("across_classes", tracker.across_classes.into()),
+        ("smooth", tracker.smooth.into()),
+    ]);
+    out.extend(options.into_iter().map(|(key, value): (&str, Value)| (key, Item::Value(value))));
+    out
+}
+
 fn draw(draw: &DrawConfig) -> Table {
     let switches = [
         ("boxes", draw.boxes),
@@ -121,6 +171,7 @@ fn draw(draw: &DrawConfig) -> Table {
         ("scores", draw.scores),
         ("landmarks", draw.landmarks),
         ("masks", draw.masks),
+        ("tracks", draw.tracks),
         ("clock", draw.clock),
         ("rules", draw.rules),
     ];

@@ -27,7 +27,7 @@ pub(super) struct Common {
 }
 
 /// What holds for boxes where the manifest is silent; the YOLO families' own defaults.
-const SCORE_MIN: f32 = 0.25;
+pub(crate) const SCORE_MIN: f32 = 0.25;
 const IOU_MAX: f32 = 0.45;
 const RESULTS_MAX: usize = 300;
 

@@ -3,6 +3,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use revoada_core::{
     Classification, ColorMatrix, ColorRange, ColorSpec, PixelFormat, PlaneLayout, Point, Size, StreamId, Timestamp,
+    TrackId,
 };
 
 use super::*;
@@ -46,6 +47,7 @@ fn nothing() -> DrawConfig {
         scores: false,
         landmarks: false,
         masks: false,
+        tracks: false,
         clock: false,
         rules: false,
         anonymize: None,
@@ -127,6 +129,30 @@ fn text_sits_on_a_plate_above_the_box() {
     assert!(plate[1] > 180 && plate[0] < 60, "{plate:?} is the class's green");
     let darkest = (32..50).flat_map(|y| drawn.view().plane(0).row(y)[20 * 3..100 * 3].to_vec()).filter(|&v| v < 8);
     assert!(darkest.count() > 50, "black glyphs stand on the bright plate");
+}
+
+#[test]
+fn a_track_has_its_number_and_its_colour() {
+    let config = DrawConfig { boxes: true, tracks: true, ..nothing() };
+    let frame = plain(PixelFormat::Rgb, Size::new(200, 100), 0);
+    let corner = |config: &DrawConfig, track: Option<u64>| {
+        let mut prediction = seen(Rect::new(20.0, 50.0, 80.0, 40.0));
+        prediction.detections[0].track = track.map(TrackId);
+        let drawn = Painter::new(config, &[]).unwrap().paint(&frame, &prediction);
+        let pixel = &drawn.view().plane(0).row(89)[20 * 3..][..3];
+        (Rgb(pixel[0], pixel[1], pixel[2]), rows_that_differ(&frame, &drawn, 0)[0])
+    };
+    // The plate with the number begins above the box.
+    assert_eq!(corner(&config, Some(7)), (track_color(TrackId(7)), 32));
+    assert_eq!(corner(&config, None), (class_color(0), 50));
+    assert_eq!(corner(&DrawConfig { tracks: false, ..config.clone() }, Some(7)), (class_color(0), 50));
+    assert_ne!(track_color(TrackId(7)), track_color(TrackId(8)));
+    let numbered = |track| {
+        let mut prediction = seen(Rect::new(20.0, 50.0, 80.0, 40.0));
+        prediction.detections[0].track = Some(TrackId(track));
+        Painter::new(&config, &[]).unwrap().paint(&frame, &prediction).view().bytes().to_vec()
+    };
+    assert_ne!(numbered(7), numbered(27), "of the same colour, with other numbers");
 }
 
 #[test]

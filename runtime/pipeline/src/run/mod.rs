@@ -32,6 +32,7 @@ mod summary;
 mod supervisor;
 mod swap;
 mod timeline;
+mod trackers;
 
 use std::io;
 use std::sync::Arc;

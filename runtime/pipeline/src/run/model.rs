@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use revoada_bundle::bundle::VerifiedBundle;
 use revoada_bundle::golden::{Golden, GoldenInputs};
-use revoada_bundle::manifest::{Manifest, ManifestError, read_labels};
+use revoada_bundle::manifest::{Manifest, ManifestError, OutputManifest, read_labels};
 use revoada_bundle::sign::{KeyError, TrustedKeys};
 use revoada_core::{Clock, Frame, Placement, Prediction, Rect, Tensor};
 use revoada_engine::{
@@ -18,7 +18,7 @@ use thiserror::Error;
 use tracing::info;
 
 use crate::config::ModelConfig;
-use crate::decode::{Built, DecodeError, Decoder, DecoderContext, Decoders};
+use crate::decode::{Built, DecodeError, Decoder, DecoderContext, Decoders, SCORE_MIN};
 
 /// What models are loaded with.
 pub struct Loader {
@@ -109,7 +109,7 @@ impl Loader {
         let stem = config.path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
         let bundled = bundle.as_ref().map(|bundle| bundle.index().name.clone());
         let name = manifest.name.clone().or(bundled).or(stem).unwrap_or_default();
-        let model = Model::assemble(name, backend, engine, manifest, &self.decoders)?;
+        let model = Model::assemble(name, backend, engine, manifest, config.score_low, &self.decoders)?;
         Ok(Arc::new(Model { bundle, no_plan, ..model }))
     }
 }
@@ -123,7 +123,7 @@ impl Model {
         manifest: Manifest,
         decoders: &Decoders,
     ) -> Result<Arc<Self>, ModelError> {
-        Self::assemble(name, backend, engine, manifest, decoders).map(Arc::new)
+        Self::assemble(name, backend, engine, manifest, None, decoders).map(Arc::new)
     }
 
     fn assemble(
@@ -131,21 +131,24 @@ impl Model {
         backend: Arc<dyn Backend>,
         engine: Arc<dyn Engine>,
         manifest: Manifest,
+        score_low: Option<f32>,
         decoders: &Decoders,
     ) -> Result<Self, ModelError> {
         let input = picture_input(engine.inputs(), &manifest.input)?;
-        let context = DecoderContext {
-            outputs: engine.outputs(),
-            manifest: &manifest.output,
-            labels: manifest.labels.len(),
-            input: input.transform.size,
+        let labels: Arc<[String]> = manifest.labels.clone().into();
+        let build = |manifest: &OutputManifest| {
+            let labels = labels.len();
+            let context = DecoderContext { outputs: engine.outputs(), manifest, labels, input: input.transform.size };
+            decoders.build(&context).map_err(|source| ModelError::Decode { model: name.clone(), source })
         };
-        let built = decoders.build(&context);
-        let Built { decoder, guessed } = built.map_err(|source| ModelError::Decode { model: name.clone(), source })?;
+        let Built { mut decoder, guessed } = build(&manifest.output)?;
         if let Some(guessed) = guessed {
             info!("{guessed}");
         }
-        let labels = manifest.labels.clone().into();
+        let score_min = manifest.output.score_min.unwrap_or(SCORE_MIN);
+        if let Some(score_low) = score_low.filter(|score_low| *score_low < score_min && decoder.finds_boxes()) {
+            decoder = build(&OutputManifest { score_min: Some(score_low), ..manifest.output.clone() })?.decoder;
+        }
         Ok(Self { name, labels, backend, engine, input, decoder, manifest, bundle: None, no_plan: None })
     }
 
@@ -162,6 +165,11 @@ impl Model {
     /// The manifest with what the configuration changed in it.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// Least score of a detection that is a result; weaker ones are found where a tracker has a use for them.
+    pub fn score_min(&self) -> f32 {
+        self.manifest.output.score_min.unwrap_or(SCORE_MIN)
     }
 
     /// The bundle that it comes from.

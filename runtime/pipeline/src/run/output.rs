@@ -1,4 +1,4 @@
-//! The output thread: answers → decoded, analysed, drawn, written, counted.
+//! The output thread: answers → decoded, tracked, analysed, drawn, written, counted.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,9 @@ use super::sessions::Sessions;
 use super::stats::{Dropped, StreamStats};
 use super::stop::lock;
 use super::stream::Ticket;
+use super::trackers::Trackers;
 use crate::analyse::Analysis;
+use crate::config::TrackerConfig;
 use crate::draw::Painter;
 use crate::{FrameResult, FrameTimings, Sink, SinkError, SinkReport};
 
@@ -38,6 +40,7 @@ pub(crate) struct Output {
     pub(crate) sessions: Returning,
     pub(crate) sinks: Vec<Box<dyn Sink>>,
     pub(crate) labels: Arc<[String]>,
+    pub(crate) trackers: Trackers,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) controls: Arc<OutputControls>,
 }
@@ -54,6 +57,7 @@ impl Drop for Returning {
 /// What other threads ask of the output thread.
 pub(crate) struct OutputControls {
     painter: Mutex<Painter>,
+    tracker: Mutex<Option<TrackerConfig>>,
     /// `None` where nothing is analysed.
     analysers: Mutex<Option<Analysers>>,
     /// Whether a sink shows pictures; drawing for nobody is left out.
@@ -68,9 +72,15 @@ pub(crate) struct OutputControls {
 }
 
 impl OutputControls {
-    pub(crate) fn new(painter: Painter, analysers: Option<Analysers>, shows_pictures: bool) -> Self {
+    pub(crate) fn new(
+        painter: Painter,
+        tracker: Option<TrackerConfig>,
+        analysers: Option<Analysers>,
+        shows_pictures: bool,
+    ) -> Self {
         Self {
             painter: Mutex::new(painter),
+            tracker: Mutex::new(tracker),
             analysers: Mutex::new(analysers),
             shows_pictures,
             snapshots: Snapshots::default(),
@@ -83,6 +93,11 @@ impl OutputControls {
     /// Draws otherwise from the next frame on.
     pub(crate) fn repaint(&self, painter: Painter) {
         *lock(&self.painter) = painter;
+    }
+
+    /// Tracks otherwise from the next frame on; all tracks begin anew.
+    pub(crate) fn track(&self, tracker: Option<TrackerConfig>) {
+        *lock(&self.tracker) = tracker;
     }
 
     /// Analyses by other rules from the next frame on.
@@ -156,6 +171,7 @@ impl Output {
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             };
             let answers = session.answers(&*self.clock);
+            let score_min = session.model().score_min();
             self.sessions.0.give_back(session);
             let mut tickets = tickets.into_iter();
             let mut write = |answers: Vec<Answer>| -> Result<(), OutputError> {
@@ -165,7 +181,7 @@ impl Output {
                         break;
                     }
                     let queued = taken.since(ticket.frame.captured);
-                    self.write(ticket, answer, queued)?;
+                    self.write(ticket, answer, score_min, queued)?;
                     *frames += 1;
                 }
                 Ok(())
@@ -179,6 +195,7 @@ impl Output {
     fn end_streams(&mut self) -> Result<(), OutputError> {
         let ended: Vec<_> =
             lock(&self.controls.ended).extract_if(.., |stream| stream.frames_under_way() == 0).collect();
+        ended.iter().for_each(|stream| self.trackers.end_stream(&stream.id));
         if let Some(analysers) = &mut *lock(&self.controls.analysers) {
             ended.iter().for_each(|stream| analysers.end_stream(&stream.id));
         }
@@ -196,12 +213,15 @@ impl Output {
         Ok(())
     }
 
-    fn write(&mut self, ticket: Ticket, answer: Answer, queued: Duration) -> Result<(), OutputError> {
-        let Ticket { frame, stream, wall } = ticket;
-        let Answer { prediction, staging, inference, decoding } = answer;
-        let analysis = self.controls.analysis(&frame, &prediction);
-        stream.analysed(analysis.as_ref());
+    fn write(&mut self, ticket: Ticket, answer: Answer, score_min: f32, queued: Duration) -> Result<(), OutputError> {
+        let Answer { mut prediction, staging, inference, decoding } = answer;
+        let decoded = self.clock.now();
+        self.trackers.configure(*lock(&self.controls.tracker));
+        self.trackers.update(&ticket, &mut prediction.detections, score_min);
+        let analysis = self.controls.analysis(&ticket.frame, &prediction);
+        ticket.stream.analysed(analysis.as_ref());
         let started = self.clock.now();
+        let Ticket { frame, stream, wall, .. } = ticket;
         // Decided once: a snapshot that is asked for meanwhile gets the next frame, so that no
         // picture leaves without what is to be hidden in it.
         let shown = self.controls.shows_pictures || self.controls.snapshots.wants(&frame.stream);
@@ -213,6 +233,7 @@ impl Output {
             staging,
             inference,
             decoding,
+            tracking: started.since(decoded),
             drawing: now.since(started),
             total: now.since(frame.captured),
         };

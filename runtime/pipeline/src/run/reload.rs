@@ -5,7 +5,7 @@ use std::time::Duration;
 use revoada_core::StreamId;
 use serde::Serialize;
 
-use crate::config::{AnalyticsConfig, DrawConfig, PipelineConfig, StreamConfig};
+use crate::config::{AnalyticsConfig, DrawConfig, ModelConfig, PipelineConfig, StreamConfig, TrackerConfig};
 
 /// What is to be done so that the running pipeline is the new one.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -16,6 +16,7 @@ pub(crate) struct Changes {
     pub(crate) changed: Vec<StreamConfig>,
     pub(crate) analytics: Option<Option<AnalyticsConfig>>,
     pub(crate) draw: Option<DrawConfig>,
+    pub(crate) tracker: Option<Option<TrackerConfig>>,
     pub(crate) perf_interval: Option<Option<Duration>>,
 }
 
@@ -27,6 +28,7 @@ pub(crate) struct Reloaded {
     streams_changed: Vec<String>,
     analytics_changed: bool,
     draw_changed: bool,
+    tracker_changed: bool,
     perf_changed: bool,
 }
 
@@ -39,6 +41,7 @@ impl Changes {
             streams_changed: ids(&self.changed),
             analytics_changed: self.analytics.is_some(),
             draw_changed: self.draw.is_some(),
+            tracker_changed: self.tracker.is_some(),
             perf_changed: self.perf_interval.is_some(),
         }
     }
@@ -46,10 +49,23 @@ impl Changes {
 
 /// The way from one configuration to another; a sentence naming the keys where a restart is needed.
 pub(crate) fn changes(from: &PipelineConfig, to: &PipelineConfig) -> Result<Changes, String> {
-    let PipelineConfig { streams: _, model, batch, analytics: _, draw: _, sinks, http, control, perf_interval: _ } =
-        from;
+    let PipelineConfig {
+        streams: _,
+        model,
+        batch,
+        tracker: _,
+        analytics: _,
+        draw: _,
+        sinks,
+        http,
+        control,
+        perf_interval: _,
+    } = from;
+    // What a model's decoder was built for.
+    let score_low = to.model.score_low;
     let fixed = [
-        ("model", *model != to.model),
+        ("model", ModelConfig { score_low, ..model.clone() } != to.model),
+        ("tracker.score_low", model.score_low != score_low),
         ("batch", *batch != to.batch),
         ("sink", *sinks != to.sinks),
         ("http", *http != to.http),
@@ -63,6 +79,7 @@ pub(crate) fn changes(from: &PipelineConfig, to: &PipelineConfig) -> Result<Chan
     let mut changes = Changes {
         analytics: (from.analytics != to.analytics).then(|| to.analytics.clone()),
         draw: (from.draw != to.draw).then(|| to.draw.clone()),
+        tracker: (from.tracker != to.tracker).then_some(to.tracker),
         perf_interval: (from.perf_interval != to.perf_interval).then_some(to.perf_interval),
         ..Changes::default()
     };
@@ -100,7 +117,7 @@ mod tests {
         let report = serde_json::to_value(changes.report()).expect("a report is plain data");
         let expected = serde_json::json!({
             "streams_added": ["d"], "streams_removed": ["a"], "streams_changed": ["b"],
-            "analytics_changed": false, "draw_changed": true, "perf_changed": false,
+            "analytics_changed": false, "draw_changed": true, "tracker_changed": false, "perf_changed": false,
         });
         assert_eq!(report, expected);
     }
@@ -114,5 +131,23 @@ mod tests {
         to.batch.frames_max = 4;
         let refusal = changes(&from, &to).unwrap_err();
         assert_eq!(refusal, "`model`, `batch` cannot be changed while running; restart the pipeline");
+    }
+
+    #[test]
+    fn a_tracker_is_changed_unless_it_needs_other_detections() {
+        let with = |algorithm: Option<&str>| {
+            let mut draft = Draft::empty();
+            draft.add_stream("a.mp4");
+            draft.set("model.path", "model.onnx");
+            if let Some(algorithm) = algorithm {
+                draft.set("tracker.algorithm", algorithm);
+            }
+            draft.check().expect("the draft is whole")
+        };
+        let changed = changes(&with(Some("sort")), &with(Some("ocsort"))).expect("both track the same detections");
+        assert_eq!(changed.tracker, Some(Some(TrackerConfig::OC_SORT)));
+        assert_eq!(changes(&with(Some("sort")), &with(None)).expect("the same").tracker, Some(None));
+        let refusal = changes(&with(Some("sort")), &with(Some("bytetrack"))).unwrap_err();
+        assert_eq!(refusal, "`tracker.score_low` cannot be changed while running; restart the pipeline");
     }
 }

@@ -16,6 +16,9 @@ pub struct RunSummary {
     pub frames_out: u64,
     pub frames_dropped: u64,
     pub detections: u64,
+    /// Objects that were followed.
+    #[serde(default)]
+    pub tracks: u64,
     /// Scores and boxes that were NaN or infinite, and are no results: a network that broke.
     pub non_finite: u64,
     /// How often another model took over.
@@ -56,6 +59,9 @@ pub struct StreamSummary {
     pub queue_frames: u64,
     pub reconnects: u64,
     pub detections: u64,
+    /// Objects that were followed, as far as their tracks were sure: the last track's number.
+    #[serde(default)]
+    pub tracks: u64,
     /// Of `[analytics]`, where a rule holds for the stream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counts: Option<CountsRecord>,
@@ -116,6 +122,8 @@ pub struct Latencies {
     pub staging: Latency,
     pub inference: Latency,
     pub decoding: Latency,
+    #[serde(default)]
+    pub tracking: Latency,
     pub drawing: Latency,
     pub writing: Latency,
     /// From leaving the decoder to entering the sinks.
@@ -124,12 +132,13 @@ pub struct Latencies {
 
 impl Latencies {
     /// In the order of a frame's way, with the names that metrics use.
-    pub fn stages(&self) -> [(&'static str, &Latency); 7] {
+    pub fn stages(&self) -> [(&'static str, &Latency); 8] {
         [
             ("queue", &self.queue),
             ("staging", &self.staging),
             ("inference", &self.inference),
             ("decoding", &self.decoding),
+            ("tracking", &self.tracking),
             ("drawing", &self.drawing),
             ("writing", &self.writing),
             ("total", &self.total),

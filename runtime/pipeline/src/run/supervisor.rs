@@ -23,6 +23,7 @@ use super::stats::{Dropped, RunStats};
 use super::stop::{Halt, StopFlag, StopLevel};
 use super::stream::{Stream, Ticket};
 use super::swap::Swapper;
+use super::trackers::Trackers;
 use super::{ModelError, Parts, RunError, RunSummary, StreamError, reload};
 use crate::config::{PipelineConfig, SinkConfig, StreamConfig};
 use crate::control;
@@ -138,7 +139,10 @@ impl Supervisor {
         let stats = Arc::new(RunStats::new(Arc::clone(model.decoder())));
         let lanes = Lanes::new();
         let shows_pictures = config.sinks.iter().any(shows_pictures);
-        let controls = Arc::new(OutputControls::new(painter, analysers, shows_pictures));
+        if config.tracker.is_some() && !model.decoder().finds_boxes() {
+            warn!(model = model.name(), "the model finds no boxes, so nothing will be tracked");
+        }
+        let controls = Arc::new(OutputControls::new(painter, config.tracker, analysers, shows_pictures));
         let infer = Infer {
             lanes: Arc::clone(&lanes),
             batch: config.batch,
@@ -153,6 +157,7 @@ impl Supervisor {
             sessions: Returning(Arc::clone(&sessions)),
             sinks,
             labels: Arc::clone(model.labels()),
+            trackers: Trackers::default(),
             clock: Arc::clone(&parts.clock),
             controls: Arc::clone(&controls),
         };
@@ -452,6 +457,9 @@ impl Supervisor {
         let analysers = analysers.transpose().map_err(|error| error.to_string())?;
         if let Some(painter) = painter {
             self.controls.repaint(painter);
+        }
+        if let Some(tracker) = changes.tracker {
+            self.controls.track(tracker);
         }
         if let Some(analysers) = analysers {
             self.controls.analyse(analysers);
