@@ -36,7 +36,7 @@ impl Trackers {
     /// track.
     pub(crate) fn update(&mut self, ticket: &Ticket, detections: &mut Vec<Detection>, score_min: f32) {
         let Some(config) = &self.config else { return };
-        let Ticket { frame, stream, opening, interval } = ticket;
+        let Ticket { frame, stream, opening, interval, .. } = ticket;
         let known = self.streams.entry(frame.stream.clone()).or_insert_with(|| {
             let tracker = Tracker::new(config, stream.tracks());
             OfStream { tracker, opening: *opening, sequence: frame.sequence }

@@ -22,11 +22,14 @@ impl EventsSink {
 
 impl Sink for EventsSink {
     fn write(&mut self, result: &FrameResult) -> Result<(), SinkError> {
+        let mut any = false;
         for event in EventRecord::of(result) {
+            any = true;
             to_line(&Record::Event(event), &mut self.line);
             self.files.write_line(&result.frame.stream, &self.line)?;
         }
-        Ok(())
+        // They are few, and each may be what somebody waits for.
+        if any { self.files.flush() } else { Ok(()) }
     }
 
     fn end_stream(&mut self, stream: &StreamId) -> Result<(), SinkError> {
