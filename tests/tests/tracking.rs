@@ -1,0 +1,34 @@
+//! The trackers against independent implementations in Python (`tests/python/tracking.py`), on the sequences TUD-Campus
+//! and TUD-Stadtmitte with detections that a seeded generator makes.
+
+#![forbid(unsafe_code)]
+
+use std::process::Command;
+
+use revoada_tests::{asset, finish, root};
+use serde_json::Value;
+
+#[test]
+fn every_track_is_that_of_the_python_and_scores_no_less() {
+    let test = std::env::current_exe().unwrap();
+    // Tests lie in `deps`, examples beside it.
+    let program = test.parent().unwrap().with_file_name("examples").join("track_mot");
+    assert!(program.exists(), "`{}` is missing: run `cargo build --example track_mot` first", program.display());
+    let mut script = Command::new(asset("venv/bin/python"));
+    script.arg("-B").arg(root().join("tests/python/tracking.py")).arg("compare").arg(&program);
+    let ran = finish(&mut script).expect_code(0);
+
+    let mut compared = 0;
+    for line in ran.stdout.lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        compared += 1;
+        assert_eq!(line["differences"], 0, "{line}");
+        assert!(line["boxes"].as_u64() > Some(100) && line["tracks"].as_u64() > Some(5), "{line}");
+        for score in ["mota", "idf1", "hota"] {
+            let [ours, theirs] = ["ours", "theirs"].map(|whose| line[whose][score].as_f64().unwrap());
+            // Ours are written with three decimals of a pixel.
+            assert!(ours >= theirs - 1e-3 && ours > 0.2, "{score} in {line}");
+        }
+    }
+    assert_eq!(compared, 18, "two sequences, three seeds, three trackers");
+}
