@@ -16,7 +16,9 @@ pub(super) struct EventsSink {
 
 impl EventsSink {
     pub(super) fn open(path: &Path, context: &SinkContext) -> Result<Self, SinkError> {
-        Ok(Self { files: Files::open(path, &context.streams, header(context))?, line: Vec::new() })
+        let mut files = Files::open(path, &context.streams, header(context))?;
+        files.flush()?;
+        Ok(Self { files, line: Vec::new() })
     }
 }
 
