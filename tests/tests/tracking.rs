@@ -5,8 +5,29 @@
 
 use std::process::Command;
 
-use revoada_tests::{asset, finish, root};
+use revoada_tests::{asset, finish, revoada, root};
 use serde_json::Value;
+
+/// A man talks in a car: one face, in every frame.
+#[test]
+fn a_face_is_one_track_through_a_clip() {
+    for algorithm in ["sort", "bytetrack", "ocsort"] {
+        let folder = tempfile::tempdir().unwrap();
+        let results = folder.path().join("results.jsonl");
+        let mut run = revoada();
+        run.args(["run", "--tracker", algorithm, "--frames", "40", "--source"]);
+        run.arg(asset("clips/carphone_pristine.mp4")).arg("--model").arg(asset("models/centerface.onnx"));
+        finish(run.arg("--results").arg(&results)).expect_code(0);
+        let mut frames = 0;
+        for line in std::fs::read_to_string(&results).unwrap().lines().skip(1) {
+            let line: Value = serde_json::from_str(line).unwrap();
+            let tracks: Vec<_> = line["detections"].as_array().unwrap().iter().map(|found| &found["track"]).collect();
+            assert_eq!(tracks, [1], "{algorithm}: {line}");
+            frames += 1;
+        }
+        assert_eq!(frames, 40);
+    }
+}
 
 #[test]
 fn every_track_is_that_of_the_python_and_scores_no_less() {
