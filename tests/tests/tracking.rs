@@ -8,25 +8,33 @@ use std::process::Command;
 use revoada_tests::{asset, finish, revoada, root};
 use serde_json::Value;
 
-/// A man talks in a car: one face, in every frame.
+/// What `revoada run` finds in 40 frames in which a man talks in a car: the tracks of each frame's faces.
+fn faces(arguments: &[&str]) -> Vec<Vec<Value>> {
+    let folder = tempfile::tempdir().unwrap();
+    let results = folder.path().join("results.jsonl");
+    let mut run = revoada();
+    run.args(["run", "--frames", "40", "--source"]).arg(asset("clips/carphone_pristine.mp4"));
+    run.arg("--model").arg(asset("models/centerface.onnx")).args(arguments);
+    finish(run.arg("--results").arg(&results)).expect_code(0);
+    let text = std::fs::read_to_string(&results).unwrap();
+    let frames = text.lines().skip(1).map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let tracks =
+        |frame: Value| frame["detections"].as_array().unwrap().iter().map(|face| face["track"].clone()).collect();
+    frames.map(tracks).collect()
+}
+
 #[test]
 fn a_face_is_one_track_through_a_clip() {
     for algorithm in ["sort", "bytetrack", "ocsort"] {
-        let folder = tempfile::tempdir().unwrap();
-        let results = folder.path().join("results.jsonl");
-        let mut run = revoada();
-        run.args(["run", "--tracker", algorithm, "--frames", "40", "--source"]);
-        run.arg(asset("clips/carphone_pristine.mp4")).arg("--model").arg(asset("models/centerface.onnx"));
-        finish(run.arg("--results").arg(&results)).expect_code(0);
-        let mut frames = 0;
-        for line in std::fs::read_to_string(&results).unwrap().lines().skip(1) {
-            let line: Value = serde_json::from_str(line).unwrap();
-            let tracks: Vec<_> = line["detections"].as_array().unwrap().iter().map(|found| &found["track"]).collect();
-            assert_eq!(tracks, [1], "{algorithm}: {line}");
-            frames += 1;
-        }
-        assert_eq!(frames, 40);
+        assert_eq!(faces(&["--tracker", algorithm]), vec![vec![Value::from(1)]; 40], "{algorithm}");
     }
+}
+
+#[test]
+fn bytetrack_goes_on_with_a_face_that_is_below_the_least_score() {
+    let plain = faces(&["--score-min", "0.9"]);
+    assert!(plain.iter().any(Vec::is_empty), "the face is below 0.9 now and then");
+    assert_eq!(faces(&["--score-min", "0.9", "--tracker", "bytetrack"]), vec![vec![Value::from(1)]; 40]);
 }
 
 #[test]
