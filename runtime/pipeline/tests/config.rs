@@ -236,6 +236,8 @@ path = "model.onnx"
 [[sink]]
 type = "events"
 path = "events.jsonl"
+[tracker]
+algorithm = "bytetrack"
 
 [analytics]
 anchor = "center"
@@ -355,6 +357,9 @@ fn what_cannot_be_analysed_is_refused() {
         let got = problems(&ANALYTICS.replacen(right, wrong, 1));
         assert!(got.len() == 1 && got[0].contains(expected), "{wrong}\n{got:#?}");
     }
+    let untracked = problems(&ANALYTICS.replace("[tracker]\nalgorithm = \"bytetrack\"\n", ""));
+    let expected = "analytics: lines, directions and `dwell_s` look at tracked objects: add a `[tracker]`";
+    assert!(untracked.len() == 1 && untracked[0].ends_with(expected), "{untracked:?}");
     let (bare, _) = ANALYTICS.split_once("[analytics]").expect("it is there");
     assert!(
         problems(bare)[0].ends_with("sink[0].type: nothing makes events: add `[analytics]` with what is to be told")
@@ -662,8 +667,9 @@ fn pipeline() -> impl Strategy<Value = PipelineConfig> {
     let drawn = (prop::option::of(tracker()), draw());
     let models = (model(), prop::collection::vec(secondary(), 0..3));
     (lists, models, batch, drawn, edges).prop_map(
-        |((mut streams, sinks, mut analytics), (mut model, secondaries), batch, (tracker, draw), edges)| {
+        |((mut streams, sinks, analytics), (mut model, secondaries), batch, (tracker, draw), edges)| {
             model.score_low = tracker.and_then(|tracker| tracker.score_low()).map(|score| score as f32);
+            let mut analytics = analytics.filter(|_| tracker.is_some());
             let (_, control, perf_s) = edges;
             for (index, stream) in streams.iter_mut().enumerate() {
                 stream.id = StreamId::new(&format!("{}{index}", stream.id));

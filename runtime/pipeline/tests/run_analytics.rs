@@ -12,12 +12,15 @@ use std::time::Instant;
 
 use fakes::{DEADLINE, FILE, LIVE, Script, Step};
 use revoada_core::{Clock, Timestamp};
+use revoada_pipeline::config::PipelineConfig;
 use revoada_pipeline::control::{Client, Command};
 use revoada_pipeline::run::{Parts, RunError, RunSummary, StopFlag, run};
 use revoada_pipeline::sink::{self, record::Record};
 use serde_json::{Value, json};
 
 const RULES: &str = r#"
+[tracker]
+algorithm = "bytetrack"
 [analytics]
 margin = 0
 forget_s = 0.2
@@ -60,8 +63,15 @@ fn parts(script: &Script) -> Parts {
     Parts { open_sink: Box::new(sink::open), wall_clock: Arc::new(Noon), ..parts }
 }
 
+/// What the script describes, with the tracks that its detections have already in the place of those of a tracker.
+fn config(script: &Script) -> PipelineConfig {
+    let mut config = script.config();
+    (config.tracker, config.model.score_low) = (None, None);
+    config
+}
+
 fn finished(script: &Script) -> Result<RunSummary, RunError> {
-    run(script.config(), parts(script), &StopFlag::new())
+    run(config(script), parts(script), &StopFlag::new())
 }
 
 fn lines(path: &Path) -> Vec<Value> {
@@ -128,6 +138,16 @@ fn events_and_counts_are_written_and_the_same_again() {
 }
 
 #[test]
+fn what_the_tracker_follows_is_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = script(folder.path(), &TWO_STREAMS, RULES);
+    let summary = run(script.config(), parts(&script), &StopFlag::new()).unwrap();
+    let front = summary.streams.iter().find(|stream| stream.id == "front").unwrap();
+    let counts = front.counts.as_ref().unwrap();
+    assert_eq!((front.tracks, counts.lines[0].crossings.inwards, counts.regions[0].entered), (4, 4, 4));
+}
+
+#[test]
 fn events_of_a_live_stream_have_the_time_of_day() {
     let folder = tempfile::tempdir().unwrap();
     let rules = RULES.replace("other", "live");
@@ -165,7 +185,7 @@ fn rules_are_reloaded_and_those_that_stay_go_on_counting() {
         script(folder.path(), &[("front", FILE, &[&[Step::FramesWithoutEnd]])], &RULES.replace("other", "front"))
             .set("control.socket", socket.display().to_string())
             .set("http.address", address.to_string());
-    let config = script.config();
+    let config = config(&script);
     let file = Arc::new(Mutex::new(config.clone()));
     let reread = Arc::clone(&file);
     let parts = Parts { reread: Some(Box::new(move || Ok(reread.lock().unwrap().clone()))), ..parts(&script) };

@@ -26,9 +26,21 @@ pub(super) fn pipeline(root: &Table<'_>, drafted: &Drafted<'_>) {
         let count = drafted.secondaries.len();
         root.problem("secondary", format!("{count} further models, at most {SECONDARIES_MAX} run"));
     }
+    check_analytics(root, drafted);
     check_sinks(drafted);
     check_outputs(drafted);
     check_addresses(drafted);
+}
+
+/// What is in a region can be counted without tracks; all else is told of tracks.
+fn check_analytics(root: &Table<'_>, drafted: &Drafted<'_>) {
+    let Some(analytics) = drafted.analytics.as_ref().filter(|_| drafted.tracker.is_none()) else { return };
+    let of_tracks = !analytics.lines.is_empty()
+        || !analytics.directions.is_empty()
+        || analytics.regions.iter().any(|region| region.dwell.is_some());
+    if of_tracks && !root.has("tracker") {
+        root.problem("analytics", "lines, directions and `dwell_s` look at tracked objects: add a `[tracker]`");
+    }
 }
 
 fn check_sinks(drafted: &Drafted<'_>) {

@@ -90,7 +90,7 @@
 //! ## delta_frames = 3    # ocsort: directions are measured over so many frames
 //! ## inertia = 0.2       # ocsort: weight of the direction
 //!
-//! [analytics]            # none; what to tell of tracked objects
+//! [analytics]            # none; what to tell of tracked objects; lines, directions and dwell_s need [tracker]
 //! anchor = "bottom-center"  # the point of a box that stands for the object; center
 //! margin = 0.05          # so far past a line or outline an anchor has crossed it; of the box's height
 //! forget_s = 8.0         # a track that is unseen for longer has left
