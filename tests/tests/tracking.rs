@@ -2,6 +2,7 @@
 //! and TUD-Stadtmitte with detections that a seeded generator makes.
 
 #![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 use std::process::Command;
 
