@@ -85,7 +85,6 @@ impl ModelArgs {
             size: self.size,
             decoder: self.decoder.clone(),
             trust: self.backend.trust.clone(),
-            score_low: None,
             tiles: None,
             rebuild: false,
         }
