@@ -15,7 +15,6 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-mod boxes;
 mod thresholds;
 
 use std::sync::Arc;
@@ -28,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use crate::BuilderError;
 use crate::run::{Runner, Samples, sample};
 
-pub use boxes::{BoxAgreement, BoxMatches, match_boxes};
+pub use revoada_core::{BoxAgreement, BoxMatches, match_boxes};
 pub use thresholds::{Direction, Failure, Thresholds};
 
 /// Answers of two models to the same inputs, summed up as they come.

@@ -15,6 +15,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod agreement;
 mod causes;
 mod clock;
 mod cosine;
@@ -26,6 +27,7 @@ mod geometry;
 mod staging;
 mod tensor;
 
+pub use agreement::{BoxAgreement, BoxMatches, match_boxes};
 pub use causes::{causes, sentence_of};
 pub use clock::{Clock, Timestamp};
 pub use cosine::Cosine;

@@ -45,6 +45,15 @@ enum Ask {
         #[arg(value_name = "MODEL")]
         model: PathBuf,
     },
+    /// Have another model answer the same frames, and count how its answers differ; what the pipeline writes stays as it is.
+    Shadow {
+        /// An ONNX file, a plan, or a bundle with the same classes.
+        #[arg(value_name = "MODEL", required_unless_present = "end")]
+        model: Option<PathBuf>,
+        /// End the shadow, and print what it saw; `stats` has it meanwhile.
+        #[arg(long, conflicts_with = "model")]
+        end: bool,
+    },
     /// Take frames from one more stream; until the next `reload` only, where the file does not have it.
     AddStream {
         /// A file, `rtsp://…`, or whatever else a stream's `uri` is.
@@ -93,6 +102,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         Ask::Swap { model } => {
             let model = std::path::absolute(model)?;
             say(&client.request(Command::Swap { model })?.to_string())?;
+        }
+        Ask::Shadow { model, .. } => {
+            let command = match model {
+                Some(model) => Command::Shadow { model: std::path::absolute(model)? },
+                None => Command::EndShadow,
+            };
+            say(&serde_json::to_string_pretty(&client.request(command)?)?)?;
         }
         Ask::AddStream { uri, id, set } => {
             let stream = described(uri, id.as_deref(), set)?;

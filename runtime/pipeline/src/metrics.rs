@@ -69,6 +69,16 @@ impl Collector for Scrape {
         encode_latencies(&mut encoder, &streams)?;
         encode_analysis(&mut encoder, &streams)?;
         encode_secondaries(&mut encoder, &self.stats.secondaries())?;
+        if let Some(shadow) = self.stats.shadow() {
+            let help = "Frames that a shadow was shown, by what became of them";
+            let mut family = encoder.encode_descriptor("shadow_frames", help, None, MetricType::Counter)?;
+            let differed = shadow.frames - shadow.frames_agreed;
+            for (outcome, count) in
+                [("agreed", shadow.frames_agreed), ("differed", differed), ("skipped", shadow.frames_skipped)]
+            {
+                family.encode_family(&[("outcome", outcome)])?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+            }
+        }
         let help = "Inferences, each of one batch of frames";
         let mut batches = encoder.encode_descriptor("batches", help, None, MetricType::Counter)?;
         batches.encode_counter::<NoLabelSet, _, u64>(&self.stats.batches(), None)?;

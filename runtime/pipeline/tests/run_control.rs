@@ -257,3 +257,33 @@ fn streams_are_added_over_http_only_where_that_is_allowed() {
         run.thread.join().unwrap().unwrap();
     }
 }
+
+#[test]
+fn a_shadow_is_compared_and_changes_nothing() {
+    let mut run = start(&endless(&["a", "b"]));
+    run.collected[0].wait_for("a", 3);
+    let shadow = |model: &str| Command::Shadow { model: format!("/models/{model}.onnx").into() };
+    let error = run.client.request(shadow("missing")).unwrap_err().to_string();
+    assert!(error.contains("fake cannot load missing: it is not there"), "{error}");
+    assert!(run.client.request(Command::EndShadow).unwrap_err().to_string().contains("no model follows"));
+    let started = run.client.request(shadow("shadow-25")).unwrap();
+    assert_eq!((&started["model"], &started["against"]), (&json!("shadow-25"), &json!("fake")));
+    // Stands in the statistics while it goes on.
+    let deadline = std::time::Instant::now() + fakes::DEADLINE;
+    let seen = loop {
+        let stats: RunSummary = serde_json::from_value(run.client.request(Command::Stats).unwrap()).unwrap();
+        let seen = stats.shadow.unwrap();
+        if seen.frames >= 20 {
+            break seen;
+        }
+        assert!(std::time::Instant::now() < deadline, "{seen:?}");
+    };
+    let boxes = seen.boxes.unwrap();
+    assert_eq!((seen.frames_agreed, boxes.matched as u64), (seen.frames, seen.frames));
+    assert!((boxes.score_difference_max - 0.75).abs() < 1e-6, "{boxes:?}");
+    let ended = run.client.request(Command::EndShadow).unwrap();
+    assert!(ended["frames"].as_u64().unwrap() >= seen.frames);
+    run.stop.request();
+    run.thread.join().unwrap().unwrap();
+    assert_eq!(run.collected[0].scores(), [1.0], "what was written is the first model's");
+}

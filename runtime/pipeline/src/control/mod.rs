@@ -29,7 +29,8 @@ pub const VERSION: u64 = 1;
 /// A request is a few names and a path.
 pub const MESSAGE_BYTES_MAX: usize = 64 << 10;
 
-const COMMANDS: [&str; 7] = ["stats", "drain", "reload", "swap", "snapshot", "add-stream", "remove-stream"];
+const COMMANDS: [&str; 9] =
+    ["stats", "drain", "reload", "swap", "shadow", "end-shadow", "snapshot", "add-stream", "remove-stream"];
 
 /// What can be asked of a running pipeline.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,6 +43,10 @@ pub enum Command {
     Reload,
     /// Run another model from the next batch on: an ONNX file, a plan, or a bundle.
     Swap { model: PathBuf },
+    /// Have another model answer the same frames, to count how its answers differ; nothing else changes.
+    Shadow { model: PathBuf },
+    /// End that, and say what was counted.
+    EndShadow,
     /// Write the next picture of a stream, as sinks show it, to a file: `.jpg`, `.jpeg` or `.png`.
     Snapshot { stream: String, path: PathBuf },
     /// Take frames from one more stream: the keys of `[[stream]]`, paths being absolute.
@@ -85,6 +90,8 @@ impl Request {
             "drain" => Command::Drain,
             "reload" => Command::Reload,
             "swap" => Command::Swap { model: take_path(&mut message, "model").map_err(refuse)? },
+            "shadow" => Command::Shadow { model: take_path(&mut message, "model").map_err(refuse)? },
+            "end-shadow" => Command::EndShadow,
             "snapshot" => {
                 let stream = take_text(&mut message, "stream").map_err(refuse)?;
                 Command::Snapshot { stream, path: take_path(&mut message, "path").map_err(refuse)? }
@@ -112,8 +119,8 @@ impl Request {
     pub fn to_line(&self) -> String {
         let mut message = json!({ "version": VERSION, "id": self.id, "command": self.command.name() });
         match &self.command {
-            Command::Stats | Command::Drain | Command::Reload => {}
-            Command::Swap { model } => message["model"] = json!(model.to_string_lossy()),
+            Command::Stats | Command::Drain | Command::Reload | Command::EndShadow => {}
+            Command::Swap { model } | Command::Shadow { model } => message["model"] = json!(model.to_string_lossy()),
             Command::Snapshot { stream, path } => {
                 message["stream"] = json!(stream);
                 message["path"] = json!(path.to_string_lossy());
@@ -132,6 +139,8 @@ impl Command {
             Self::Drain => "drain",
             Self::Reload => "reload",
             Self::Swap { .. } => "swap",
+            Self::Shadow { .. } => "shadow",
+            Self::EndShadow => "end-shadow",
             Self::Snapshot { .. } => "snapshot",
             Self::AddStream { .. } => "add-stream",
             Self::RemoveStream { .. } => "remove-stream",
@@ -176,7 +185,9 @@ mod tests {
         let stream = json!({ "uri": "rtsp://camera/1", "rtsp": { "latency_ms": 50 } });
         let add = Command::AddStream { stream: stream.as_object().unwrap().clone() };
         let remove = Command::RemoveStream { stream: "front".into() };
-        for command in [Command::Stats, Command::Drain, Command::Reload, swap, snapshot, add, remove] {
+        let shadow = Command::Shadow { model: "/models/b.onnx".into() };
+        let plain = [Command::Stats, Command::Drain, Command::Reload, Command::EndShadow];
+        for command in plain.into_iter().chain([swap, shadow, snapshot, add, remove]) {
             let request = Request { id: 7, command };
             assert_eq!(Request::parse(request.to_line().as_bytes()), Ok(request));
         }

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::output::OutputControls;
 use super::stats::RunStats;
+use super::stop::lock;
 use super::supervisor::{Change, Event};
 use super::swap::{Swapper, To};
 use crate::control::Command;
@@ -46,8 +47,21 @@ impl Commands {
                 Ok(swapped) => serde_json::to_value(swapped).map_err(|error| error.to_string()),
                 Err(error) => Err(sentence_of(causes(&error))),
             },
+            Command::Shadow { model } => self.shadow(&model),
+            Command::EndShadow => {
+                let seen = self.controls.shadow.end().ok_or("no model follows as a shadow")?;
+                serde_json::to_value(seen).map_err(|error| error.to_string())
+            }
             Command::Snapshot { stream, path } => self.snapshot(&stream, &path),
         }
+    }
+
+    fn shadow(&self, model: &Path) -> Result<Value, String> {
+        let Swapper { loader, sessions, clock, config, .. } = &*self.swapper;
+        let first = sessions.model().ok_or("the pipeline is ending")?;
+        let config = lock(config).clone();
+        let started = self.controls.shadow.start(model, &config, loader, &first, clock)?;
+        serde_json::to_value(started).map_err(|error| error.to_string())
     }
 
     fn change(&self, change: Change) -> Result<Value, String> {

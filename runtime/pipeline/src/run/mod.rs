@@ -26,6 +26,7 @@ mod rebuild;
 mod reconnect;
 mod reload;
 mod sessions;
+mod shadow;
 mod stats;
 mod stop;
 mod stream;
@@ -55,6 +56,7 @@ pub use clock::{SystemClock, WallClock};
 pub use model::{Answer, Loader, Model, ModelError, ModelSession};
 pub use rebuild::{Build, Rebuild};
 pub use reconnect::{Next, Reconnect};
+pub use shadow::ShadowSummary;
 #[cfg(test)]
 pub(crate) use stats::Dropped;
 pub(crate) use stats::{RunStats, Step, StepTimes, StreamStats};

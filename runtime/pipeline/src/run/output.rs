@@ -15,6 +15,7 @@ use super::cascade::{Cascade, Shown};
 use super::infer::Batch;
 use super::model::{Answer, Model, ModelError};
 use super::sessions::Sessions;
+use super::shadow::Shadow;
 use super::stats::{Dropped, StreamStats};
 use super::stop::lock;
 use super::stream::Ticket;
@@ -66,6 +67,7 @@ pub(crate) struct OutputControls {
     /// Whether a sink shows pictures; drawing for nobody is left out.
     shows_pictures: bool,
     snapshots: Snapshots,
+    pub(crate) shadow: Arc<Shadow>,
     /// Streams of which no frame will come any more, but for those under way.
     ended: Mutex<Vec<Arc<StreamStats>>>,
     /// Leave outputs as they are.
@@ -87,6 +89,7 @@ impl OutputControls {
             analysers: Mutex::new(analysers),
             shows_pictures,
             snapshots: Snapshots::default(),
+            shadow: Arc::default(),
             ended: Mutex::default(),
             abandoned: AtomicBool::new(false),
             failed: AtomicBool::new(false),
@@ -206,6 +209,9 @@ impl Output {
         model: &Model,
     ) -> Result<Vec<(Prediction, FrameTimings)>, ModelError> {
         let Self { cascade, trackers, clock, controls, .. } = self;
+        for (ticket, answer) in tickets.iter().zip(&answers) {
+            controls.shadow.offer(&ticket.frame, &answer.prediction);
+        }
         let (mut predictions, mut timings) = (Vec::with_capacity(answers.len()), Vec::with_capacity(answers.len()));
         for Answer { prediction, staging, inference, decoding } in answers {
             predictions.push(prediction);

@@ -10,6 +10,7 @@ use hdrhistogram::Histogram;
 use revoada_core::{StreamId, Timestamp};
 
 use super::cascade::{SecondaryStats, SecondarySummary};
+use super::shadow::{Shadow, ShadowSummary};
 use super::stop::lock;
 use super::summary::{FramesDropped, Latencies, Latency, RunSummary, StreamState, StreamSummary};
 use super::timeline::Timeline;
@@ -90,6 +91,7 @@ pub(crate) struct RunStats {
     batch_frames: AtomicU64,
     /// One for each further model.
     secondaries: Vec<Arc<SecondaryStats>>,
+    shadow: Arc<Shadow>,
 }
 
 /// The decoders of the models that ran; each counts what it could not use.
@@ -413,8 +415,8 @@ impl StreamStats {
 }
 
 impl RunStats {
-    pub(crate) fn new(decoder: Arc<dyn Decoder>, secondaries: Vec<Arc<SecondaryStats>>) -> Self {
-        let stats = Self { secondaries, ..Self::default() };
+    pub(crate) fn new(decoder: Arc<dyn Decoder>, secondaries: Vec<Arc<SecondaryStats>>, shadow: Arc<Shadow>) -> Self {
+        let stats = Self { secondaries, shadow, ..Self::default() };
         stats.decoded_by(decoder);
         stats
     }
@@ -482,6 +484,10 @@ impl RunStats {
         self.batches.load(Relaxed)
     }
 
+    pub(crate) fn shadow(&self) -> Option<ShadowSummary> {
+        self.shadow.summary()
+    }
+
     pub(crate) fn secondaries(&self) -> Vec<SecondarySummary> {
         self.secondaries.iter().map(|secondary| secondary.summary()).collect()
     }
@@ -515,6 +521,7 @@ impl RunStats {
             batch_frames_mean: ratio(self.batch_frames.load(Relaxed) as f64, self.batches() as f64),
             latency: latencies(&steps),
             secondaries: self.secondaries(),
+            shadow: self.shadow(),
             streams,
             files,
         }

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::cascade::SecondarySummary;
+use super::shadow::ShadowSummary;
 use crate::sink::record::CountsRecord;
 
 /// All streams of a run, and their sum.
@@ -36,6 +37,9 @@ pub struct RunSummary {
     /// Of each `[[secondary]]`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secondaries: Vec<SecondarySummary>,
+    /// Of the second model that follows, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<ShadowSummary>,
     pub streams: Vec<StreamSummary>,
     /// Outputs that are complete and in place; empty while the run goes on.
     pub files: Vec<PathBuf>,

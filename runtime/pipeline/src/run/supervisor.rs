@@ -152,13 +152,15 @@ impl Supervisor {
         let (sender, events) = sync_channel(EVENTS_MAX);
         let sessions = Sessions::open(&model, frames_max)?;
         let (batches_in, batches) = sync_channel(SESSIONS);
-        let stats = Arc::new(RunStats::new(Arc::clone(model.decoder()), cascade.stats().to_vec()));
+
         let lanes = Lanes::new();
         let shows_pictures = config.sinks.iter().any(shows_pictures);
         if config.tracker.is_some() && !model.decoder().finds_boxes() {
             warn!(model = model.name(), "the model finds no boxes, so nothing will be tracked");
         }
         let controls = Arc::new(OutputControls::new(painter, config.tracker, analysers, shows_pictures));
+        let shadow = Arc::clone(&controls.shadow);
+        let stats = Arc::new(RunStats::new(Arc::clone(model.decoder()), cascade.stats().to_vec(), shadow));
         let infer = Infer {
             lanes: Arc::clone(&lanes),
             batch: config.batch,

@@ -1,7 +1,8 @@
 //! Whether two lists of detections say the same.
 
-use revoada_core::{Detection, Rect};
 use serde::{Deserialize, Serialize};
+
+use crate::Detection;
 
 /// Which boxes of two lists belong together.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -20,7 +21,7 @@ pub fn match_boxes(reference: &[Detection], candidate: &[Detection], iou_min: f3
     let mut pairs = Vec::new();
     for (left, one) in reference.iter().enumerate() {
         for (right, other) in candidate.iter().enumerate().filter(|(_, other)| other.class == one.class) {
-            let iou = iou(one.bbox, other.bbox);
+            let iou = one.bbox.iou(&other.bbox);
             if iou >= iou_min && iou > 0.0 {
                 pairs.push((left, right, iou));
             }
@@ -38,14 +39,6 @@ pub fn match_boxes(reference: &[Detection], candidate: &[Detection], iou_min: f3
     let alone = |taken: &[bool]| (0..taken.len()).filter(|index| !taken[*index]).collect();
     (matches.missed, matches.added) = (alone(&lefts), alone(&rights));
     matches
-}
-
-fn iou(a: Rect, b: Rect) -> f32 {
-    let width = (a.right().min(b.right()) - a.x.max(b.x)).max(0.0);
-    let height = (a.bottom().min(b.bottom()) - a.y.max(b.y)).max(0.0);
-    let shared = width * height;
-    let union = a.width * a.height + b.width * b.height - shared;
-    if union > 0.0 { shared / union } else { 0.0 }
 }
 
 /// Agreement over many pictures.
@@ -86,6 +79,7 @@ impl BoxAgreement {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Rect;
 
     fn detection(class: u32, x: f32, score: f32) -> Detection {
         Detection { class, score, bbox: Rect::new(x, 0.0, 10.0, 10.0), ..Detection::default() }
