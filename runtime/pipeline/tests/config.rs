@@ -8,8 +8,8 @@ use revoada_bundle::sign::TrustedKeys;
 use revoada_core::{Size, StreamId};
 use revoada_engine::BackendChoice;
 use revoada_pipeline::config::{
-    AnonymizeConfig, AnonymizeMethod, BatchConfig, CameraMode, Draft, DrawConfig, ImageFormat, ModelConfig,
-    PipelineConfig, ReconnectConfig, RtspTransport, SinkConfig, SourceConfig, StreamConfig,
+    AnonymizeConfig, AnonymizeMethod, BatchConfig, CameraMode, Draft, DrawConfig, ImageFormat, ManifestConfig,
+    ModelConfig, PipelineConfig, ReconnectConfig, RtspTransport, SinkConfig, SourceConfig, StreamConfig,
 };
 
 fn check(text: &str) -> Result<PipelineConfig, String> {
@@ -143,7 +143,7 @@ frames_max = 65
             ":6: stream[1].uri: unknown scheme `rtps://`, choose a path, `file://`, `images:`, `rtsp://`, `rtsps://`, \
              `http://`, `https://`, `v4l2://`, `csi://` or `test://`",
             ":7: modle: unknown key, did you mean `model`?",
-            ":10: sink[0].type: expected one of `video`, `jsonl`, `csv`, `images`, `rtsp`, `preview`, `none`, \
+            ":10: sink[0].type: expected one of `video`, `jsonl`, `csv`, `kitti`, `messages`, `images`, `rtsp`, `preview`, `none`, \
              got `vidoe`, did you mean `video`?",
             ":12: sink[1].path: this key is missing",
             ":15: batch.frames_max: expected an integer from 1 to 64, got 65",
@@ -326,7 +326,20 @@ fn model() -> impl Strategy<Value = ModelConfig> {
     let trust = prop::collection::vec(path().prop_map(TrustedKeys::File), 0..3);
     (files, backend, rest, trust, any::<bool>()).prop_map(|(files, backend, rest, trust, rebuild)| {
         let ((path, manifest, labels), (threads, score_min, size, decoder)) = (files, rest);
-        ModelConfig { path, manifest, labels, backend, threads, score_min, size, decoder, trust, rebuild }
+        let manifest = manifest.map(ManifestConfig::File);
+        ModelConfig {
+            path,
+            manifest,
+            labels,
+            backend,
+            threads,
+            score_min,
+            size,
+            decoder,
+            trust,
+            rebuild,
+            classes: vec![],
+        }
     })
 }
 

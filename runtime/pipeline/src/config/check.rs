@@ -6,7 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use revoada_bundle::strict::Table;
 
 use super::read::Drafted;
-use super::{SINKS_MAX, STREAMS_MAX, SinkConfig, SourceConfig};
+use super::{ManifestConfig, SINKS_MAX, STREAMS_MAX, SinkConfig, SourceConfig};
 
 /// Where a sink's path names the stream.
 const STREAM_PLACE: &str = "{stream}";
@@ -50,7 +50,11 @@ fn check_sinks(drafted: &Drafted<'_>) {
 fn check_outputs(drafted: &Drafted<'_>) {
     let mut taken: BTreeMap<PathBuf, String> = BTreeMap::new();
     if let Some(model) = &drafted.model {
-        let files = [Some(&model.path), model.manifest.as_ref(), model.labels.as_ref()];
+        let manifest = match &model.manifest {
+            Some(ManifestConfig::File(path)) => Some(path),
+            Some(ManifestConfig::Inline(_)) | None => None,
+        };
+        let files = [Some(&model.path), manifest, model.labels.as_ref()];
         taken.extend(files.into_iter().flatten().map(|path| (normalized(path), "the model".to_owned())));
     }
     for (_, stream) in &drafted.streams {
@@ -62,10 +66,13 @@ fn check_outputs(drafted: &Drafted<'_>) {
     }
     for (index, (table, sink)) in drafted.sinks.iter().enumerate() {
         let (key, path) = match sink {
-            Some(SinkConfig::Video { path, .. } | SinkConfig::JsonLines { path } | SinkConfig::Csv { path }) => {
-                ("path", path)
-            }
-            Some(SinkConfig::Images { folder, .. }) => ("folder", folder),
+            Some(
+                SinkConfig::Video { path, .. }
+                | SinkConfig::JsonLines { path }
+                | SinkConfig::Csv { path }
+                | SinkConfig::Messages { path, .. },
+            ) => ("path", path),
+            Some(SinkConfig::Images { folder, .. } | SinkConfig::Kitti { folder, .. }) => ("folder", folder),
             _ => continue,
         };
         let ids = drafted.streams.iter().filter_map(|(_, stream)| Some(stream.as_ref()?.id.as_str()));

@@ -46,7 +46,7 @@
 //!
 //! [model]
 //! path = "model.onnx"
-//! manifest = "model.toml"  # the one beside the model
+//! manifest = "model.toml"  # the one beside the model; a table in its place holds the keys of a manifest
 //! labels = "labels.txt"  # those of the manifest
 //! backend = "auto"       # onnxruntime, rten
 //! threads = 2            # none: one per core
@@ -55,6 +55,12 @@
 //! decoder = "yolo-v8"
 //! trust = ["trusted.keys"]  # public keys (`ed25519:…`) or files of them; none: whoever made it
 //! rebuild = true         # build a plan that a bundle lacks, while its ONNX model runs
+//! [[model.class]]        # none; what becomes of a class once it is decoded
+//! class = "car"          # or its index; all classes that have no table of their own
+//! drop = false
+//! score_min = 0.5        # these two and the next four: none
+//! results_max = 20       # of one picture, the best
+//! width_min = 8          # pixels of the picture, like height_min, width_max, height_max
 //!
 //! [batch]
 //! frames_max = 1         # of one inference, over all streams
@@ -83,6 +89,15 @@
 //! type = "csv"
 //! path = "out/results.csv"
 //! [[sink]]
+//! type = "kitti"         # a file per frame, as DeepStream names and writes them
+//! folder = "out/kitti"
+//! tracks = false         # rows of tracks in place of detections
+//! [[sink]]
+//! type = "messages"
+//! path = "out/messages.jsonl"
+//! payload = "deepstream-full"  # an object each; deepstream-minimal: a frame each
+//! every = 1              # n-th frame
+//! [[sink]]
 //! type = "images"
 //! folder = "out/pictures"
 //! format = "jpeg"        # png
@@ -107,6 +122,7 @@
 //! ```
 
 mod check;
+mod classes;
 mod draft;
 mod print;
 mod read;
@@ -116,10 +132,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use revoada_bundle::manifest::Manifest;
 use revoada_bundle::sign::TrustedKeys;
 use revoada_core::StreamId;
 use revoada_engine::BackendChoice;
 
+pub use classes::{ClassName, ClassRule};
 pub use draft::{Draft, Value};
 pub use revoada_bundle::strict::{Problem, Problems};
 
@@ -245,7 +263,7 @@ pub struct ModelConfig {
     /// The ONNX file; its manifest is looked for beside it.
     pub path: PathBuf,
     /// `None`: the ONNX file's name with `.toml`, where there is one.
-    pub manifest: Option<PathBuf>,
+    pub manifest: Option<ManifestConfig>,
     /// Replaces the manifest's labels.
     pub labels: Option<PathBuf>,
     pub backend: BackendChoice,
@@ -261,6 +279,16 @@ pub struct ModelConfig {
     pub trust: Vec<TrustedKeys>,
     /// Build a plan of a bundle that has none for this device, while something else runs.
     pub rebuild: bool,
+    /// What is done with classes once they are decoded; at most one rule for each.
+    pub classes: Vec<ClassRule>,
+}
+
+/// Where a manifest is that is not beside its model.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ManifestConfig {
+    File(PathBuf),
+    /// In the pipeline's own file.
+    Inline(Box<Manifest>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -322,6 +350,10 @@ pub enum SinkConfig {
     JsonLines { path: PathBuf },
     /// One row per detection or class.
     Csv { path: PathBuf },
+    /// Rows of detections or tracks, a file per frame in a folder, as DeepStream dumps them.
+    Kitti { folder: PathBuf, tracks: bool },
+    /// One JSON object a line, as DeepStream's message converter makes them.
+    Messages { path: PathBuf, payload: Payload, every: u32 },
     /// One picture per frame into a folder, JPEG or PNG.
     Images { folder: PathBuf, format: ImageFormat, every: u32 },
     /// `rtsp://HOST:port/<stream>`
@@ -330,6 +362,16 @@ pub enum SinkConfig {
     Preview { quality: u8, fps_max: u32 },
     /// Counts and forgets.
     None,
+}
+
+/// Whose messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Payload {
+    /// `msg-conv-payload-type=0`: an object each, with everything about it.
+    #[default]
+    DeepStreamFull,
+    /// `msg-conv-payload-type=1`: a frame each, an object a string.
+    DeepStreamMinimal,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

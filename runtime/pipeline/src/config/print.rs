@@ -6,10 +6,10 @@ use std::time::Duration;
 use revoada_engine::BackendChoice;
 use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, Value};
 
-use super::read::{FORMATS, METHODS, TRANSPORTS};
+use super::read::{FORMATS, METHODS, PAYLOADS, TRANSPORTS};
 use super::{
-    BatchConfig, CameraMode, DrawConfig, ModelConfig, PipelineConfig, ReconnectConfig, SinkConfig, SourceConfig,
-    StreamConfig,
+    BatchConfig, CameraMode, DrawConfig, ManifestConfig, ModelConfig, PipelineConfig, ReconnectConfig, SinkConfig,
+    SourceConfig, StreamConfig,
 };
 
 impl PipelineConfig {
@@ -89,7 +89,6 @@ fn model(model: &ModelConfig) -> Table {
     };
     let mut out = table([("path", path(&model.path)), ("backend", backend.into()), ("rebuild", model.rebuild.into())]);
     let options = [
-        ("manifest", model.manifest.as_deref().map(path)),
         ("labels", model.labels.as_deref().map(path)),
         ("threads", model.threads.map(|threads| integer(threads as u64))),
         ("score_min", model.score_min.map(number)),
@@ -103,6 +102,14 @@ fn model(model: &ModelConfig) -> Table {
     }
     if !model.trust.is_empty() {
         out.insert("trust", Item::Value(model.trust.iter().map(ToString::to_string).collect()));
+    }
+    match &model.manifest {
+        Some(ManifestConfig::File(file)) => drop(out.insert("manifest", Item::Value(path(file)))),
+        Some(ManifestConfig::Inline(manifest)) => drop(out.insert("manifest", Item::Table(manifest.to_table()))),
+        None => {}
+    }
+    if !model.classes.is_empty() {
+        out.insert("class", Item::ArrayOfTables(model.classes.iter().map(super::classes::print).collect()));
     }
     out
 }
@@ -140,6 +147,17 @@ fn sink(sink: &SinkConfig) -> Table {
         }
         SinkConfig::JsonLines { path: file } => ("jsonl", vec![("path", Some(path(file)))]),
         SinkConfig::Csv { path: file } => ("csv", vec![("path", Some(path(file)))]),
+        SinkConfig::Kitti { folder, tracks } => {
+            ("kitti", vec![("folder", Some(path(folder))), ("tracks", Some((*tracks).into()))])
+        }
+        SinkConfig::Messages { path: file, payload, every } => (
+            "messages",
+            vec![
+                ("path", Some(path(file))),
+                ("payload", Some(word(&PAYLOADS, payload))),
+                ("every", Some(integer((*every).into()))),
+            ],
+        ),
         SinkConfig::Images { folder, format, every } => (
             "images",
             vec![
@@ -170,7 +188,7 @@ fn sink(sink: &SinkConfig) -> Table {
     out
 }
 
-fn table<const N: usize>(pairs: [(&str, Value); N]) -> Table {
+pub(super) fn table<const N: usize>(pairs: [(&str, Value); N]) -> Table {
     pairs.into_iter().map(|(key, value)| (key, Item::Value(value))).collect()
 }
 
@@ -178,12 +196,12 @@ fn path(path: &Path) -> Value {
     path.display().to_string().into()
 }
 
-fn integer(integer: u64) -> Value {
+pub(super) fn integer(integer: u64) -> Value {
     i64::try_from(integer).unwrap_or(i64::MAX).into()
 }
 
 /// The shortest decimal that reads back to the same `f32`.
-fn number(number: f32) -> Value {
+pub(super) fn number(number: f32) -> Value {
     number.to_string().parse::<f64>().unwrap_or_else(|_| number.into()).into()
 }
 

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use revoada_bundle::manifest::Manifest;
 use revoada_bundle::sign::TrustedKeys;
 use revoada_bundle::strict::Table;
 use revoada_core::{Size, StreamId};
@@ -13,8 +14,8 @@ use revoada_engine::BackendChoice;
 
 use super::{
     AnonymizeConfig, AnonymizeMethod, BATCH_FRAMES_MAX, BatchConfig, CameraMode, DrawConfig, FPS_MAX, ID_CHARS_MAX,
-    ImageFormat, ModelConfig, PipelineConfig, QUEUE_FRAMES_MAX, ReconnectConfig, RtspTransport, SIDE_PIXELS_MAX,
-    SinkConfig, SourceConfig, StreamConfig, is_id_char,
+    ImageFormat, ManifestConfig, ModelConfig, Payload, PipelineConfig, QUEUE_FRAMES_MAX, ReconnectConfig,
+    RtspTransport, SIDE_PIXELS_MAX, SinkConfig, SourceConfig, StreamConfig, is_id_char,
 };
 
 /// Frames decoded ahead where nothing is said: enough to bridge one inference, and 9 MB of 1080p.
@@ -28,6 +29,8 @@ pub(super) const TRANSPORTS: [(&str, RtspTransport); 3] =
     [("tcp", RtspTransport::Tcp), ("udp", RtspTransport::Udp), ("auto", RtspTransport::Auto)];
 pub(super) const METHODS: [(&str, AnonymizeMethod); 2] =
     [("blur", AnonymizeMethod::Blur), ("mosaic", AnonymizeMethod::Mosaic)];
+pub(super) const PAYLOADS: [(&str, Payload); 2] =
+    [("deepstream-full", Payload::DeepStreamFull), ("deepstream-minimal", Payload::DeepStreamMinimal)];
 pub(super) const FORMATS: [(&str, ImageFormat); 2] = [("jpeg", ImageFormat::Jpeg), ("png", ImageFormat::Png)];
 
 /// All that was read, with the tables where problems of meaning are to be reported.
@@ -218,7 +221,12 @@ fn model(table: &Table<'_>, folder: &Path) -> Option<ModelConfig> {
     }
     let config = ModelConfig {
         path: model_path.clone().unwrap_or_default(),
-        manifest: path(table, "manifest", folder),
+        manifest: match table.is_string("manifest") {
+            true => path(table, "manifest", folder).map(ManifestConfig::File),
+            false => {
+                table.table("manifest").map(|table| ManifestConfig::Inline(Box::new(Manifest::from_table(&table))))
+            }
+        },
         labels: path(table, "labels", folder),
         backend: backend.unwrap_or_default(),
         threads: table.integer("threads", 1..=1024),
@@ -227,6 +235,7 @@ fn model(table: &Table<'_>, folder: &Path) -> Option<ModelConfig> {
         decoder: table.string("decoder"),
         trust: trust(table, folder),
         rebuild: table.boolean("rebuild").unwrap_or(true),
+        classes: super::classes::read(table),
     };
     model_path.map(|_| config)
 }
@@ -286,15 +295,19 @@ fn sink(table: &Table<'_>, folder: &Path) -> Option<SinkConfig> {
         Video,
         JsonLines,
         Csv,
+        Kitti,
+        Messages,
         Images,
         Rtsp,
         Preview,
         None,
     }
-    const KINDS: [(&str, Kind); 7] = [
+    const KINDS: [(&str, Kind); 9] = [
         ("video", Kind::Video),
         ("jsonl", Kind::JsonLines),
         ("csv", Kind::Csv),
+        ("kitti", Kind::Kitti),
+        ("messages", Kind::Messages),
         ("images", Kind::Images),
         ("rtsp", Kind::Rtsp),
         ("preview", Kind::Preview),
@@ -313,6 +326,15 @@ fn sink(table: &Table<'_>, folder: &Path) -> Option<SinkConfig> {
         }
         Kind::JsonLines => Some(SinkConfig::JsonLines { path: path(&required, "path", folder)? }),
         Kind::Csv => Some(SinkConfig::Csv { path: path(&required, "path", folder)? }),
+        Kind::Kitti => {
+            let tracks = table.boolean("tracks").unwrap_or(false);
+            Some(SinkConfig::Kitti { folder: path(&required, "folder", folder)?, tracks })
+        }
+        Kind::Messages => {
+            let payload = table.choice("payload", &PAYLOADS).unwrap_or_default();
+            let every = table.integer("every", 1u32..).unwrap_or(1);
+            Some(SinkConfig::Messages { path: path(&required, "path", folder)?, payload, every })
+        }
         Kind::Images => {
             let every = table.integer("every", 1u32..).unwrap_or(1);
             let format = table.choice("format", &FORMATS).unwrap_or_default();

@@ -15,6 +15,7 @@
 
 mod clock;
 mod commands;
+mod filter;
 mod infer;
 mod model;
 mod output;
@@ -46,6 +47,7 @@ use crate::sink::SinkContext;
 use crate::{Sink, SinkError, SourceError, media, sink};
 
 pub use clock::SystemClock;
+pub use filter::UnknownClass;
 pub use model::{Answer, Loader, Model, ModelError, ModelSession};
 pub use rebuild::{Build, Rebuild};
 pub use reconnect::{Next, Reconnect};

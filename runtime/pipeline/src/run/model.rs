@@ -17,7 +17,8 @@ use revoada_engine::{
 use thiserror::Error;
 use tracing::info;
 
-use crate::config::ModelConfig;
+use super::filter::{Filter, UnknownClass};
+use crate::config::{ManifestConfig, ModelConfig};
 use crate::decode::{Built, DecodeError, Decoder, DecoderContext, Decoders};
 
 /// What models are loaded with.
@@ -40,6 +41,7 @@ pub struct Model {
     labels: Arc<[String]>,
     bundle: Option<VerifiedBundle>,
     no_plan: Option<String>,
+    filter: Filter,
 }
 
 /// Pictures, and what the model answered to them when its bundle was built.
@@ -57,6 +59,12 @@ pub enum ModelError {
     Manifest(#[from] ManifestError),
     #[error(transparent)]
     Engine(#[from] EngineError),
+    #[error("`[[model.class]]` does not fit model `{model}`")]
+    Class {
+        model: String,
+        #[source]
+        source: UnknownClass,
+    },
     /// A bug. The thread's message is on standard error.
     #[error("the model was unloaded for another one, and whatever loaded that panicked")]
     Unloaded,
@@ -110,7 +118,9 @@ impl Loader {
         let bundled = bundle.as_ref().map(|bundle| bundle.index().name.clone());
         let name = manifest.name.clone().or(bundled).or(stem).unwrap_or_default();
         let model = Model::assemble(name, backend, engine, manifest, &self.decoders)?;
-        Ok(Arc::new(Model { bundle, no_plan, ..model }))
+        let filter = Filter::new(&config.classes, &model.labels)
+            .map_err(|source| ModelError::Class { model: model.name.clone(), source })?;
+        Ok(Arc::new(Model { bundle, no_plan, filter, ..model }))
     }
 }
 
@@ -146,7 +156,18 @@ impl Model {
             info!("{guessed}");
         }
         let labels = manifest.labels.clone().into();
-        Ok(Self { name, labels, backend, engine, input, decoder, manifest, bundle: None, no_plan: None })
+        Ok(Self {
+            name,
+            labels,
+            backend,
+            engine,
+            input,
+            decoder,
+            manifest,
+            bundle: None,
+            no_plan: None,
+            filter: Filter::default(),
+        })
     }
 
     /// What people call it: the manifest's name, else the file's.
@@ -233,7 +254,8 @@ impl Model {
 /// The manifest that is named, or the one beside the model, with the configuration's values in place of its own.
 fn manifest(config: &ModelConfig, model: &Path) -> Result<Manifest, ManifestError> {
     let mut manifest = match &config.manifest {
-        Some(path) => Manifest::load(path)?,
+        Some(ManifestConfig::File(path)) => Manifest::load(path)?,
+        Some(ManifestConfig::Inline(manifest)) => manifest.as_ref().clone(),
         None => Manifest::beside(model)?.unwrap_or_default(),
     };
     if let Some(path) = &config.labels {
@@ -295,8 +317,9 @@ impl ModelSession {
                 Some(candidates) => decoder.decode_candidates(&candidates[row], placement),
                 None => decoder.decode(&outputs.tensors, row, placement),
             };
-            let prediction =
+            let mut prediction =
                 prediction.map_err(|source| ModelError::Decode { model: self.model.name.clone(), source })?;
+            self.model.filter.apply(&mut prediction);
             let now = clock.now();
             let decoding = now.since(started);
             started = now;

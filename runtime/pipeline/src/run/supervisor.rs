@@ -557,7 +557,11 @@ fn shows_pictures(sink: &SinkConfig) -> bool {
         SinkConfig::Video { .. } | SinkConfig::Images { .. } | SinkConfig::Rtsp { .. } | SinkConfig::Preview { .. } => {
             true
         }
-        SinkConfig::JsonLines { .. } | SinkConfig::Csv { .. } | SinkConfig::None => false,
+        SinkConfig::JsonLines { .. }
+        | SinkConfig::Csv { .. }
+        | SinkConfig::Kitti { .. }
+        | SinkConfig::Messages { .. }
+        | SinkConfig::None => false,
     }
 }
 

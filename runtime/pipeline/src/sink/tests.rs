@@ -15,7 +15,7 @@ use super::*;
 use crate::FrameTimings;
 use crate::config::ImageFormat;
 
-fn context(streams: &[&str]) -> SinkContext {
+pub(super) fn context(streams: &[&str]) -> SinkContext {
     SinkContext {
         streams: streams.iter().map(|id| StreamId::new(id)).collect(),
         model: "centerface".to_owned(),
@@ -24,7 +24,7 @@ fn context(streams: &[&str]) -> SinkContext {
     }
 }
 
-fn result(stream: &str, sequence: u64) -> FrameResult {
+pub(super) fn result(stream: &str, sequence: u64) -> FrameResult {
     let layout = ImageLayout::packed(PixelFormat::I420, ColorSpec::default(), Size::new(64, 48));
     let frame = Frame::new(
         StreamId::new(stream),
