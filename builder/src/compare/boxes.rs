@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     fn detection(class: u32, x: f32, score: f32) -> Detection {
-        Detection { class, score, bbox: Rect::new(x, 0.0, 10.0, 10.0), landmarks: Vec::new(), track: None }
+        Detection { class, score, bbox: Rect::new(x, 0.0, 10.0, 10.0), ..Detection::default() }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What a model found in one picture, in the coordinates of that picture.
 
 use std::fmt;
+use std::sync::Arc;
 
 use crate::{Point, Rect};
 
@@ -28,6 +29,22 @@ pub struct Detection {
     pub landmarks: Vec<Point>,
     /// The track that it belongs to; `None` where nothing tracks, and until a tracker is sure of it.
     pub track: Option<TrackId>,
+    /// What other models say about it, in their order.
+    pub attributes: Vec<Attribute>,
+    /// The object in which it was found, as an index into the list that both are in; `None` where it was found in the whole
+    /// picture.
+    pub parent: Option<usize>,
+}
+
+/// What a classifier says about one object: its colour, its make.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Attribute {
+    /// Of what: the name that the configuration gives the classifier.
+    pub name: Arc<str>,
+    /// The label of the class; its number where it has none.
+    pub value: Arc<str>,
+    /// Confidence in 0..=1.
+    pub score: f32,
 }
 
 /// One guess of a classifier. A list of them is sorted by falling score.

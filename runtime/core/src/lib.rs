@@ -29,7 +29,7 @@ mod tensor;
 pub use causes::{causes, sentence_of};
 pub use clock::{Clock, Timestamp};
 pub use cosine::Cosine;
-pub use detection::{Classification, Detection, Prediction, Segmentation, TrackId};
+pub use detection::{Attribute, Classification, Detection, Prediction, Segmentation, TrackId};
 pub use device::{
     Architecture, ArchitectureError, Compatibility, DeviceClass, HardwareCompatibility, Mismatch, TensorRtFlavour,
     TensorRtVersion,

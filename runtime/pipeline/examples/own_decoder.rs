@@ -45,8 +45,7 @@ impl Decoder for BallDecoder {
         }
         let (across, down) = (self.input.width as f32, self.input.height as f32);
         let bbox = Rect::from_center(Point::new(x * across, y * down), width * across, height * down);
-        let ball =
-            Detection { class: 0, score, bbox: placement.rect_to_source(bbox), landmarks: Vec::new(), track: None };
+        let ball = Detection { class: 0, score, bbox: placement.rect_to_source(bbox), ..Detection::default() };
         Ok(Prediction { detections: vec![ball], ..Prediction::default() })
     }
 }

@@ -70,6 +70,7 @@ pub struct FrameTimings {
     /// Of the frame's whole batch.
     pub inference: Duration,
     pub decoding: Duration,
+    pub tracking: Duration,
     pub drawing: Duration,
     /// From leaving the decoder to entering the sinks.
     pub total: Duration,

@@ -29,5 +29,6 @@ pub mod media;
 mod metrics;
 pub mod run;
 pub mod sink;
+pub mod track;
 
 pub use api::{FrameResult, FrameTimings, Pull, Sink, SinkError, SinkReport, Source, SourceError};

@@ -60,6 +60,7 @@ impl Collector for Scrape {
         counter("frames_out", "Frames that reached the sinks", StreamStats::frames_out)?;
         counter("reconnects", "Times that a lost source was tried again", StreamStats::reconnects)?;
         counter("detections", "Things found", StreamStats::detections)?;
+        counter("tracks", "Objects that were followed", StreamStats::tracks)?;
         counter("frame_copies", "Copies of whole pictures between decoder and sinks", StreamStats::copies)?;
         encode_dropped(&mut encoder, &streams)?;
         encode_gauges(&mut encoder, &streams)?;
@@ -158,6 +159,7 @@ mod tests {
         stream.frame_dropped(Dropped::Queue);
         stream.queue_entered();
         stream.copied(3);
+        stream.tracked(7);
         stream.reconnecting("gone".into());
         stream.running();
         let timings = FrameTimings { total: Duration::from_millis(15), ..FrameTimings::default() };
@@ -173,6 +175,7 @@ mod tests {
             "revoada_stream_state{stream=\"front\",state=\"running\"} 1",
             "revoada_reconnects_total{stream=\"front\"} 1",
             "revoada_detections_total{stream=\"front\"} 4",
+            "revoada_tracks_total{stream=\"front\"} 7",
             "revoada_frame_copies_total{stream=\"front\"} 3",
             "revoada_batches_total 1",
             "revoada_non_finite_total 0",

@@ -4,12 +4,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use proptest::prelude::*;
+use revoada_bundle::manifest::{Manifest, OutputManifest};
 use revoada_bundle::sign::TrustedKeys;
 use revoada_core::{Size, StreamId};
 use revoada_engine::BackendChoice;
 use revoada_pipeline::config::{
-    AnonymizeConfig, AnonymizeMethod, BatchConfig, CameraMode, Draft, DrawConfig, ImageFormat, ManifestConfig,
-    ModelConfig, PipelineConfig, ReconnectConfig, RtspTransport, SinkConfig, SourceConfig, StreamConfig,
+    AnonymizeConfig, AnonymizeMethod, BatchConfig, ByteTrackConfig, CameraMode, ClassName, ClassRule, DELTA_FRAMES_MAX,
+    Draft, DrawConfig, ImageFormat, ManifestConfig, ModelConfig, ObjectsConfig, OcSortConfig, Payload, PipelineConfig,
+    Reads, ReconnectConfig, RtspTransport, SecondaryConfig, SinkConfig, SortConfig, SourceConfig, StreamConfig,
+    TilesConfig, TrackerAlgorithm, TrackerConfig,
 };
 
 fn check(text: &str) -> Result<PipelineConfig, String> {
@@ -54,6 +57,11 @@ rebuild = false
 [batch]
 frames_max = 4
 wait_ms = 25
+
+[tracker]
+algorithm = "bytetrack"
+across_classes = true
+score_high = 0.5
 
 [draw]
 scores = false
@@ -108,6 +116,12 @@ fn every_key_is_read_and_paths_are_relative_to_the_file() {
     assert_eq!(file, Path::new("dir/builders.keys"));
     assert!(!config.model.rebuild);
     assert_eq!(config.batch, BatchConfig { frames_max: 4, wait: Duration::from_millis(25) });
+    let byte_track = ByteTrackConfig { score_high: 0.5, score_new: 0.6, ..ByteTrackConfig::STANDARD };
+    // Pictures are anonymised, so boxes stay where they were found.
+    let tracker =
+        TrackerConfig { algorithm: TrackerAlgorithm::ByteTrack(byte_track), across_classes: true, smooth: false };
+    assert_eq!(config.tracker, Some(tracker));
+    assert_eq!(config.model.score_low, Some(0.1));
     assert!(config.draw.boxes && !config.draw.scores);
     assert_eq!(config.sinks.len(), 4);
     assert_eq!(config.control, Some("dir/control.sock".into()));
@@ -187,11 +201,25 @@ fn keys_that_are_wrong_together_are_refused() {
             ),
             "`dir/o` is already used by sink[0]",
         ),
-        (format!("{MODEL}{STREAM}[[sink]]\ntype = \"csv\"\npath = \"m.onnx\"\n"), "is already used by the model"),
+        (format!("{MODEL}{STREAM}[[sink]]\ntype = \"csv\"\npath = \"m.onnx\"\n"), "is already used by a model"),
         (
             format!("{MODEL}{STREAM}[[sink]]\ntype = \"rtsp\"\naddress = \"[::]:1\"\n[http]\naddress = \"[::]:1\"\n"),
             "`[::]:1` is already used by `[http]`",
         ),
+        (
+            format!("{MODEL}{STREAM}[[secondary]]\npath = \"s.onnx\"\nreads = \"frames\"\non = [\"car\"]\n"),
+            "has no effect on a model that reads whole frames",
+        ),
+        (
+            format!("{MODEL}{STREAM}[[secondary]]\npath = \"s.onnx\"\nsize_max = \"8x99\"\n"),
+            "is less than `size_min`, 16×16",
+        ),
+        (
+            format!("{MODEL}{STREAM}[[secondary]]\npath = \"s.onnx\"\ntiles = {{ columns = 2, rows = 1 }}\n"),
+            "has no effect on a model that reads objects",
+        ),
+        (format!("{MODEL}tiles = {{ columns = 1, rows = 1 }}\n{STREAM}"), "are the whole picture; leave `tiles` out"),
+        (format!("{MODEL}tiles = {{ columns = 9, rows = 9 }}\n{STREAM}"), "more than 64 tiles"),
     ] {
         let got = problems(&text);
         assert!(got.len() == 1 && got[0].contains(expected), "{text}\n{got:#?}");
@@ -307,6 +335,12 @@ fn sink() -> impl Strategy<Value = SinkConfig> {
     prop_oneof![
         bitrate().prop_map(|bitrate_kbps| SinkConfig::Video { path: "/o/{stream}.mkv".into(), bitrate_kbps }),
         path().prop_map(|path| SinkConfig::JsonLines { path: path.with_extension("jsonl") }),
+        (path(), any::<bool>()).prop_map(|(folder, tracks)| SinkConfig::Kitti { folder, tracks }),
+        (path(), 1..9u32, any::<bool>()).prop_map(|(path, every, full)| SinkConfig::Messages {
+            path: path.with_extension("msg"),
+            payload: if full { Payload::DeepStreamFull } else { Payload::DeepStreamMinimal },
+            every
+        }),
         path().prop_map(|path| SinkConfig::Csv { path: path.with_extension("csv") }),
         (path(), format, 1..9u32).prop_map(|(folder, format, every)| SinkConfig::Images { folder, format, every }),
         bitrate().prop_map(|bitrate_kbps| {
@@ -317,6 +351,12 @@ fn sink() -> impl Strategy<Value = SinkConfig> {
     ]
 }
 
+fn inline_manifest(score_min: Option<f32>) -> Manifest {
+    let labels = vec!["a \"b\"".to_owned(), String::new()];
+    let output = OutputManifest { score_min, nms_iou_max: Some(0.45), ..OutputManifest::default() };
+    Manifest { name: Some("inline".to_owned()), labels, output, ..Manifest::default() }
+}
+
 fn model() -> impl Strategy<Value = ModelConfig> {
     let files = (path(), prop::option::of(path()), prop::option::of(path()));
     let backend =
@@ -324,22 +364,56 @@ fn model() -> impl Strategy<Value = ModelConfig> {
     let size = prop::option::of((1..9999usize, 1..9999usize).prop_map(|(width, height)| Size::new(width, height)));
     let rest = (prop::option::of(1..64usize), prop::option::of(0f32..=1.0), size, prop::option::of(word()));
     let trust = prop::collection::vec(path().prop_map(TrustedKeys::File), 0..3);
-    (files, backend, rest, trust, any::<bool>()).prop_map(|(files, backend, rest, trust, rebuild)| {
-        let ((path, manifest, labels), (threads, score_min, size, decoder)) = (files, rest);
-        let manifest = manifest.map(ManifestConfig::File);
-        ModelConfig {
-            path,
-            manifest,
-            labels,
-            backend,
-            threads,
-            score_min,
-            size,
-            decoder,
-            trust,
-            rebuild,
-            classes: vec![],
+    let tiles = (2..=8u32, 1..=8u32, 0f32..=0.9, any::<bool>())
+        .prop_map(|(columns, rows, overlap, whole)| TilesConfig { columns, rows, overlap, whole });
+    (files, backend, rest, trust, prop::option::of(tiles), any::<bool>()).prop_map(
+        |(files, backend, rest, trust, tiles, rebuild)| {
+            let ((path, manifest, labels), (threads, score_min, size, decoder)) = (files, rest);
+            let manifest = manifest.map(|path| match path.to_string_lossy().len() % 2 {
+                0 => ManifestConfig::File(path),
+                _ => ManifestConfig::Inline(Box::new(inline_manifest(score_min))),
+            });
+            let rule = ClassRule { score_min, width_max: Some(9), ..ClassRule::default() };
+            let classes = match (rebuild, decoder.clone()) {
+                (true, Some(name)) => vec![
+                    ClassRule { class: Some(ClassName::Label(name)), ..rule.clone() },
+                    ClassRule { class: Some(ClassName::Index(3)), drop: true, ..rule.clone() },
+                    ClassRule { results_max: Some(7), ..rule },
+                ],
+                _ => Vec::new(),
+            };
+            ModelConfig {
+                path,
+                manifest,
+                labels,
+                backend,
+                threads,
+                score_min,
+                score_low: None,
+                size,
+                decoder,
+                trust,
+                tiles,
+                rebuild,
+                classes,
+            }
+        },
+    )
+}
+
+fn secondary() -> impl Strategy<Value = SecondaryConfig> {
+    let size = |from: usize| (from..1000, from..1000usize).prop_map(|(width, height)| Size::new(width, height));
+    let every = prop::option::of(1..99u32);
+    let objects = (prop::collection::vec(word(), 0..3), size(1), prop::option::of(size(999)), 0f32..=2.0, every);
+    let objects = (objects, 1..99usize).prop_map(|((on, size_min, size_max, margin, every), objects_max)| {
+        Reads::Objects(ObjectsConfig { on, size_min, size_max, margin, every, objects_max })
+    });
+    let reads = prop_oneof![(1..99u32).prop_map(|every| Reads::Frames { every }), objects];
+    (prop::option::of(word()), model(), reads, 1..=64usize).prop_map(|(name, mut model, reads, batch_max)| {
+        if matches!(reads, Reads::Objects(_)) {
+            model.tiles = None;
         }
+        SecondaryConfig { name, model, reads, batch_max }
     })
 }
 
@@ -347,32 +421,99 @@ fn draw() -> impl Strategy<Value = DrawConfig> {
     let method = prop_oneof![Just(AnonymizeMethod::Blur), Just(AnonymizeMethod::Mosaic)];
     let anonymize = (method, prop::collection::vec("[^\0]{0,6}", 0..3), 0f32..=2.0)
         .prop_map(|(method, classes, margin)| AnonymizeConfig { method, classes, margin });
-    (any::<[bool; 6]>(), prop::option::of(anonymize)).prop_map(
-        |([boxes, labels, scores, landmarks, masks, clock], anonymize)| DrawConfig {
+    (any::<[bool; 7]>(), prop::option::of(anonymize)).prop_map(
+        |([boxes, labels, scores, landmarks, masks, tracks, clock], anonymize)| DrawConfig {
             boxes,
             labels,
             scores,
             landmarks,
             masks,
+            tracks,
             clock,
             anonymize,
         },
     )
 }
 
+fn tracker() -> impl Strategy<Value = TrackerConfig> {
+    let sort = (1..=1000u32, 0..=1000u32, 0f64..=1.0).prop_map(|(lost_frames_max, hits_min, iou_min)| SortConfig {
+        lost_frames_max,
+        hits_min,
+        iou_min,
+    });
+    let scores = || (0f64..=0.5, 0.5f64..=1.0);
+    let byte_track = (scores(), 1..=1000u32, 0f64..=1.0, 0f64..=1.0, any::<bool>()).prop_map(
+        |((score_low, score_high), lost_frames_max, score_new, distance_max, weigh_scores)| ByteTrackConfig {
+            score_high,
+            score_low,
+            score_new,
+            lost_frames_max,
+            distance_max,
+            weigh_scores,
+        },
+    );
+    let oc_sort = (sort.clone(), scores(), any::<bool>(), 1..=DELTA_FRAMES_MAX, 0f64..=10.0).prop_map(
+        |(SortConfig { lost_frames_max, hits_min, iou_min }, (low, score_high), looks_low, delta_frames, inertia)| {
+            let score_low = looks_low.then_some(low);
+            OcSortConfig { score_high, score_low, lost_frames_max, hits_min, iou_min, delta_frames, inertia }
+        },
+    );
+    let algorithm = prop_oneof![
+        sort.prop_map(TrackerAlgorithm::Sort),
+        byte_track.prop_map(TrackerAlgorithm::ByteTrack),
+        oc_sort.prop_map(TrackerAlgorithm::OcSort),
+    ];
+    (algorithm, any::<bool>(), any::<bool>()).prop_map(|(algorithm, across_classes, smooth)| TrackerConfig {
+        algorithm,
+        across_classes,
+        smooth,
+    })
+}
+
+#[test]
+fn a_tracker_has_the_keys_of_its_algorithm() {
+    let tracker = |keys: &str| {
+        let text = format!("[[stream]]\nuri = \"a.mp4\"\n[model]\npath = \"m.onnx\"\n[tracker]\n{keys}\n");
+        check(&text).map(|config| config.tracker)
+    };
+    for (keys, expected) in [
+        ("algorithm = \"sort\"", TrackerConfig::SORT),
+        ("algorithm = \"bytetrack\"", TrackerConfig::BYTE_TRACK),
+        ("algorithm = \"ocsort\"", TrackerConfig::OC_SORT),
+    ] {
+        assert_eq!(tracker(keys), Ok(Some(expected)));
+    }
+    for (keys, refusal) in [
+        ("iou_min = 0.5", "tracker.algorithm"),
+        ("algorithm = \"sort\"\nscore_high = 0.5", "score_high"),
+        ("algorithm = \"byte\"", "bytetrack"),
+        ("algorithm = \"bytetrack\"\nscore_low = 0.9", "is more than `score_high`, 0.6"),
+        ("algorithm = \"ocsort\"\ndelta_frames = 9", "delta_frames"),
+        ("algorithm = \"sort\"\nlost_frames_max = 0", "lost_frames_max"),
+    ] {
+        let error = tracker(keys).expect_err(keys);
+        assert!(error.contains(refusal), "{keys}: {error}");
+    }
+}
+
 fn pipeline() -> impl Strategy<Value = PipelineConfig> {
     let edges = (path(), prop::option::of(path()), prop::option::of(1..86_400u64));
     let batch = (1..=64usize, ms(0..60_000)).prop_map(|(frames_max, wait)| BatchConfig { frames_max, wait });
     let lists = (prop::collection::vec(stream(), 1..4), prop::collection::vec(sink(), 0..4));
-    (lists, model(), batch, draw(), edges).prop_map(|((mut streams, sinks), model, batch, draw, edges)| {
-        let (_, control, perf_s) = edges;
-        for (index, stream) in streams.iter_mut().enumerate() {
-            stream.id = StreamId::new(&format!("{}{index}", stream.id));
-        }
-        let http = Some("127.0.0.1:8080".parse().expect("an address"));
-        let perf_interval = perf_s.map(Duration::from_secs);
-        PipelineConfig { streams, model, batch, draw, sinks, http, control, perf_interval }
-    })
+    let drawn = (prop::option::of(tracker()), draw());
+    let models = (model(), prop::collection::vec(secondary(), 0..3));
+    (lists, models, batch, drawn, edges).prop_map(
+        |((mut streams, sinks), (mut model, secondaries), batch, (tracker, draw), edges)| {
+            model.score_low = tracker.and_then(|tracker| tracker.score_low()).map(|score| score as f32);
+            let (_, control, perf_s) = edges;
+            for (index, stream) in streams.iter_mut().enumerate() {
+                stream.id = StreamId::new(&format!("{}{index}", stream.id));
+            }
+            let http = Some("127.0.0.1:8080".parse().expect("an address"));
+            let perf_interval = perf_s.map(Duration::from_secs);
+            PipelineConfig { streams, model, secondaries, batch, tracker, draw, sinks, http, control, perf_interval }
+        },
+    )
 }
 
 proptest! {

@@ -142,6 +142,29 @@ fn reload_starts_ends_and_changes_streams_and_refuses_the_rest() {
     }
 }
 
+#[test]
+fn reload_changes_the_tracker_and_numbers_go_on() {
+    let script = endless(&["a"]).set("tracker.algorithm", "sort").set("tracker.across_classes", true);
+    let mut run = start(&script);
+    run.collected[0].wait_for("a", 5);
+    let config = script.clone().set("tracker.algorithm", "ocsort").config();
+    let tracker = config.tracker;
+    *run.file.lock().unwrap() = Ok(PipelineConfig { tracker, ..run.config.clone() });
+    let answer = run.client.request(Command::Reload).unwrap();
+    assert_eq!(answer["tracker_changed"], true);
+    let seen = run.collected[0].of("a").len();
+    run.collected[0].wait_for("a", seen + 20);
+    *run.file.lock().unwrap() = Ok(PipelineConfig { tracker: None, ..run.config.clone() });
+    run.client.request(Command::Reload).unwrap();
+    let seen = run.collected[0].of("a").len();
+    run.collected[0].wait_for("a", seen + 20);
+    run.stop.request();
+    run.thread.join().unwrap().unwrap();
+    let mut tracks = run.collected[0].tracks("a");
+    tracks.dedup();
+    assert_eq!(tracks, [Some(1), Some(2), None]);
+}
+
 fn get(address: SocketAddr, path: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();

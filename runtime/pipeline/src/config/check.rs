@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use revoada_bundle::strict::Table;
 
 use super::read::Drafted;
+use super::secondary::SECONDARIES_MAX;
 use super::{ManifestConfig, SINKS_MAX, STREAMS_MAX, SinkConfig, SourceConfig};
 
 /// Where a sink's path names the stream.
@@ -20,6 +21,10 @@ pub(super) fn pipeline(root: &Table<'_>, drafted: &Drafted<'_>) {
     }
     if drafted.sinks.len() > SINKS_MAX {
         root.problem("sink", format!("{} sinks, at most {SINKS_MAX} are written", drafted.sinks.len()));
+    }
+    if drafted.secondaries.len() > SECONDARIES_MAX {
+        let count = drafted.secondaries.len();
+        root.problem("secondary", format!("{count} further models, at most {SECONDARIES_MAX} run"));
     }
     check_sinks(drafted);
     check_outputs(drafted);
@@ -49,13 +54,14 @@ fn check_sinks(drafted: &Drafted<'_>) {
 /// No output overwrites another, nor what is read.
 fn check_outputs(drafted: &Drafted<'_>) {
     let mut taken: BTreeMap<PathBuf, String> = BTreeMap::new();
-    if let Some(model) = &drafted.model {
+    let secondaries = drafted.secondaries.iter().filter_map(|(_, secondary)| Some(&secondary.as_ref()?.model));
+    for model in drafted.model.iter().chain(secondaries) {
         let manifest = match &model.manifest {
             Some(ManifestConfig::File(path)) => Some(path),
             Some(ManifestConfig::Inline(_)) | None => None,
         };
         let files = [Some(&model.path), manifest, model.labels.as_ref()];
-        taken.extend(files.into_iter().flatten().map(|path| (normalized(path), "the model".to_owned())));
+        taken.extend(files.into_iter().flatten().map(|path| (normalized(path), "a model".to_owned())));
     }
     for (_, stream) in &drafted.streams {
         if let Some(stream) = stream

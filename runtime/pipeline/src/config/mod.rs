@@ -54,6 +54,7 @@
 //! size = "640x640"
 //! decoder = "yolo-v8"
 //! trust = ["trusted.keys"]  # public keys (`ed25519:…`) or files of them; none: whoever made it
+//! tiles = { columns = 2, rows = 2, overlap = 0.2, whole = true }  # none: frames are read whole
 //! rebuild = true         # build a plan that a bundle lacks, while its ONNX model runs
 //! [[model.class]]        # none; what becomes of a class once it is decoded
 //! class = "car"          # or its index; all classes that have no table of their own
@@ -62,9 +63,38 @@
 //! results_max = 20       # of one picture, the best
 //! width_min = 8          # pixels of the picture, like height_min, width_max, height_max
 //!
+//! [[secondary]]          # a further model, none; its other keys are those of [model]
+//! path = "color.onnx"
+//! name = "color"         # of its answers; the model's
+//! reads = "objects"      # frames: whole ones, as the first model does
+//! on = ["car", "truck"]  # of which classes; all
+//! size_min = "16x16"     # of objects, in pixels of the frame
+//! size_max = "1000x1000" # none
+//! margin = 0.0           # of a box, on each side
+//! every = 30             # frames after which a track is asked about again; none: once. Of frames, every n-th; 1
+//! objects_max = 32       # of a frame, the largest first
+//! batch_max = 8          # pictures of one inference
+//!
 //! [batch]
 //! frames_max = 1         # of one inference, over all streams
 //! wait_ms = 10           # for an incomplete batch to fill
+//!
+//! [tracker]              # none: nothing is tracked
+//! algorithm = "bytetrack"  # sort, ocsort; these are the keys of bytetrack, below are those of the others
+//! across_classes = false # match boxes of whatever class
+//! smooth = true          # bytetrack, sort: boxes as the filter sees them; false where pictures are anonymised
+//! lost_frames_max = 30   # a track ends when it was not seen for more frames; 1 for sort
+//! score_high = 0.6       # better detections are matched first; for worse ones see below
+//! score_low = 0.1        # weaker ones down to this go on with a track that found none better
+//! score_new = 0.7        # a track begins with at least this; score_high + 0.1
+//! distance_max = 0.9     # most 1 − overlap · score of a good detection
+//! weigh_scores = true    # false: most 1 − overlap
+//! ## hits_min = 3        # sort, ocsort: a track is sure after so many detections in a row behind its first
+//! ## iou_min = 0.3       # sort, ocsort: least overlap
+//! ## score_high = 0.6    # ocsort: worse detections are not tracked
+//! ## score_low = 0.1     # ocsort: none; else as with bytetrack
+//! ## delta_frames = 3    # ocsort: directions are measured over so many frames
+//! ## inertia = 0.2       # ocsort: weight of the direction
 //!
 //! [draw]
 //! boxes = true
@@ -72,6 +102,7 @@
 //! scores = true
 //! landmarks = true
 //! masks = true
+//! tracks = true          # their numbers, and a colour for each
 //! clock = false
 //! [draw.anonymize]       # none
 //! method = "blur"        # mosaic
@@ -120,12 +151,17 @@
 //! # use revoada_pipeline::config::Draft;
 //! # Draft::from_file("pipeline.toml".as_ref(), text, "/".as_ref()).check().unwrap();
 //! ```
+//!
+//! What is shown with a tracker: detections from `model.score_min` on, with or without a track, and the weaker ones down
+//! to the tracker's `score_low` that have one. A frame is one that is inferred: with `interval = 5`, every fifth.
 
 mod check;
 mod classes;
 mod draft;
 mod print;
 mod read;
+mod secondary;
+mod tiles;
 mod uri;
 
 use std::net::SocketAddr;
@@ -140,6 +176,8 @@ use revoada_engine::BackendChoice;
 pub use classes::{ClassName, ClassRule};
 pub use draft::{Draft, Value};
 pub use revoada_bundle::strict::{Problem, Problems};
+pub use secondary::{ObjectsConfig, Reads, SecondaryConfig};
+pub use tiles::TilesConfig;
 
 /// Streams of one pipeline. Each has a thread and decoder buffers; ten times what an Orin decodes.
 pub const STREAMS_MAX: usize = 256;
@@ -147,6 +185,11 @@ pub const STREAMS_MAX: usize = 256;
 pub const QUEUE_FRAMES_MAX: usize = 64;
 /// Frames of one inference.
 pub const BATCH_FRAMES_MAX: usize = 64;
+/// Frames that OC-SORT looks back for a direction: each track remembers as many boxes.
+pub const DELTA_FRAMES_MAX: u32 = 8;
+/// Frames that a track may be lost for: objects that are gone cost memory and time for so long, and no guess of where they
+/// are is worth anything by then.
+const LOST_FRAMES_MAX: u32 = 1000;
 const SINKS_MAX: usize = 32;
 const ID_CHARS_MAX: usize = 64;
 /// The largest side of a picture that a frame can have.
@@ -163,7 +206,11 @@ fn is_id_char(c: char) -> bool {
 pub struct PipelineConfig {
     pub streams: Vec<StreamConfig>,
     pub model: ModelConfig,
+    /// Further models, in the order in which they are asked.
+    pub secondaries: Vec<SecondaryConfig>,
     pub batch: BatchConfig,
+    /// Nothing is tracked where there is none.
+    pub tracker: Option<TrackerConfig>,
     pub draw: DrawConfig,
     pub sinks: Vec<SinkConfig>,
     /// Serves `/metrics`, the preview page and MJPEG.
@@ -271,12 +318,16 @@ pub struct ModelConfig {
     pub threads: Option<usize>,
     /// Replaces the manifest's least score.
     pub score_min: Option<f32>,
+    /// Decode down to this score, below the least of a result, for a tracker that goes on with weak detections.
+    pub score_low: Option<f32>,
     /// Replaces the manifest's input width and height where the model leaves them open.
     pub size: Option<revoada_core::Size>,
     /// Replaces the manifest's decoder.
     pub decoder: Option<String>,
     /// Who must have signed a bundle or a plan; empty: anybody or nobody.
     pub trust: Vec<TrustedKeys>,
+    /// Read frames in parts.
+    pub tiles: Option<TilesConfig>,
     /// Build a plan of a bundle that has none for this device, while something else runs.
     pub rebuild: bool,
     /// What is done with classes once they are decoded; at most one rule for each.
@@ -305,6 +356,119 @@ impl Default for BatchConfig {
     }
 }
 
+/// How objects are followed through the frames of each stream.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TrackerConfig {
+    pub algorithm: TrackerAlgorithm,
+    /// Match boxes whatever their classes are, for models that take one thing now for this and now for that.
+    pub across_classes: bool,
+    /// Tracks have the boxes that the filters of SORT and ByteTrack see, not the detector's.
+    pub smooth: bool,
+}
+
+impl TrackerConfig {
+    pub const SORT: Self = Self::of(TrackerAlgorithm::Sort(SortConfig::STANDARD));
+    pub const BYTE_TRACK: Self = Self::of(TrackerAlgorithm::ByteTrack(ByteTrackConfig::STANDARD));
+    pub const OC_SORT: Self = Self::of(TrackerAlgorithm::OcSort(OcSortConfig::STANDARD));
+
+    const fn of(algorithm: TrackerAlgorithm) -> Self {
+        Self { algorithm, across_classes: false, smooth: true }
+    }
+
+    /// The least score of a detection that the algorithm has a use for, where it needs weaker ones than are results.
+    pub fn score_low(&self) -> Option<f64> {
+        match self.algorithm {
+            TrackerAlgorithm::Sort(_) => None,
+            TrackerAlgorithm::ByteTrack(ByteTrackConfig { score_low, .. }) => Some(score_low),
+            TrackerAlgorithm::OcSort(OcSortConfig { score_low, .. }) => score_low,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum TrackerAlgorithm {
+    Sort(SortConfig),
+    ByteTrack(ByteTrackConfig),
+    OcSort(OcSortConfig),
+}
+
+/// Frames are those that are inferred: with `interval = 5` every fifth of the stream.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SortConfig {
+    /// A track that was not seen for more frames than this is over.
+    pub lost_frames_max: u32,
+    /// A track is sure after so many detections in a row behind its first.
+    pub hits_min: u32,
+    /// Least overlap of a track and its detection.
+    pub iou_min: f64,
+}
+
+impl SortConfig {
+    /// The authors'.
+    pub const STANDARD: Self = Self { lost_frames_max: 1, hits_min: 3, iou_min: 0.3 };
+}
+
+/// Frames are those that are inferred.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ByteTrackConfig {
+    /// Better detections are matched first.
+    pub score_high: f64,
+    /// Worse detections are not looked at; those between go on with a track.
+    pub score_low: f64,
+    /// Least score of a detection that begins a track.
+    pub score_new: f64,
+    /// A track that was not seen for more frames than this is looked for once more, and then over.
+    pub lost_frames_max: u32,
+    /// Most distance, 1 − overlap (times score), between a track and a good detection.
+    pub distance_max: f64,
+    /// Overlaps with good detections count in proportion to their scores.
+    pub weigh_scores: bool,
+}
+
+impl ByteTrackConfig {
+    /// The authors', as they evaluate it on MOT17.
+    pub const STANDARD: Self = Self {
+        score_high: 0.6,
+        score_low: 0.1,
+        score_new: 0.7,
+        lost_frames_max: 30,
+        distance_max: 0.9,
+        weigh_scores: true,
+    };
+}
+
+/// Frames are those that are inferred.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OcSortConfig {
+    /// Worse detections are not tracked, unless by `score_low`.
+    pub score_high: f64,
+    /// Where there is one: detections between this and `score_high` go on with tracks that found none better.
+    pub score_low: Option<f64>,
+    /// A track that was not seen for more frames than this is over.
+    pub lost_frames_max: u32,
+    /// A track is sure after so many detections in a row behind its first.
+    pub hits_min: u32,
+    /// Least overlap of a track and its detection.
+    pub iou_min: f64,
+    /// Directions are measured over so many frames, at most [`DELTA_FRAMES_MAX`].
+    pub delta_frames: u32,
+    /// Weight of the direction against the overlap.
+    pub inertia: f64,
+}
+
+impl OcSortConfig {
+    /// The authors'.
+    pub const STANDARD: Self = Self {
+        score_high: 0.6,
+        score_low: None,
+        lost_frames_max: 30,
+        hits_min: 3,
+        iou_min: 0.3,
+        delta_frames: 3,
+        inertia: 0.2,
+    };
+}
+
 /// What is drawn into the pictures that sinks show.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DrawConfig {
@@ -313,6 +477,8 @@ pub struct DrawConfig {
     pub scores: bool,
     pub landmarks: bool,
     pub masks: bool,
+    /// Numbers of tracks, and boxes in the colour of their track.
+    pub tracks: bool,
     /// The frame's time in the upper left corner.
     pub clock: bool,
     pub anonymize: Option<AnonymizeConfig>,
@@ -320,7 +486,16 @@ pub struct DrawConfig {
 
 impl Default for DrawConfig {
     fn default() -> Self {
-        Self { boxes: true, labels: true, scores: true, landmarks: true, masks: true, clock: false, anonymize: None }
+        Self {
+            boxes: true,
+            labels: true,
+            scores: true,
+            landmarks: true,
+            masks: true,
+            tracks: true,
+            clock: false,
+            anonymize: None,
+        }
     }
 }
 

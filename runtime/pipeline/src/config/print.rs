@@ -3,13 +3,14 @@
 use std::path::Path;
 use std::time::Duration;
 
+use revoada_core::Size;
 use revoada_engine::BackendChoice;
 use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, Value};
 
 use super::read::{FORMATS, METHODS, PAYLOADS, TRANSPORTS};
 use super::{
     BatchConfig, CameraMode, DrawConfig, ManifestConfig, ModelConfig, PipelineConfig, ReconnectConfig, SinkConfig,
-    SourceConfig, StreamConfig,
+    SourceConfig, StreamConfig, TrackerAlgorithm, TrackerConfig, secondary, tiles,
 };
 
 impl PipelineConfig {
@@ -19,7 +20,14 @@ impl PipelineConfig {
         let streams: ArrayOfTables = self.streams.iter().map(stream).collect();
         root.insert("stream", Item::ArrayOfTables(streams));
         root.insert("model", Item::Table(model(&self.model)));
+        if !self.secondaries.is_empty() {
+            let secondaries = self.secondaries.iter().map(secondary::to_table).collect();
+            root.insert("secondary", Item::ArrayOfTables(secondaries));
+        }
         root.insert("batch", Item::Table(batch(&self.batch)));
+        if let Some(tracker) = &self.tracker {
+            root.insert("tracker", Item::Table(tracked(tracker)));
+        }
         root.insert("draw", Item::Table(draw(&self.draw)));
         if !self.sinks.is_empty() {
             root.insert("sink", Item::ArrayOfTables(self.sinks.iter().map(sink).collect()));
@@ -82,7 +90,7 @@ fn reconnect(config: &ReconnectConfig) -> Table {
     out
 }
 
-fn model(model: &ModelConfig) -> Table {
+pub(super) fn model(model: &ModelConfig) -> Table {
     let backend = match &model.backend {
         BackendChoice::Auto => "auto",
         BackendChoice::Named(name) => name,
@@ -92,7 +100,7 @@ fn model(model: &ModelConfig) -> Table {
         ("labels", model.labels.as_deref().map(path)),
         ("threads", model.threads.map(|threads| integer(threads as u64))),
         ("score_min", model.score_min.map(number)),
-        ("size", model.size.map(|size| format!("{}x{}", size.width, size.height).into())),
+        ("size", model.size.map(size)),
         ("decoder", model.decoder.as_deref().map(Value::from)),
     ];
     for (key, value) in options {
@@ -102,6 +110,9 @@ fn model(model: &ModelConfig) -> Table {
     }
     if !model.trust.is_empty() {
         out.insert("trust", Item::Value(model.trust.iter().map(ToString::to_string).collect()));
+    }
+    if let Some(model_tiles) = &model.tiles {
+        out.insert("tiles", Item::Table(tiles::to_table(model_tiles)));
     }
     match &model.manifest {
         Some(ManifestConfig::File(file)) => drop(out.insert("manifest", Item::Value(path(file)))),
@@ -118,6 +129,53 @@ fn batch(batch: &BatchConfig) -> Table {
     table([("frames_max", integer(batch.frames_max as u64)), ("wait_ms", milliseconds(batch.wait))])
 }
 
+fn tracked(tracker: &TrackerConfig) -> Table {
+    let whole = |number: u32| integer(number.into());
+    let (name, options) = match tracker.algorithm {
+        TrackerAlgorithm::Sort(sort) => (
+            "sort",
+            vec![
+                ("lost_frames_max", whole(sort.lost_frames_max)),
+                ("hits_min", whole(sort.hits_min)),
+                ("iou_min", sort.iou_min.into()),
+            ],
+        ),
+        TrackerAlgorithm::ByteTrack(byte) => (
+            "bytetrack",
+            vec![
+                ("lost_frames_max", whole(byte.lost_frames_max)),
+                ("score_high", byte.score_high.into()),
+                ("score_low", byte.score_low.into()),
+                ("score_new", byte.score_new.into()),
+                ("distance_max", byte.distance_max.into()),
+                ("weigh_scores", byte.weigh_scores.into()),
+            ],
+        ),
+        TrackerAlgorithm::OcSort(oc_sort) => (
+            "ocsort",
+            [
+                Some(("lost_frames_max", whole(oc_sort.lost_frames_max))),
+                Some(("score_high", oc_sort.score_high.into())),
+                oc_sort.score_low.map(|score| ("score_low", score.into())),
+                Some(("hits_min", whole(oc_sort.hits_min))),
+                Some(("iou_min", oc_sort.iou_min.into())),
+                Some(("delta_frames", whole(oc_sort.delta_frames))),
+                Some(("inertia", oc_sort.inertia.into())),
+            ]
+            .into_iter()
+            .flatten()
+            .collect(),
+        ),
+    };
+    let mut out = table([
+        ("algorithm", name.into()),
+        ("across_classes", tracker.across_classes.into()),
+        ("smooth", tracker.smooth.into()),
+    ]);
+    out.extend(options.into_iter().map(|(key, value): (&str, Value)| (key, Item::Value(value))));
+    out
+}
+
 fn draw(draw: &DrawConfig) -> Table {
     let switches = [
         ("boxes", draw.boxes),
@@ -125,6 +183,7 @@ fn draw(draw: &DrawConfig) -> Table {
         ("scores", draw.scores),
         ("landmarks", draw.landmarks),
         ("masks", draw.masks),
+        ("tracks", draw.tracks),
         ("clock", draw.clock),
     ];
     let mut out = table(switches.map(|(key, on)| (key, on.into())));
@@ -198,6 +257,10 @@ fn path(path: &Path) -> Value {
 
 pub(super) fn integer(integer: u64) -> Value {
     i64::try_from(integer).unwrap_or(i64::MAX).into()
+}
+
+pub(super) fn size(size: Size) -> Value {
+    format!("{}x{}", size.width, size.height).into()
 }
 
 /// The shortest decimal that reads back to the same `f32`.

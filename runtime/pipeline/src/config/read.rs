@@ -13,9 +13,10 @@ use revoada_core::{Size, StreamId};
 use revoada_engine::BackendChoice;
 
 use super::{
-    AnonymizeConfig, AnonymizeMethod, BATCH_FRAMES_MAX, BatchConfig, CameraMode, DrawConfig, FPS_MAX, ID_CHARS_MAX,
-    ImageFormat, ManifestConfig, ModelConfig, Payload, PipelineConfig, QUEUE_FRAMES_MAX, ReconnectConfig,
-    RtspTransport, SIDE_PIXELS_MAX, SinkConfig, SourceConfig, StreamConfig, is_id_char,
+    AnonymizeConfig, AnonymizeMethod, BATCH_FRAMES_MAX, BatchConfig, ByteTrackConfig, CameraMode, DELTA_FRAMES_MAX,
+    DrawConfig, FPS_MAX, ID_CHARS_MAX, ImageFormat, LOST_FRAMES_MAX, ManifestConfig, ModelConfig, OcSortConfig, Payload,
+    PipelineConfig, QUEUE_FRAMES_MAX, ReconnectConfig, RtspTransport, SIDE_PIXELS_MAX, SecondaryConfig, SinkConfig,
+    SortConfig, SourceConfig, StreamConfig, TrackerAlgorithm, TrackerConfig, is_id_char, secondary, tiles,
 };
 
 /// Frames decoded ahead where nothing is said: enough to bridge one inference, and 9 MB of 1080p.
@@ -31,6 +32,8 @@ pub(super) const METHODS: [(&str, AnonymizeMethod); 2] =
     [("blur", AnonymizeMethod::Blur), ("mosaic", AnonymizeMethod::Mosaic)];
 pub(super) const PAYLOADS: [(&str, Payload); 2] =
     [("deepstream-full", Payload::DeepStreamFull), ("deepstream-minimal", Payload::DeepStreamMinimal)];
+pub(super) const TRACKERS: [(&str, TrackerConfig); 3] =
+    [("sort", TrackerConfig::SORT), ("bytetrack", TrackerConfig::BYTE_TRACK), ("ocsort", TrackerConfig::OC_SORT)];
 pub(super) const FORMATS: [(&str, ImageFormat); 2] = [("jpeg", ImageFormat::Jpeg), ("png", ImageFormat::Png)];
 
 /// All that was read, with the tables where problems of meaning are to be reported.
@@ -38,7 +41,9 @@ pub(super) struct Drafted<'d> {
     pub(super) streams: Vec<(Table<'d>, Option<StreamConfig>)>,
     pub(super) sinks: Vec<(Table<'d>, Option<SinkConfig>)>,
     pub(super) model: Option<ModelConfig>,
+    pub(super) secondaries: Vec<(Table<'d>, Option<SecondaryConfig>)>,
     pub(super) batch: BatchConfig,
+    pub(super) tracker: Option<TrackerConfig>,
     pub(super) draw: DrawConfig,
     pub(super) http: Option<SocketAddr>,
     pub(super) control: Option<PathBuf>,
@@ -48,10 +53,14 @@ pub(super) struct Drafted<'d> {
 impl Drafted<'_> {
     /// `None` where something that is needed is missing.
     pub(super) fn config(self) -> Option<PipelineConfig> {
+        let mut model = self.model?;
+        model.score_low = self.tracker.and_then(|tracker| tracker.score_low()).map(|score| score as f32);
         Some(PipelineConfig {
             streams: self.streams.into_iter().map(|(_, stream)| stream).collect::<Option<_>>()?,
-            model: self.model?,
+            model,
+            secondaries: self.secondaries.into_iter().map(|(_, secondary)| secondary).collect::<Option<_>>()?,
             batch: self.batch,
+            tracker: self.tracker,
             draw: self.draw,
             sinks: self.sinks.into_iter().map(|(_, sink)| sink).collect::<Option<_>>()?,
             http: self.http,
@@ -74,12 +83,22 @@ pub(super) fn pipeline<'d>(root: &Table<'d>, folder: &Path) -> Drafted<'d> {
         let sink = sink(&table, folder);
         (table, sink)
     });
+    let secondaries = root.tables("secondary").into_iter();
+    let secondaries = secondaries.map(|table| {
+        let secondary = secondary::secondary(&table, folder);
+        (table, secondary)
+    });
+    let draw = root.table("draw").map(|table| draw(&table)).unwrap_or_default();
+    // What is hidden has to be hidden where it is.
+    let hides = draw.anonymize.is_some();
     Drafted {
         streams,
         sinks: sinks.collect(),
+        secondaries: secondaries.collect(),
         model: root.required().table("model").and_then(|table| model(&table, folder)),
         batch: root.table("batch").map(|table| batch(&table)).unwrap_or_default(),
-        draw: root.table("draw").map(|table| draw(&table)).unwrap_or_default(),
+        tracker: root.table("tracker").and_then(|table| tracker(&table, hides)),
+        draw,
         http: root.table("http").and_then(|table| address(&table, "address")),
         control: root.table("control").and_then(|table| path(&table.required(), "socket", folder)),
         perf_interval: root
@@ -203,22 +222,12 @@ fn reconnect(table: &Table<'_>) -> ReconnectConfig {
     }
 }
 
-fn model(table: &Table<'_>, folder: &Path) -> Option<ModelConfig> {
+pub(super) fn model(table: &Table<'_>, folder: &Path) -> Option<ModelConfig> {
     let model_path = path(&table.required(), "path", folder);
     let backend = table.string("backend").map(|name| match name.as_str() {
         "auto" => BackendChoice::Auto,
         _ => BackendChoice::Named(name),
     });
-    let size = match table.is_array("size") {
-        true => table.integers("size", 1..=SIDE_PIXELS_MAX as usize).map(|sides| match sides[..] {
-            [width, height] => Some(Size::new(width, height)),
-            _ => None,
-        }),
-        false => table.string("size").map(|text| parse_size(&text)),
-    };
-    if size == Some(None) {
-        table.problem("size", format!("expected width and height such as `640x640`, at most {SIDE_PIXELS_MAX}"));
-    }
     let config = ModelConfig {
         path: model_path.clone().unwrap_or_default(),
         manifest: match table.is_string("manifest") {
@@ -231,9 +240,11 @@ fn model(table: &Table<'_>, folder: &Path) -> Option<ModelConfig> {
         backend: backend.unwrap_or_default(),
         threads: table.integer("threads", 1..=1024),
         score_min: table.float("score_min", 0.0..=1.0).map(|score| score as f32),
-        size: size.flatten(),
+        size: size(table, "size"),
         decoder: table.string("decoder"),
+        score_low: None,
         trust: trust(table, folder),
+        tiles: table.table("tiles").and_then(|table| tiles::tiles(&table)),
         rebuild: table.boolean("rebuild").unwrap_or(true),
         classes: super::classes::read(table),
     };
@@ -257,7 +268,21 @@ fn trust(table: &Table<'_>, folder: &Path) -> Vec<TrustedKeys> {
     trusted
 }
 
-/// `640x480`
+/// Width and height, as `"640x480"` or `[640, 480]`.
+pub(super) fn size(table: &Table<'_>, key: &str) -> Option<Size> {
+    let size = match table.is_array(key) {
+        true => table.integers(key, 1..=SIDE_PIXELS_MAX as usize).map(|sides| match sides[..] {
+            [width, height] => Some(Size::new(width, height)),
+            _ => None,
+        }),
+        false => table.string(key).map(|text| parse_size(&text)),
+    };
+    if size == Some(None) {
+        table.problem(key, format!("expected width and height such as `640x640`, at most {SIDE_PIXELS_MAX}"));
+    }
+    size.flatten()
+}
+
 fn parse_size(text: &str) -> Option<Size> {
     let (width, height) = text.split_once(['x', '×'])?;
     let side = |text: &str| text.trim().parse().ok().filter(|side| (1..=SIDE_PIXELS_MAX as usize).contains(side));
@@ -272,6 +297,78 @@ fn batch(table: &Table<'_>) -> BatchConfig {
     }
 }
 
+fn tracker(table: &Table<'_>, hides: bool) -> Option<TrackerConfig> {
+    let Some(standard) = table.required().choice("algorithm", &TRACKERS) else {
+        table.ignore_rest();
+        return None;
+    };
+    let algorithm = match standard.algorithm {
+        TrackerAlgorithm::Sort(standard) => TrackerAlgorithm::Sort(sort(table, standard)),
+        TrackerAlgorithm::ByteTrack(standard) => TrackerAlgorithm::ByteTrack(byte_track(table, standard)),
+        TrackerAlgorithm::OcSort(standard) => TrackerAlgorithm::OcSort(oc_sort(table, standard)),
+    };
+    Some(TrackerConfig {
+        algorithm,
+        across_classes: table.boolean("across_classes").unwrap_or(standard.across_classes),
+        smooth: table.boolean("smooth").unwrap_or(standard.smooth && !hides),
+    })
+}
+
+fn sort(table: &Table<'_>, standard: SortConfig) -> SortConfig {
+    SortConfig {
+        lost_frames_max: lost_frames_max(table, standard.lost_frames_max),
+        hits_min: table.integer("hits_min", 0..=LOST_FRAMES_MAX).unwrap_or(standard.hits_min),
+        iou_min: fraction(table, "iou_min").unwrap_or(standard.iou_min),
+    }
+}
+
+fn byte_track(table: &Table<'_>, standard: ByteTrackConfig) -> ByteTrackConfig {
+    /// What the authors add to the score from which on detections are good.
+    const NEW_ABOVE: f64 = 0.1;
+    let score_high = fraction(table, "score_high");
+    let score_new = score_high.map_or(standard.score_new, |score_high| (score_high + NEW_ABOVE).min(1.0));
+    let config = ByteTrackConfig {
+        score_high: score_high.unwrap_or(standard.score_high),
+        score_low: fraction(table, "score_low").unwrap_or(standard.score_low),
+        score_new: fraction(table, "score_new").unwrap_or(score_new),
+        lost_frames_max: lost_frames_max(table, standard.lost_frames_max),
+        distance_max: fraction(table, "distance_max").unwrap_or(standard.distance_max),
+        weigh_scores: table.boolean("weigh_scores").unwrap_or(standard.weigh_scores),
+    };
+    check_scores(table, config.score_low, config.score_high);
+    config
+}
+
+fn oc_sort(table: &Table<'_>, standard: OcSortConfig) -> OcSortConfig {
+    let config = OcSortConfig {
+        score_high: fraction(table, "score_high").unwrap_or(standard.score_high),
+        score_low: fraction(table, "score_low").or(standard.score_low),
+        lost_frames_max: lost_frames_max(table, standard.lost_frames_max),
+        hits_min: table.integer("hits_min", 0..=LOST_FRAMES_MAX).unwrap_or(standard.hits_min),
+        iou_min: fraction(table, "iou_min").unwrap_or(standard.iou_min),
+        delta_frames: table.integer("delta_frames", 1..=DELTA_FRAMES_MAX).unwrap_or(standard.delta_frames),
+        inertia: table.float("inertia", 0.0..=10.0).unwrap_or(standard.inertia),
+    };
+    if let Some(score_low) = config.score_low {
+        check_scores(table, score_low, config.score_high);
+    }
+    config
+}
+
+fn check_scores(table: &Table<'_>, low: f64, high: f64) {
+    if low > high {
+        table.problem("score_low", format!("is more than `score_high`, {high}"));
+    }
+}
+
+fn lost_frames_max(table: &Table<'_>, standard: u32) -> u32 {
+    table.integer("lost_frames_max", 1..=LOST_FRAMES_MAX).unwrap_or(standard)
+}
+
+fn fraction(table: &Table<'_>, key: &str) -> Option<f64> {
+    table.float(key, 0.0..=1.0)
+}
+
 fn draw(table: &Table<'_>) -> DrawConfig {
     let default = DrawConfig::default();
     DrawConfig {
@@ -280,6 +377,7 @@ fn draw(table: &Table<'_>) -> DrawConfig {
         scores: table.boolean("scores").unwrap_or(default.scores),
         landmarks: table.boolean("landmarks").unwrap_or(default.landmarks),
         masks: table.boolean("masks").unwrap_or(default.masks),
+        tracks: table.boolean("tracks").unwrap_or(default.tracks),
         clock: table.boolean("clock").unwrap_or(default.clock),
         anonymize: table.table("anonymize").map(|table| AnonymizeConfig {
             method: table.choice("method", &METHODS).unwrap_or_default(),

@@ -27,7 +27,7 @@ pub(super) struct Common {
 }
 
 /// What holds for boxes where the manifest is silent; the YOLO families' own defaults.
-const SCORE_MIN: f32 = 0.25;
+pub(crate) const SCORE_MIN: f32 = 0.25;
 const IOU_MAX: f32 = 0.45;
 const RESULTS_MAX: usize = 300;
 
@@ -160,7 +160,7 @@ impl Boxes<'_> {
             score: candidate.score,
             bbox: placement.rect_to_source(candidate.bbox),
             landmarks: landmarks(candidate).into_iter().map(|point| placement.to_source(point)).collect(),
-            track: None,
+            ..Detection::default()
         };
         Ok(Prediction { detections: self.found.iter().map(detection).collect(), ..Prediction::default() })
     }

@@ -55,6 +55,10 @@ impl Decoder for ClassificationDecoder {
         whole_if(output == self.output)
     }
 
+    fn finds_boxes(&self) -> bool {
+        false
+    }
+
     fn decode(&self, outputs: &[TensorRef<'_>], row: usize, _: &Placement) -> Result<Prediction, DecodeError> {
         let row = Row::read(NAME, outputs, self.output, row)?;
         if row.shape.iter().filter(|size| **size != 1).count() > 1 {

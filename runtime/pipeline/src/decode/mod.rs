@@ -41,6 +41,7 @@ use revoada_core::{Placement, Prediction, Size, TensorRef, TensorSpec};
 use revoada_engine::{Candidates, Readback};
 use thiserror::Error;
 
+pub(crate) use boxes::SCORE_MIN;
 pub use registry::{Built, Decoders};
 
 /// Reads one row of a network's outputs. Built once per model by a factory that looks at the
@@ -64,6 +65,11 @@ pub trait Decoder: Send + Sync {
     fn decode_candidates(&self, candidates: &Candidates, placement: &Placement) -> Result<Prediction, DecodeError> {
         let _ = (candidates, placement);
         Err(boxes::unreadable(self.name(), "it reads outputs as a whole"))
+    }
+
+    /// Whether detections are among what it finds.
+    fn finds_boxes(&self) -> bool {
+        true
     }
 
     /// How many scores or boxes were NaN or infinite since the decoder was built. They are not

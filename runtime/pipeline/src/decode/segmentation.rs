@@ -179,6 +179,10 @@ impl Decoder for SegmentationDecoder {
         whole_if(output == self.output)
     }
 
+    fn finds_boxes(&self) -> bool {
+        false
+    }
+
     fn decode(&self, outputs: &[TensorRef<'_>], row: usize, placement: &Placement) -> Result<Prediction, DecodeError> {
         let row = Row::read(NAME, outputs, self.output, row)?;
         let grid = self.grid(row.shape)?;

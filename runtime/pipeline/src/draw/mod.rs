@@ -23,7 +23,7 @@ use pool::BufferPool;
 use text::Font;
 
 pub use canvas::Rgb;
-pub use palette::class_color;
+pub use palette::{class_color, track_color};
 
 /// Opacity of a segmentation mask: the picture stays readable under it.
 const MASK_ALPHA: u8 = 112;
@@ -102,6 +102,7 @@ impl Painter {
             config.boxes
                 || config.labels
                 || config.scores
+                || (config.tracks && detection.track.is_some())
                 || self.hidden.has(detection.class)
                 || (config.landmarks && !detection.landmarks.is_empty())
         });
@@ -141,17 +142,17 @@ impl Painter {
             let thickness = line_thickness(canvas);
             for detection in &prediction.detections {
                 if let Some(area) = Area::of(detection.bbox, canvas.size()) {
-                    canvas.outline(area, thickness, canvas.ink(class_color(detection.class)));
+                    canvas.outline(area, thickness, canvas.ink(self.config.color(detection)));
                 }
             }
         }
         if self.config.landmarks {
             // On a hidden face they would give its features away again.
             for detection in prediction.detections.iter().filter(|detection| !self.hidden.has(detection.class)) {
-                draw_landmarks(canvas, detection);
+                draw_landmarks(canvas, detection, self.config.color(detection));
             }
         }
-        if self.config.labels || self.config.scores {
+        if self.config.labels || self.config.scores || self.config.tracks {
             // The best are listed first and so are drawn last, on top.
             for detection in prediction.detections.iter().rev() {
                 self.draw_plate(canvas, font, detection);
@@ -178,13 +179,27 @@ impl Painter {
         if self.config.labels {
             push_label(text, &self.labels, detection.class, usize::MAX);
         }
+        let space = |text: &String| if text.is_empty() { "" } else { " " };
+        if let Some(track) = detection.track.filter(|_| self.config.tracks) {
+            let _ = write!(text, "{}#{track}", space(text));
+        }
         if self.config.scores {
-            let _ = write!(text, "{}{:.2}", if text.is_empty() { "" } else { " " }, detection.score);
+            let _ = write!(text, "{}{:.2}", space(text), detection.score);
+        }
+        if text.is_empty() {
+            return;
         }
         let (left, top) = (area.left as i64, area.top as i64);
         let x_max = canvas.size().width as i64 - font.width_of(text) - 2 * font.padding();
         let y = if top >= font.plate_height() { top - font.plate_height() } else { top };
-        font.plate(canvas, left.min(x_max).max(0), y, text, class_color(detection.class), 255);
+        font.plate(canvas, left.min(x_max).max(0), y, text, self.config.color(detection), 255);
+    }
+}
+
+impl DrawConfig {
+    fn color(&self, detection: &Detection) -> Rgb {
+        let track = detection.track.filter(|_| self.tracks);
+        track.map_or_else(|| class_color(detection.class), track_color)
     }
 }
 
@@ -226,9 +241,8 @@ fn line_thickness(canvas: &Canvas<'_>) -> usize {
     ((canvas.size().height as f32).sqrt() / 9.0).round().max(2.0) as usize
 }
 
-fn draw_landmarks(canvas: &mut Canvas<'_>, detection: &Detection) {
+fn draw_landmarks(canvas: &mut Canvas<'_>, detection: &Detection, color: Rgb) {
     let radius = (canvas.size().height as f32 / 270.0).max(1.5);
-    let color = class_color(detection.class);
     let (rim, core) = (canvas.ink(text_color(color)), canvas.ink(color));
     for landmark in &detection.landmarks {
         canvas.dot(landmark.x, landmark.y, radius + 1.0, rim);

@@ -1,4 +1,6 @@
-//! Colours of classes.
+//! Colours of classes and tracks.
+
+use revoada_core::TrackId;
 
 use super::canvas::Rgb;
 
@@ -30,6 +32,11 @@ const PALETTE: [Rgb; 20] = [
 /// The colour in which a class is drawn, the same in every picture and run.
 pub fn class_color(class: u32) -> Rgb {
     PALETTE[class as usize % PALETTE.len()]
+}
+
+/// The colour in which a track is drawn; neighbouring tracks differ.
+pub fn track_color(track: TrackId) -> Rgb {
+    PALETTE[(track.0 % PALETTE.len() as u64) as usize]
 }
 
 /// Black or white, whichever is easier to read on `background`.

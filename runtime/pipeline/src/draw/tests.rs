@@ -29,7 +29,7 @@ fn busy(format: PixelFormat, size: Size) -> Frame {
 
 fn seen(bbox: Rect) -> Prediction {
     Prediction {
-        detections: vec![Detection { class: 0, score: 0.9, bbox, landmarks: vec![], track: None }],
+        detections: vec![Detection { class: 0, score: 0.9, bbox, ..Detection::default() }],
         ..Default::default()
     }
 }
@@ -41,6 +41,7 @@ fn nothing() -> DrawConfig {
         scores: false,
         landmarks: false,
         masks: false,
+        tracks: false,
         clock: false,
         anonymize: None,
     }
@@ -309,7 +310,7 @@ proptest! {
             ..DrawConfig::default()
         };
         let detections = boxes.into_iter().map(|(bbox, class, score, x)| Detection {
-            class: class % 40, score, bbox, landmarks: vec![Point::new(x, score)], track: None,
+            class: class % 40, score, bbox, landmarks: vec![Point::new(x, score)], ..Detection::default()
         });
         let prediction = Prediction {
             detections: detections.collect(),

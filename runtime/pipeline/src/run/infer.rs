@@ -52,14 +52,14 @@ impl Infer {
         // Without a frame no session is held, so that a model whose streams are silent can be swapped.
         while self.lanes.wait() {
             let Some(mut session) = self.sessions.take()? else { break };
-            let frames_max = self.batch.frames_max.min(session.rows_max());
+            let frames_max = self.batch.frames_max.min(session.frames_max());
             let Some(tickets) = self.lanes.take(frames_max, self.batch.wait) else {
                 self.sessions.give_back(session);
                 break;
             };
             let taken = self.clock.now();
             tickets.iter().for_each(|ticket| ticket.stream.queue_left());
-            let submitted = session.submit(tickets.iter().map(|ticket| &ticket.frame));
+            let submitted = session.submit(tickets.iter().map(|ticket| &ticket.frame), &*self.clock);
             if let Err(error) = submitted {
                 tickets.iter().for_each(Ticket::lost);
                 return Err(error);

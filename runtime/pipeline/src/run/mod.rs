@@ -31,7 +31,9 @@ mod stream;
 mod summary;
 mod supervisor;
 mod swap;
+mod tiles;
 mod timeline;
+mod trackers;
 
 use std::io;
 use std::sync::Arc;

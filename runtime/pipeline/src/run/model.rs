@@ -1,25 +1,30 @@
 //! A model made ready to read pictures: engine, staging, decoder and labels in one hand. The
 //! pipeline's threads, `detect` and `classify` all go through it.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use revoada_bundle::bundle::VerifiedBundle;
 use revoada_bundle::golden::{Golden, GoldenInputs};
-use revoada_bundle::manifest::{Manifest, ManifestError, read_labels};
+use revoada_bundle::manifest::{Manifest, ManifestError, OutputManifest, read_labels};
 use revoada_bundle::sign::{KeyError, TrustedKeys};
-use revoada_core::{Clock, Frame, Placement, Prediction, Rect, Tensor};
+use revoada_core::{Clock, Frame, Placement, Prediction, Rect, Size, Tensor};
 use revoada_engine::{
     Backend, BackendOptions, Engine, EngineError, LoadOptions, Opened, PictureInput, PlanSearch, Readback, Session,
-    Wanted, WhenOutOfMemory, backends, open, picture_input,
+    Surface, Wanted, WhenOutOfMemory, backends, open, picture_input,
 };
 use thiserror::Error;
 use tracing::info;
 
 use super::filter::{Filter, UnknownClass};
-use crate::config::{ManifestConfig, ModelConfig};
-use crate::decode::{Built, DecodeError, Decoder, DecoderContext, Decoders};
+use super::tiles;
+use crate::config::{ManifestConfig, ModelConfig, TilesConfig};
+use crate::decode::{Built, DecodeError, Decoder, DecoderContext, Decoders, SCORE_MIN};
+
+/// Decoders of answers that say nothing about parts of a picture.
+const NOT_IN_TILES: [&str; 2] = ["classification", "segmentation"];
 
 /// What models are loaded with.
 pub struct Loader {
@@ -39,6 +44,7 @@ pub struct Model {
     manifest: Manifest,
     name: String,
     labels: Arc<[String]>,
+    tiles: Option<TilesConfig>,
     bundle: Option<VerifiedBundle>,
     no_plan: Option<String>,
     filter: Filter,
@@ -65,6 +71,10 @@ pub enum ModelError {
         #[source]
         source: UnknownClass,
     },
+    #[error("model `{model}` answers as `{decoder}`, which cannot be put together from tiles; only boxes can")]
+    Tiles { model: String, decoder: String },
+    #[error("model `{model}` cannot be a further one: {reason}")]
+    Secondary { model: String, reason: String },
     /// A bug. The thread's message is on standard error.
     #[error("the model was unloaded for another one, and whatever loaded that panicked")]
     Unloaded,
@@ -93,16 +103,16 @@ impl Loader {
     }
 
     /// Selects a backend, loads the model with its manifest and labels, and finds the decoder that reads its outputs.
-    /// Of a bundle's plans it takes one that runs batches of up to `rows`. What was chosen or guessed is logged.
-    pub fn load(&self, config: &ModelConfig, rows: usize) -> Result<Arc<Model>, ModelError> {
-        self.load_or(config, rows, WhenOutOfMemory::RunOnCpu)
+    /// Of a bundle's plans it takes one that runs batches of up to `frames`. What was chosen or guessed is logged.
+    pub fn load(&self, config: &ModelConfig, frames: usize) -> Result<Arc<Model>, ModelError> {
+        self.load_or(config, frames, WhenOutOfMemory::RunOnCpu)
     }
 
     /// The same, and what becomes of a bundle whose plan the GPU has no memory for.
     pub(crate) fn load_or(
         &self,
         config: &ModelConfig,
-        rows: usize,
+        frames: usize,
         when_out_of_memory: WhenOutOfMemory,
     ) -> Result<Arc<Model>, ModelError> {
         let trusted = match config.trust.as_slice() {
@@ -110,6 +120,7 @@ impl Loader {
             named => Some(TrustedKeys::read_all(named)?),
         };
         let options = LoadOptions { threads: config.threads, trusted, ..LoadOptions::default() };
+        let rows = frames * config.tiles.as_ref().map_or(1, TilesConfig::count);
         let wanted = Wanted { path: &config.path, backend: &config.backend, rows, when_out_of_memory, options };
         let Opened { backend, engine, bundle, no_plan } = open(&wanted, &self.backends, &self.plans)?;
         let path = bundle.as_ref().map_or(config.path.clone(), VerifiedBundle::model_path);
@@ -117,10 +128,14 @@ impl Loader {
         let stem = config.path.file_stem().map(|stem| stem.to_string_lossy().into_owned());
         let bundled = bundle.as_ref().map(|bundle| bundle.index().name.clone());
         let name = manifest.name.clone().or(bundled).or(stem).unwrap_or_default();
-        let model = Model::assemble(name, backend, engine, manifest, &self.decoders)?;
+        let model = Model::assemble(name, backend, engine, manifest, config.score_low, &self.decoders)?;
+        let decoder = model.decoder.name();
+        if config.tiles.is_some() && NOT_IN_TILES.contains(&decoder) {
+            return Err(ModelError::Tiles { model: model.name, decoder: decoder.to_owned() });
+        }
         let filter = Filter::new(&config.classes, &model.labels)
             .map_err(|source| ModelError::Class { model: model.name.clone(), source })?;
-        Ok(Arc::new(Model { bundle, no_plan, filter, ..model }))
+        Ok(Arc::new(Model { tiles: config.tiles, bundle, no_plan, filter, ..model }))
     }
 }
 
@@ -133,7 +148,7 @@ impl Model {
         manifest: Manifest,
         decoders: &Decoders,
     ) -> Result<Arc<Self>, ModelError> {
-        Self::assemble(name, backend, engine, manifest, decoders).map(Arc::new)
+        Self::assemble(name, backend, engine, manifest, None, decoders).map(Arc::new)
     }
 
     fn assemble(
@@ -141,21 +156,24 @@ impl Model {
         backend: Arc<dyn Backend>,
         engine: Arc<dyn Engine>,
         manifest: Manifest,
+        score_low: Option<f32>,
         decoders: &Decoders,
     ) -> Result<Self, ModelError> {
         let input = picture_input(engine.inputs(), &manifest.input)?;
-        let context = DecoderContext {
-            outputs: engine.outputs(),
-            manifest: &manifest.output,
-            labels: manifest.labels.len(),
-            input: input.transform.size,
+        let labels: Arc<[String]> = manifest.labels.clone().into();
+        let build = |manifest: &OutputManifest| {
+            let labels = labels.len();
+            let context = DecoderContext { outputs: engine.outputs(), manifest, labels, input: input.transform.size };
+            decoders.build(&context).map_err(|source| ModelError::Decode { model: name.clone(), source })
         };
-        let built = decoders.build(&context);
-        let Built { decoder, guessed } = built.map_err(|source| ModelError::Decode { model: name.clone(), source })?;
+        let Built { mut decoder, guessed } = build(&manifest.output)?;
         if let Some(guessed) = guessed {
             info!("{guessed}");
         }
-        let labels = manifest.labels.clone().into();
+        let score_min = manifest.output.score_min.unwrap_or(SCORE_MIN);
+        if let Some(score_low) = score_low.filter(|score_low| *score_low < score_min && decoder.finds_boxes()) {
+            decoder = build(&OutputManifest { score_min: Some(score_low), ..manifest.output.clone() })?.decoder;
+        }
         Ok(Self {
             name,
             labels,
@@ -164,6 +182,7 @@ impl Model {
             input,
             decoder,
             manifest,
+            tiles: None,
             bundle: None,
             no_plan: None,
             filter: Filter::default(),
@@ -183,6 +202,11 @@ impl Model {
     /// The manifest with what the configuration changed in it.
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// Least score of a detection that is a result; weaker ones are found where a tracker has a use for them.
+    pub fn score_min(&self) -> f32 {
+        self.manifest.output.score_min.unwrap_or(SCORE_MIN)
     }
 
     /// The bundle that it comes from.
@@ -231,10 +255,19 @@ impl Model {
         &self.decoder
     }
 
-    /// The largest batch that a session asked for `rows` takes: the model's own where that is fixed
-    /// and smaller.
-    pub fn rows_max(&self, rows: usize) -> usize {
-        self.input.rows_fixed.map_or(rows, |fixed| fixed.min(rows)).max(1)
+    /// Most pictures at once of a session that is asked for `frames`: fewer where the model's batch is fixed and smaller.
+    /// One always goes, its tiles in several inferences where need be.
+    pub fn frames_max(&self, frames: usize) -> usize {
+        self.input.rows_fixed.map_or(frames, |fixed| frames.min(fixed / self.pictures_of_frame())).max(1)
+    }
+
+    /// Rows of an inference that one frame takes.
+    fn pictures_of_frame(&self) -> usize {
+        self.tiles.as_ref().map_or(1, TilesConfig::count)
+    }
+
+    fn areas(&self, size: Size) -> Vec<Rect> {
+        self.tiles.as_ref().map_or_else(|| vec![Rect::of(size)], |tiles| tiles::areas(tiles, size))
     }
 
     /// What the decoder reads of each output.
@@ -242,12 +275,24 @@ impl Model {
         (0..self.engine.outputs().len()).map(|output| self.decoder.reads(output)).collect()
     }
 
-    /// Opens a session for up to [`rows_max(rows)`](Self::rows_max) pictures at once.
-    pub fn session(self: &Arc<Self>, rows: usize) -> Result<ModelSession, ModelError> {
-        let rows_max = self.rows_max(rows);
+    /// Opens a session for up to [`frames_max(frames)`](Self::frames_max) pictures at once.
+    pub fn session(self: &Arc<Self>, frames: usize) -> Result<ModelSession, ModelError> {
+        let wanted = frames.max(1) * self.pictures_of_frame();
+        let rows_max = self.input.rows_fixed.map_or(wanted, |fixed| fixed.min(wanted)).max(1);
         let mut session = self.engine.session(&self.input.shapes(rows_max))?;
         session.read_back(&self.reads())?;
-        Ok(ModelSession { model: Arc::clone(self), session, placements: Vec::with_capacity(rows_max), rows_max })
+        let frames_max = self.frames_max(frames);
+        Ok(ModelSession {
+            model: Arc::clone(self),
+            session,
+            rows_max,
+            frames_max,
+            surfaces: Vec::new(),
+            areas: Vec::new(),
+            waiting: VecDeque::new(),
+            running: Vec::new(),
+            decoded: Decoded::default(),
+        })
     }
 }
 
@@ -275,9 +320,26 @@ fn manifest(config: &ModelConfig, model: &Path) -> Result<Manifest, ManifestErro
 pub struct ModelSession {
     model: Arc<Model>,
     session: Box<dyn Session>,
-    /// Where each picture of the running batch lies in its row.
-    placements: Vec<Placement>,
+    /// Of the engine's session.
     rows_max: usize,
+    frames_max: usize,
+    /// The pictures of the latest batch.
+    surfaces: Vec<Surface>,
+    /// Which parts of each are read; one, where they are read whole.
+    areas: Vec<Vec<Rect>>,
+    /// Parts that did not go into the inference that runs.
+    waiting: VecDeque<(Surface, Rect)>,
+    /// Where each part of that lies in its row.
+    running: Vec<Placement>,
+    decoded: Decoded,
+}
+
+/// What was read of a batch so far, one part after the other.
+#[derive(Default)]
+struct Decoded {
+    parts: Vec<(Prediction, Duration)>,
+    staging: Duration,
+    inference: Duration,
 }
 
 impl ModelSession {
@@ -286,60 +348,152 @@ impl ModelSession {
     }
 
     /// Most pictures of one batch.
-    pub fn rows_max(&self) -> usize {
-        self.rows_max
+    pub fn frames_max(&self) -> usize {
+        self.frames_max
     }
 
-    /// Stages whole pictures, one a row, and starts inference. Panics where there are more than
-    /// [`rows_max`](Self::rows_max), or none.
-    pub fn submit<'f>(&mut self, frames: impl IntoIterator<Item = &'f Arc<Frame>>) -> Result<(), ModelError> {
-        let PictureInput { index, transform, .. } = &self.model.input;
-        self.placements.clear();
-        for (row, frame) in frames.into_iter().enumerate() {
-            assert!(row < self.rows_max, "a batch holds at most `rows_max` pictures");
-            let surface = self.model.backend.import(frame)?;
-            let placement = self.session.stage(*index, row, &surface, Rect::of(frame.size()), transform)?;
-            self.placements.push(placement);
-        }
-        assert!(!self.placements.is_empty(), "a batch holds at least one picture");
-        Ok(self.session.submit(self.placements.len())?)
+    /// Stages whole pictures and starts inference. Panics where there are more than [`frames_max`](Self::frames_max), or
+    /// none.
+    pub fn submit<'f>(
+        &mut self,
+        frames: impl IntoIterator<Item = &'f Arc<Frame>>,
+        clock: &dyn Clock,
+    ) -> Result<(), ModelError> {
+        let surfaces = frames.into_iter().map(|frame| Ok(self.model.backend.import(frame)?));
+        let surfaces = surfaces.collect::<Result<_, ModelError>>()?;
+        self.submit_surfaces(surfaces, clock)
+    }
+
+    fn submit_surfaces(&mut self, surfaces: Vec<Surface>, clock: &dyn Clock) -> Result<(), ModelError> {
+        assert!(surfaces.len() <= self.frames_max, "a batch holds at most `frames_max` pictures");
+        self.surfaces = surfaces;
+        self.areas = self.surfaces.iter().map(|surface| self.model.areas(surface.size())).collect();
+        let pictures = self.surfaces.iter().zip(&self.areas);
+        let parts = pictures.flat_map(|(surface, areas)| areas.iter().map(|area| (surface.clone(), *area)));
+        let parts: Vec<_> = parts.collect();
+        self.begin(parts, clock)
     }
 
     /// Waits for the latest batch and decodes its answers, in the order of its pictures.
     pub fn answers(&mut self, clock: &dyn Clock) -> Result<Vec<Answer>, ModelError> {
-        let outputs = self.session.wait()?;
-        let timings = outputs.timings;
-        let mut started = clock.now();
-        let answers = self.placements.iter().enumerate().map(|(row, placement)| {
-            let decoder = &self.model.decoder;
-            // Decoders that want candidates read no other output.
-            let prediction = match outputs.candidates.values().next() {
-                Some(candidates) => decoder.decode_candidates(&candidates[row], placement),
-                None => decoder.decode(&outputs.tensors, row, placement),
+        let Decoded { parts, staging, inference } = self.finish(clock)?;
+        let mut parts = parts.into_iter();
+        let pictures = self.surfaces.iter().zip(&self.areas);
+        let answers = pictures.map(|(surface, areas)| {
+            let started = clock.now();
+            let (mut predictions, times): (Vec<_>, Vec<_>) = parts.by_ref().take(areas.len()).unzip();
+            let mut prediction = match self.model.tiles {
+                Some(_) => tiles::merge(areas, surface.size(), predictions),
+                None => predictions.pop().expect("a picture has at least one part"),
             };
-            let mut prediction =
-                prediction.map_err(|source| ModelError::Decode { model: self.model.name.clone(), source })?;
             self.model.filter.apply(&mut prediction);
-            let now = clock.now();
-            let decoding = now.since(started);
-            started = now;
-            Ok(Answer { prediction, staging: timings.staging, inference: timings.inference, decoding })
+            let decoding = times.into_iter().sum::<Duration>() + clock.now().since(started);
+            Answer { prediction, staging, inference, decoding }
         });
-        answers.collect()
+        Ok(answers.collect())
+    }
+
+    /// The pictures of the latest batch, for whoever reads them next; they are let go here.
+    pub(crate) fn take_surfaces(&mut self) -> Vec<Surface> {
+        std::mem::take(&mut self.surfaces)
     }
 
     /// All outputs for one picture, whole, whatever of them is decoded otherwise.
     pub(crate) fn tensors(&mut self, frame: &Arc<Frame>) -> Result<Vec<Tensor>, ModelError> {
         self.session.read_back(&[])?;
-        self.submit([frame])?;
+        let surface = self.model.backend.import(frame)?;
+        let area = Rect::of(surface.size());
+        self.stage([(surface, area)])?;
         let tensors = self.session.wait()?.to_owned();
+        self.running.clear();
         self.session.read_back(&self.model.reads())?;
         Ok(tensors)
     }
 
     /// Submits and waits: for pictures that come one batch at a time.
     pub fn run(&mut self, frames: &[Arc<Frame>], clock: &dyn Clock) -> Result<Vec<Answer>, ModelError> {
-        self.submit(frames)?;
-        self.answers(clock)
+        self.submit(frames, clock)?;
+        let answers = self.answers(clock);
+        self.surfaces.clear();
+        answers
+    }
+
+    /// What the model says of whole pictures, at most [`frames_max`](Self::frames_max).
+    pub(crate) fn read_surfaces(
+        &mut self,
+        surfaces: Vec<Surface>,
+        clock: &dyn Clock,
+    ) -> Result<impl Iterator<Item = Prediction> + use<>, ModelError> {
+        self.submit_surfaces(surfaces, clock)?;
+        let answers = self.answers(clock)?;
+        self.surfaces.clear();
+        Ok(answers.into_iter().map(|answer| answer.prediction))
+    }
+
+    /// What the model says of parts of pictures, however many.
+    pub(crate) fn read_parts(
+        &mut self,
+        parts: impl IntoIterator<Item = (Surface, Rect)>,
+        clock: &dyn Clock,
+    ) -> Result<Vec<Prediction>, ModelError> {
+        self.surfaces.clear();
+        self.begin(parts, clock)?;
+        let decoded = self.finish(clock)?;
+        Ok(decoded.parts.into_iter().map(|(prediction, _)| prediction).collect())
+    }
+
+    /// Runs all parts but the last batch of them, which is left running.
+    fn begin(&mut self, parts: impl IntoIterator<Item = (Surface, Rect)>, clock: &dyn Clock) -> Result<(), ModelError> {
+        self.decoded = Decoded::default();
+        self.running.clear();
+        self.waiting.clear();
+        self.waiting.extend(parts);
+        assert!(!self.waiting.is_empty(), "a batch holds at least one picture");
+        self.start_next()?;
+        while !self.waiting.is_empty() {
+            self.decode_running(clock)?;
+            self.start_next()?;
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, clock: &dyn Clock) -> Result<Decoded, ModelError> {
+        self.decode_running(clock)?;
+        Ok(std::mem::take(&mut self.decoded))
+    }
+
+    fn start_next(&mut self) -> Result<(), ModelError> {
+        let rows = self.waiting.len().min(self.rows_max);
+        let parts: Vec<_> = self.waiting.drain(..rows).collect();
+        self.stage(parts)
+    }
+
+    fn stage(&mut self, parts: impl IntoIterator<Item = (Surface, Rect)>) -> Result<(), ModelError> {
+        let PictureInput { index, transform, .. } = &self.model.input;
+        for (row, (surface, area)) in parts.into_iter().enumerate() {
+            self.running.push(self.session.stage(*index, row, &surface, area, transform)?);
+        }
+        Ok(self.session.submit(self.running.len())?)
+    }
+
+    fn decode_running(&mut self, clock: &dyn Clock) -> Result<(), ModelError> {
+        let outputs = self.session.wait()?;
+        self.decoded.staging += outputs.timings.staging;
+        self.decoded.inference += outputs.timings.inference;
+        let mut started = clock.now();
+        for (row, placement) in self.running.drain(..).enumerate() {
+            let decoder = &self.model.decoder;
+            // Decoders that want candidates read no other output.
+            let prediction = match outputs.candidates.values().next() {
+                Some(candidates) => decoder.decode_candidates(&candidates[row], &placement),
+                None => decoder.decode(&outputs.tensors, row, &placement),
+            };
+            let prediction =
+                prediction.map_err(|source| ModelError::Decode { model: self.model.name.clone(), source })?;
+            let now = clock.now();
+            self.decoded.parts.push((prediction, now.since(started)));
+            started = now;
+        }
+        Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! The output thread: answers → decoded, drawn, written, counted.
+//! The output thread: answers → decoded, tracked, drawn, written, counted.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,6 +15,8 @@ use super::sessions::Sessions;
 use super::stats::{Dropped, StreamStats};
 use super::stop::lock;
 use super::stream::Ticket;
+use super::trackers::Trackers;
+use crate::config::TrackerConfig;
 use crate::draw::Painter;
 use crate::{FrameResult, FrameTimings, Sink, SinkError, SinkReport};
 
@@ -36,6 +38,7 @@ pub(crate) struct Output {
     pub(crate) sessions: Returning,
     pub(crate) sinks: Vec<Box<dyn Sink>>,
     pub(crate) labels: Arc<[String]>,
+    pub(crate) trackers: Trackers,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) controls: Arc<OutputControls>,
 }
@@ -52,6 +55,7 @@ impl Drop for Returning {
 /// What other threads ask of the output thread.
 pub(crate) struct OutputControls {
     painter: Mutex<Painter>,
+    tracker: Mutex<Option<TrackerConfig>>,
     /// Whether a sink shows pictures; drawing for nobody is left out.
     shows_pictures: bool,
     snapshots: Snapshots,
@@ -64,9 +68,10 @@ pub(crate) struct OutputControls {
 }
 
 impl OutputControls {
-    pub(crate) fn new(painter: Painter, shows_pictures: bool) -> Self {
+    pub(crate) fn new(painter: Painter, tracker: Option<TrackerConfig>, shows_pictures: bool) -> Self {
         Self {
             painter: Mutex::new(painter),
+            tracker: Mutex::new(tracker),
             shows_pictures,
             snapshots: Snapshots::default(),
             ended: Mutex::default(),
@@ -78,6 +83,11 @@ impl OutputControls {
     /// Draws otherwise from the next frame on.
     pub(crate) fn repaint(&self, painter: Painter) {
         *lock(&self.painter) = painter;
+    }
+
+    /// Tracks otherwise from the next frame on; all tracks begin anew.
+    pub(crate) fn track(&self, tracker: Option<TrackerConfig>) {
+        *lock(&self.tracker) = tracker;
     }
 
     pub(crate) fn snapshots(&self) -> &Snapshots {
@@ -142,6 +152,8 @@ impl Output {
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             };
             let answers = session.answers(&*self.clock);
+            drop(session.take_surfaces());
+            let score_min = session.model().score_min();
             self.sessions.0.give_back(session);
             let mut tickets = tickets.into_iter();
             let mut write = |answers: Vec<Answer>| -> Result<(), OutputError> {
@@ -151,7 +163,7 @@ impl Output {
                         break;
                     }
                     let queued = taken.since(ticket.frame.captured);
-                    self.write(ticket, answer, queued)?;
+                    self.write(ticket, answer, score_min, queued)?;
                     *frames += 1;
                 }
                 Ok(())
@@ -165,6 +177,7 @@ impl Output {
     fn end_streams(&mut self) -> Result<(), OutputError> {
         let ended: Vec<_> =
             lock(&self.controls.ended).extract_if(.., |stream| stream.frames_under_way() == 0).collect();
+        ended.iter().for_each(|stream| self.trackers.end_stream(&stream.id));
         ended.iter().try_for_each(|stream| self.each_sink(|sink| sink.end_stream(&stream.id)))
     }
 
@@ -179,10 +192,13 @@ impl Output {
         Ok(())
     }
 
-    fn write(&mut self, ticket: Ticket, answer: Answer, queued: Duration) -> Result<(), OutputError> {
-        let Ticket { frame, stream } = ticket;
-        let Answer { prediction, staging, inference, decoding } = answer;
+    fn write(&mut self, ticket: Ticket, answer: Answer, score_min: f32, queued: Duration) -> Result<(), OutputError> {
+        let Answer { mut prediction, staging, inference, decoding } = answer;
+        let decoded = self.clock.now();
+        self.trackers.configure(*lock(&self.controls.tracker));
+        self.trackers.update(&ticket, &mut prediction.detections, score_min);
         let started = self.clock.now();
+        let Ticket { frame, stream, .. } = ticket;
         // Decided once: a snapshot that is asked for meanwhile gets the next frame, so that no
         // picture leaves without what is to be hidden in it.
         let shown = self.controls.shows_pictures || self.controls.snapshots.wants(&frame.stream);
@@ -194,6 +210,7 @@ impl Output {
             staging,
             inference,
             decoding,
+            tracking: started.since(decoded),
             drawing: now.since(started),
             total: now.since(frame.captured),
         };

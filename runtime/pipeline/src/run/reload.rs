@@ -5,7 +5,7 @@ use std::time::Duration;
 use revoada_core::StreamId;
 use serde::Serialize;
 
-use crate::config::{DrawConfig, PipelineConfig, StreamConfig};
+use crate::config::{DrawConfig, ModelConfig, PipelineConfig, StreamConfig, TrackerConfig};
 
 /// What is to be done so that the running pipeline is the new one.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -15,6 +15,7 @@ pub(crate) struct Changes {
     /// Ended and started again with the same id.
     pub(crate) changed: Vec<StreamConfig>,
     pub(crate) draw: Option<DrawConfig>,
+    pub(crate) tracker: Option<Option<TrackerConfig>>,
     pub(crate) perf_interval: Option<Option<Duration>>,
 }
 
@@ -25,6 +26,7 @@ pub(crate) struct Reloaded {
     streams_removed: Vec<String>,
     streams_changed: Vec<String>,
     draw_changed: bool,
+    tracker_changed: bool,
     perf_changed: bool,
 }
 
@@ -36,6 +38,7 @@ impl Changes {
             streams_removed: self.removed.iter().map(StreamId::to_string).collect(),
             streams_changed: ids(&self.changed),
             draw_changed: self.draw.is_some(),
+            tracker_changed: self.tracker.is_some(),
             perf_changed: self.perf_interval.is_some(),
         }
     }
@@ -43,9 +46,24 @@ impl Changes {
 
 /// The way from one configuration to another; a sentence naming the keys where a restart is needed.
 pub(crate) fn changes(from: &PipelineConfig, to: &PipelineConfig) -> Result<Changes, String> {
-    let PipelineConfig { streams: _, model, batch, draw: _, sinks, http, control, perf_interval: _ } = from;
+    let PipelineConfig {
+        streams: _,
+        model,
+        secondaries,
+        batch,
+        tracker: _,
+        draw: _,
+        sinks,
+        http,
+        control,
+        perf_interval: _,
+    } = from;
+    // What a model's decoder was built for.
+    let score_low = to.model.score_low;
     let fixed = [
-        ("model", *model != to.model),
+        ("model", ModelConfig { score_low, ..model.clone() } != to.model),
+        ("tracker.score_low", model.score_low != score_low),
+        ("secondary", *secondaries != to.secondaries),
         ("batch", *batch != to.batch),
         ("sink", *sinks != to.sinks),
         ("http", *http != to.http),
@@ -58,6 +76,7 @@ pub(crate) fn changes(from: &PipelineConfig, to: &PipelineConfig) -> Result<Chan
     let find = |streams: &[StreamConfig], id: &StreamId| streams.iter().find(|stream| stream.id == *id).cloned();
     let mut changes = Changes {
         draw: (from.draw != to.draw).then(|| to.draw.clone()),
+        tracker: (from.tracker != to.tracker).then_some(to.tracker),
         perf_interval: (from.perf_interval != to.perf_interval).then_some(to.perf_interval),
         ..Changes::default()
     };
@@ -95,7 +114,7 @@ mod tests {
         let report = serde_json::to_value(changes.report()).expect("a report is plain data");
         let expected = serde_json::json!({
             "streams_added": ["d"], "streams_removed": ["a"], "streams_changed": ["b"],
-            "draw_changed": true, "perf_changed": false,
+            "draw_changed": true, "tracker_changed": false, "perf_changed": false,
         });
         assert_eq!(report, expected);
     }
@@ -109,5 +128,23 @@ mod tests {
         to.batch.frames_max = 4;
         let refusal = changes(&from, &to).unwrap_err();
         assert_eq!(refusal, "`model`, `batch` cannot be changed while running; restart the pipeline");
+    }
+
+    #[test]
+    fn a_tracker_is_changed_unless_it_needs_other_detections() {
+        let with = |algorithm: Option<&str>| {
+            let mut draft = Draft::empty();
+            draft.add_stream("a.mp4");
+            draft.set("model.path", "model.onnx");
+            if let Some(algorithm) = algorithm {
+                draft.set("tracker.algorithm", algorithm);
+            }
+            draft.check().expect("the draft is whole")
+        };
+        let changed = changes(&with(Some("sort")), &with(Some("ocsort"))).expect("both track the same detections");
+        assert_eq!(changed.tracker, Some(Some(TrackerConfig::OC_SORT)));
+        assert_eq!(changes(&with(Some("sort")), &with(None)).expect("the same").tracker, Some(None));
+        let refusal = changes(&with(Some("sort")), &with(Some("bytetrack"))).unwrap_err();
+        assert_eq!(refusal, "`tracker.score_low` cannot be changed while running; restart the pipeline");
     }
 }

@@ -27,9 +27,9 @@ struct State {
 }
 
 impl Sessions {
-    /// For batches of up to `rows`.
-    pub(crate) fn open(model: &Arc<Model>, rows: usize) -> Result<Arc<Self>, ModelError> {
-        let (model, idle) = (Some(Arc::clone(model)), all(model, rows)?);
+    /// For batches of up to so many frames.
+    pub(crate) fn open(model: &Arc<Model>, frames: usize) -> Result<Arc<Self>, ModelError> {
+        let (model, idle) = (Some(Arc::clone(model)), all(model, frames)?);
         let state = State { model, idle, lent: 0, closed: false, lost: None };
         Ok(Arc::new(Self { state: Mutex::new(state), changed: Condvar::new() }))
     }
@@ -119,6 +119,6 @@ impl Drop for Unloaded<'_> {
 }
 
 /// As many sessions of a model as a pipeline has.
-pub(crate) fn all(model: &Arc<Model>, rows: usize) -> Result<Vec<ModelSession>, ModelError> {
-    (0..SESSIONS).map(|_| model.session(rows)).collect()
+pub(crate) fn all(model: &Arc<Model>, frames: usize) -> Result<Vec<ModelSession>, ModelError> {
+    (0..SESSIONS).map(|_| model.session(frames)).collect()
 }

@@ -41,14 +41,23 @@ pub(crate) enum Step {
     Staging,
     Inference,
     Decoding,
+    Tracking,
     Drawing,
     Writing,
     Total,
 }
 
 impl Step {
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Queue, Self::Staging, Self::Inference, Self::Decoding, Self::Drawing, Self::Writing, Self::Total];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Queue,
+        Self::Staging,
+        Self::Inference,
+        Self::Decoding,
+        Self::Tracking,
+        Self::Drawing,
+        Self::Writing,
+        Self::Total,
+    ];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
@@ -56,6 +65,7 @@ impl Step {
             Self::Staging => "staging",
             Self::Inference => "inference",
             Self::Decoding => "decoding",
+            Self::Tracking => "tracking",
             Self::Drawing => "drawing",
             Self::Writing => "writing",
             Self::Total => "total",
@@ -93,8 +103,10 @@ pub(crate) struct StreamStats {
     frames_out: AtomicU64,
     dropped: [AtomicU64; 3],
     queue_frames: AtomicU64,
+    openings: AtomicU64,
     reconnects: AtomicU64,
     detections: AtomicU64,
+    tracks: AtomicU64,
     copies: AtomicU64,
     state: AtomicU8,
     error: Mutex<Option<String>>,
@@ -173,7 +185,9 @@ impl StreamStats {
             dropped: [const { AtomicU64::new(0) }; 3],
             queue_frames: AtomicU64::new(0),
             reconnects: AtomicU64::new(0),
+            openings: AtomicU64::new(0),
             detections: AtomicU64::new(0),
+            tracks: AtomicU64::new(0),
             copies: AtomicU64::new(0),
             state: AtomicU8::new(StreamState::Connecting as u8),
             error: Mutex::new(None),
@@ -193,6 +207,16 @@ impl StreamStats {
 
     pub(crate) fn frame_dropped(&self, at: Dropped) {
         self.dropped[at as usize].fetch_add(1, Relaxed);
+    }
+
+    /// The source is opened; returns for the how manieth time.
+    pub(crate) fn opened(&self) -> u64 {
+        self.openings.fetch_add(1, Relaxed) + 1
+    }
+
+    /// So many tracks were told so far, which is also the number of the latest.
+    pub(crate) fn tracked(&self, tracks: u64) {
+        self.tracks.store(tracks, Relaxed);
     }
 
     pub(crate) fn queue_entered(&self) {
@@ -226,6 +250,7 @@ impl StreamStats {
             timings.staging,
             timings.inference,
             timings.decoding,
+            timings.tracking,
             timings.drawing,
             writing,
             timings.total,
@@ -301,6 +326,10 @@ impl StreamStats {
         self.detections.load(Relaxed)
     }
 
+    pub(crate) fn tracks(&self) -> u64 {
+        self.tracks.load(Relaxed)
+    }
+
     pub(crate) fn copies(&self) -> u64 {
         self.copies.load(Relaxed)
     }
@@ -342,6 +371,7 @@ impl StreamStats {
             queue_frames: self.queue_frames(),
             reconnects: self.reconnects(),
             detections: self.detections(),
+            tracks: self.tracks(),
             copies_per_frame: ratio(self.copies() as f64, frames_out as f64),
             fps: ratio(frames_out as f64, elapsed.as_secs_f64()),
             latency: latencies(&self.step_times()),
@@ -443,6 +473,7 @@ impl RunStats {
             swaps: self.swaps(),
             swap_gap_s: self.swap_gap().as_secs_f64(),
             detections: streams.iter().map(|stream| stream.detections).sum(),
+            tracks: streams.iter().map(|stream| stream.tracks).sum(),
             fps: ratio(frames_out as f64, elapsed_s),
             batch_frames_mean: ratio(self.batch_frames.load(Relaxed) as f64, self.batches() as f64),
             latency: latencies(&steps),
@@ -453,9 +484,9 @@ impl RunStats {
 }
 
 fn latencies(steps: &[StepTimes; Step::ALL.len()]) -> Latencies {
-    let [queue, staging, inference, decoding, drawing, writing, total] =
-        [0, 1, 2, 3, 4, 5, 6].map(|i: usize| steps[i].latency());
-    Latencies { queue, staging, inference, decoding, drawing, writing, total }
+    let [queue, staging, inference, decoding, tracking, drawing, writing, total] =
+        [0, 1, 2, 3, 4, 5, 6, 7].map(|i: usize| steps[i].latency());
+    Latencies { queue, staging, inference, decoding, tracking, drawing, writing, total }
 }
 
 /// Zero where there is nothing to divide by: a rate before its first second.

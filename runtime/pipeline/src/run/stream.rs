@@ -25,6 +25,10 @@ pub type OpenSource = dyn Fn(&StreamConfig, &Arc<dyn Clock>) -> Result<Box<dyn S
 pub(crate) struct Ticket {
     pub(crate) frame: Arc<Frame>,
     pub(crate) stream: Arc<StreamStats>,
+    /// Between frames of different openings of the source anything may have happened.
+    pub(crate) opening: u64,
+    /// Frames of the stream from one that is inferred to the next.
+    pub(crate) interval: u32,
 }
 
 /// All that a decode thread owns.
@@ -50,12 +54,14 @@ enum Played {
 struct Progress {
     reconnect: Reconnect,
     frames: u64,
+    /// Of the source, over all that the stream ran so far.
+    opening: u64,
 }
 
 impl Stream {
     /// Plays the stream to its end; an error is one that retrying does not mend.
     pub(crate) fn run(&self) -> Result<(), SourceError> {
-        let mut progress = Progress { reconnect: Reconnect::new(self.config.reconnect), frames: 0 };
+        let mut progress = Progress { reconnect: Reconnect::new(self.config.reconnect), frames: 0, opening: 0 };
         loop {
             let lost = match self.play(&mut progress) {
                 Ok(Played::Enough) => return Ok(()),
@@ -79,6 +85,7 @@ impl Stream {
     /// Opens the source and pulls until it has no more.
     fn play(&self, progress: &mut Progress) -> Result<Played, SourceError> {
         lock(&self.stats.timeline).reopened();
+        progress.opening = self.stats.opened();
         let mut source = (self.open)(&self.config, &self.clock)?;
         let (mut frames, mut copies) = (0u64, 0u64);
         let mut heard = self.clock.now();
@@ -99,7 +106,7 @@ impl Stream {
                     let copied = source.copies();
                     self.stats.copied(copied.saturating_sub(copies));
                     copies = copied;
-                    if !self.pass_on(frame) {
+                    if !self.pass_on(frame, progress.opening) {
                         return Ok(Played::Enough);
                     }
                 }
@@ -114,16 +121,18 @@ impl Stream {
     }
 
     /// Counts the frame and queues it; returns whether more are wanted.
-    fn pass_on(&self, mut frame: Frame) -> bool {
+    fn pass_on(&self, mut frame: Frame, opening: u64) -> bool {
         let (sequence, pts) = lock(&self.stats.timeline).place(frame.pts, frame.captured, self.config.source.is_live());
         (frame.sequence, frame.pts) = (sequence, pts);
         self.stats.frame_decoded(frame.captured);
-        if !sequence.is_multiple_of(self.config.interval.max(1).into()) {
+        let interval = self.config.interval.max(1);
+        if !sequence.is_multiple_of(interval.into()) {
             self.stats.frame_dropped(Dropped::Interval);
             return true;
         }
         self.stats.queue_entered();
-        match self.lane.push(Ticket { frame: Arc::new(frame), stream: Arc::clone(&self.stats) }) {
+        let (frame, stream) = (Arc::new(frame), Arc::clone(&self.stats));
+        match self.lane.push(Ticket { frame, stream, opening, interval }) {
             Pushed::Queued => true,
             Pushed::Displaced(oldest) => {
                 if self.stats.frames_dropped().queue == 0 {

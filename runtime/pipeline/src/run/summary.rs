@@ -14,6 +14,9 @@ pub struct RunSummary {
     pub frames_out: u64,
     pub frames_dropped: u64,
     pub detections: u64,
+    /// Objects that were followed.
+    #[serde(default)]
+    pub tracks: u64,
     /// Scores and boxes that were NaN or infinite, and are no results: a network that broke.
     pub non_finite: u64,
     /// How often another model took over.
@@ -54,6 +57,9 @@ pub struct StreamSummary {
     pub queue_frames: u64,
     pub reconnects: u64,
     pub detections: u64,
+    /// Objects that were followed, as far as their tracks were sure: the last track's number.
+    #[serde(default)]
+    pub tracks: u64,
     /// Copies of whole pictures that the pipeline made itself, per frame written.
     pub copies_per_frame: f64,
     /// Frames written per second since the stream's first frame.
@@ -111,6 +117,8 @@ pub struct Latencies {
     pub staging: Latency,
     pub inference: Latency,
     pub decoding: Latency,
+    #[serde(default)]
+    pub tracking: Latency,
     pub drawing: Latency,
     pub writing: Latency,
     /// From leaving the decoder to entering the sinks.
@@ -119,12 +127,13 @@ pub struct Latencies {
 
 impl Latencies {
     /// In the order of a frame's way, with the names that metrics use.
-    pub fn stages(&self) -> [(&'static str, &Latency); 7] {
+    pub fn stages(&self) -> [(&'static str, &Latency); 8] {
         [
             ("queue", &self.queue),
             ("staging", &self.staging),
             ("inference", &self.inference),
             ("decoding", &self.decoding),
+            ("tracking", &self.tracking),
             ("drawing", &self.drawing),
             ("writing", &self.writing),
             ("total", &self.total),

@@ -22,6 +22,7 @@ use super::stats::{Dropped, RunStats};
 use super::stop::{Halt, StopFlag, StopLevel};
 use super::stream::{Stream, Ticket};
 use super::swap::Swapper;
+use super::trackers::Trackers;
 use super::{ModelError, Parts, RunError, RunSummary, StreamError, reload};
 use crate::config::{PipelineConfig, SinkConfig, StreamConfig};
 use crate::control;
@@ -115,9 +116,12 @@ impl Supervisor {
     /// one of these fails.
     pub(super) fn start(config: PipelineConfig, parts: Parts, stop: &StopFlag) -> Result<Self, RunError> {
         let model = parts.loader.load(&config.model, config.batch.frames_max)?;
-        let rows = model.rows_max(config.batch.frames_max);
-        if rows < config.batch.frames_max {
-            warn!(asked = config.batch.frames_max, rows, "the model's batch is fixed; batches are smaller than asked");
+        let frames_max = model.frames_max(config.batch.frames_max);
+        if frames_max < config.batch.frames_max {
+            warn!(
+                asked = config.batch.frames_max,
+                frames_max, "the model's batch is fixed; batches are smaller than asked"
+            );
         }
         let painter = Painter::new(&config.draw, model.labels())?;
         let hub = config.http.map(|_| Hub::new());
@@ -130,12 +134,15 @@ impl Supervisor {
         let sinks = config.sinks.iter().map(|sink| (parts.open_sink)(sink, &context)).collect::<Result<Vec<_>, _>>()?;
 
         let (sender, events) = sync_channel(EVENTS_MAX);
-        let sessions = Sessions::open(&model, rows)?;
+        let sessions = Sessions::open(&model, frames_max)?;
         let (batches_in, batches) = sync_channel(SESSIONS);
         let stats = Arc::new(RunStats::new(Arc::clone(model.decoder())));
         let lanes = Lanes::new();
         let shows_pictures = config.sinks.iter().any(shows_pictures);
-        let controls = Arc::new(OutputControls::new(painter, shows_pictures));
+        if config.tracker.is_some() && !model.decoder().finds_boxes() {
+            warn!(model = model.name(), "the model finds no boxes, so nothing will be tracked");
+        }
+        let controls = Arc::new(OutputControls::new(painter, config.tracker, shows_pictures));
         let infer = Infer {
             lanes: Arc::clone(&lanes),
             batch: config.batch,
@@ -150,6 +157,7 @@ impl Supervisor {
             sessions: Returning(Arc::clone(&sessions)),
             sinks,
             labels: Arc::clone(model.labels()),
+            trackers: Trackers::default(),
             clock: Arc::clone(&parts.clock),
             controls: Arc::clone(&controls),
         };
@@ -158,7 +166,7 @@ impl Supervisor {
             sessions,
             stats: Arc::clone(&stats),
             clock: Arc::clone(&parts.clock),
-            rows: config.batch.frames_max,
+            frames: config.batch.frames_max,
             config: Mutex::new(config.model.clone()),
         });
         let mut supervisor = Self {
@@ -442,6 +450,9 @@ impl Supervisor {
         let painter = changes.draw.as_ref().map(|draw| Painter::new(draw, &self.labels));
         if let Some(painter) = painter.transpose().map_err(|error| error.to_string())? {
             self.controls.repaint(painter);
+        }
+        if let Some(tracker) = changes.tracker {
+            self.controls.track(tracker);
         }
         if let Some(interval) = changes.perf_interval {
             ticks.set_perf(interval, self.parts.clock.now());

@@ -19,7 +19,8 @@ use tracing::{info, warn};
 use super::model::{GoldenPictures, Loader, Model, ModelError, ModelSession};
 use super::sessions::{self, Sessions};
 use super::stats::RunStats;
-use crate::config::ModelConfig;
+use super::stop::lock;
+use crate::config::{ModelConfig, TilesConfig};
 
 /// Neither black nor white.
 const GREY: u8 = 127;
@@ -73,7 +74,7 @@ pub(crate) struct Swapper {
     pub(crate) stats: Arc<RunStats>,
     pub(crate) clock: Arc<dyn Clock>,
     /// The largest batch that is asked for.
-    pub(crate) rows: usize,
+    pub(crate) frames: usize,
     /// Of the model that runs; locked during a swap.
     pub(crate) config: Mutex<ModelConfig>,
 }
@@ -88,6 +89,11 @@ struct Kind {
 }
 
 impl Swapper {
+    /// The largest batch that a plan is to run.
+    pub(crate) fn rows(&self) -> usize {
+        self.frames * lock(&self.config).tiles.as_ref().map_or(1, TilesConfig::count)
+    }
+
     pub(crate) fn swap(&self, to: To<'_>) -> Result<Swapped, SwapError> {
         let mut config = match self.config.try_lock() {
             Ok(config) => config,
@@ -118,14 +124,14 @@ impl Swapper {
 
     /// Loads the model and tries each of its sessions.
     fn prepare(&self, config: &ModelConfig, kind: &Kind, to: To<'_>) -> Result<Vec<ModelSession>, SwapError> {
-        let model = self.loader.load_or(config, self.rows, WhenOutOfMemory::Fail)?;
+        let model = self.loader.load_or(config, self.frames, WhenOutOfMemory::Fail)?;
         if let (To::Plan, Some(reason)) = (to, model.no_plan()) {
             return Err(SwapError::NoPlan { reason: reason.to_owned() });
         }
         if let Some(difference) = Kind::of(&model).difference(kind) {
             return Err(SwapError::Differs { new: model.name().to_owned(), old: kind.name.clone(), difference });
         }
-        let mut sessions = sessions::all(&model, self.rows)?;
+        let mut sessions = sessions::all(&model, self.frames)?;
         let golden = model.golden()?;
         for session in &mut sessions {
             match &golden {
@@ -186,8 +192,8 @@ impl Swapper {
         match prepared {
             Ok(sessions) => Ok((self.take_over(sessions, gap), gap)),
             Err(error) => {
-                let old = self.loader.load(running, self.rows);
-                match old.and_then(|model| Ok((sessions::all(&model, self.rows)?, model))) {
+                let old = self.loader.load(running, self.frames);
+                match old.and_then(|model| Ok((sessions::all(&model, self.frames)?, model))) {
                     Ok((sessions, model)) => {
                         self.stats.restored(Arc::clone(model.decoder()), self.clock.now().since(begun));
                         self.sessions.exchange(sessions);

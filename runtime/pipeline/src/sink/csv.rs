@@ -1,8 +1,8 @@
 //! Comma-separated values (RFC 4180), one row per detection, class or segment.
 //!
-//! Columns: `stream, frame, pts_ms, kind, class, label, score, x, y, width, height`. `kind` is
+//! Columns: `stream, frame, pts_ms, kind, class, label, score, x, y, width, height, track`. `kind` is
 //! `detection`, `classification` or `segment`; only a detection has a box, in pixels of the
-//! picture; a segment's score is its share of the picture. Landmarks and masks are in JSON Lines.
+//! picture, and a track, where it is tracked; a segment's score is its share of the picture. Landmarks and masks are in JSON Lines.
 
 use std::fmt::{self, Write as _};
 use std::path::Path;
@@ -11,10 +11,10 @@ use revoada_core::StreamId;
 
 use super::SinkContext;
 use super::jsonl::Files;
-use super::record::FrameRecord;
+use super::record::{DetectionRecord, FrameRecord};
 use crate::{FrameResult, Sink, SinkError, SinkReport};
 
-const HEADER: &str = "stream,frame,pts_ms,kind,class,label,score,x,y,width,height\n";
+const HEADER: &str = "stream,frame,pts_ms,kind,class,label,score,x,y,width,height,track\n";
 
 pub(super) struct CsvSink {
     files: Files,
@@ -48,18 +48,22 @@ impl Sink for CsvSink {
 }
 
 fn push_rows(rows: &mut String, record: &FrameRecord) -> fmt::Result {
-    let mut row = |kind: &str, class: u32, label: &Option<String>, score: f64, bbox: Option<[f64; 4]>| {
+    let mut row = |kind: &str, class: u32, label: &Option<String>, score: f64, found: Option<&DetectionRecord>| {
         push_field(rows, &record.stream);
         write!(rows, ",{},{},{kind},{class},", record.frame, record.pts_ms)?;
         push_field(rows, label.as_deref().unwrap_or(""));
         write!(rows, ",{score}")?;
-        match bbox {
-            Some([x, y, width, height]) => writeln!(rows, ",{x},{y},{width},{height}"),
-            None => writeln!(rows, ",,,,"),
+        let Some(&DetectionRecord { bbox: [x, y, width, height], track, .. }) = found else {
+            return writeln!(rows, ",,,,,");
+        };
+        write!(rows, ",{x},{y},{width},{height},")?;
+        match track {
+            Some(track) => writeln!(rows, "{track}"),
+            None => writeln!(rows),
         }
     };
     for found in &record.detections {
-        row("detection", found.class, &found.label, found.score, Some(found.bbox))?;
+        row("detection", found.class, &found.label, found.score, Some(found))?;
     }
     for guess in &record.classifications {
         row("classification", guess.class, &guess.label, guess.score, None)?;

@@ -76,6 +76,9 @@ pub struct DetectionRecord {
     /// Points as [x, y] in pixels of the picture, in the model's order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub landmarks: Vec<[f64; 2]>,
+    /// Number of its track in the stream, from 1; absent where nothing is tracked or no track is sure of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub track: Option<u64>,
 }
 
 /// One guess about the whole picture.
@@ -129,6 +132,9 @@ pub struct TimingsRecord {
     pub inference: f64,
     /// From the network's outputs to results.
     pub decoding: f64,
+    /// Following objects.
+    #[serde(default)]
+    pub tracking: f64,
     /// Drawing and anonymising.
     pub drawing: f64,
     /// From leaving the video decoder to entering the sinks.
@@ -166,6 +172,7 @@ fn detection(found: &Detection, labels: &[String]) -> DetectionRecord {
         score: score(found.score),
         bbox: [bbox.x, bbox.y, bbox.width, bbox.height].map(pixels),
         landmarks: found.landmarks.iter().map(|point| [pixels(point.x), pixels(point.y)]).collect(),
+        track: found.track.map(|track| track.0),
     }
 }
 
@@ -211,6 +218,7 @@ fn timings(timings: &FrameTimings) -> TimingsRecord {
         staging: ms(timings.staging),
         inference: ms(timings.inference),
         decoding: ms(timings.decoding),
+        tracking: ms(timings.tracking),
         drawing: ms(timings.drawing),
         total: ms(timings.total),
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use revoada_core::{
     Classification, ColorSpec, Detection, Frame, ImageLayout, MemoryKind, PixelFormat, Point, Prediction, Rect,
-    Segmentation, Size, Timestamp,
+    Segmentation, Size, Timestamp, TrackId,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -40,7 +40,8 @@ pub(super) fn result(stream: &str, sequence: u64) -> FrameResult {
         score: 0.987_654_3,
         bbox: Rect::new(x, 20.126, 30.0, 40.5),
         landmarks: vec![Point::new(1.239, 2.0)],
-        track: None,
+        track: (class == 1).then_some(TrackId(7)),
+        ..Detection::default()
     };
     FrameResult {
         frame: Arc::new(frame.unwrap()),
@@ -107,7 +108,7 @@ fn json_lines_begin_with_a_header_and_hold_a_frame_each() {
     assert_eq!(second, &FrameRecord::from(&result("b", 3)));
 }
 
-/// The released form of version 1: a line that is written today must stay readable.
+/// The form in which version 1 was released: what was written then must stay readable.
 #[test]
 fn a_line_of_version_1_reads_as_it_was_written() {
     let line = concat!(
@@ -120,9 +121,19 @@ fn a_line_of_version_1_reads_as_it_was_written() {
         r#"{"class":255,"share":0.1667}],"runs":[0,2,1,3,255,1]},"#,
         r#""timings_ms":{"queued":0.0,"staging":0.0,"inference":12.345,"decoding":0.0,"drawing":0.0,"total":0.0}}"#,
     );
-    let record = Record::Frame(FrameRecord::from(&result("b", 3)));
+    let mut untracked = result("b", 3);
+    untracked.prediction.detections.iter_mut().for_each(|detection| detection.track = None);
+    let record = Record::Frame(FrameRecord::from(&untracked));
     assert_eq!(serde_json::from_str::<Record>(line).unwrap(), record);
-    assert_eq!(serde_json::to_string(&record).unwrap(), line);
+    // Nothing came to it since but a time.
+    let now = line.replace(r#""drawing""#, r#""tracking":0.0,"drawing""#);
+    assert_eq!(serde_json::to_string(&record).unwrap(), now);
+}
+
+#[test]
+fn a_tracked_detection_has_the_number_of_its_track() {
+    let line = serde_json::to_string(&FrameRecord::from(&result("b", 3))).unwrap();
+    assert!(line.contains(r#""landmarks":[[1.24,2.0]],"track":7}],"classifications""#), "{line}");
 }
 
 #[test]
@@ -309,13 +320,13 @@ fn csv_has_a_row_for_each_thing_found() {
     sink.write(&result("a", 3)).unwrap();
     sink.write(&FrameResult { prediction: Prediction::default(), ..result("a", 4) }).unwrap();
     sink.finish().unwrap();
-    let expected = "stream,frame,pts_ms,kind,class,label,score,x,y,width,height\n\
-        a,3,100,detection,0,face,0.9877,10,20.13,30,40.5\n\
-        a,3,100,detection,1,\"the \"\"plate\"\", of a car\",0.9877,0,20.13,30,40.5\n\
-        a,3,100,classification,7,,0.5,,,,\n\
-        a,3,100,segment,1,\"the \"\"plate\"\", of a car\",0.5,,,,\n\
-        a,3,100,segment,0,face,0.3333,,,,\n\
-        a,3,100,segment,255,,0.1667,,,,\n";
+    let expected = "stream,frame,pts_ms,kind,class,label,score,x,y,width,height,track\n\
+        a,3,100,detection,0,face,0.9877,10,20.13,30,40.5,\n\
+        a,3,100,detection,1,\"the \"\"plate\"\", of a car\",0.9877,0,20.13,30,40.5,7\n\
+        a,3,100,classification,7,,0.5,,,,,\n\
+        a,3,100,segment,1,\"the \"\"plate\"\", of a car\",0.5,,,,,\n\
+        a,3,100,segment,0,face,0.3333,,,,,\n\
+        a,3,100,segment,255,,0.1667,,,,,\n";
     assert_eq!(fs::read_to_string(path).unwrap(), expected);
 }
 

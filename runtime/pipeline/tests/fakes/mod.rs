@@ -248,8 +248,7 @@ impl Decoder for BrightnessDecoder {
 
     fn decode(&self, outputs: &[TensorRef<'_>], row: usize, placement: &Placement) -> Result<Prediction, DecodeError> {
         let [answer, score] = outputs[0].as_slice::<f32>().unwrap()[row * 2..][..2] else { panic!("two numbers") };
-        let detection =
-            Detection { class: answer as u32, score, bbox: placement.source, landmarks: Vec::new(), track: None };
+        let detection = Detection { class: answer as u32, score, bbox: placement.source, ..Detection::default() };
         Ok(Prediction { detections: vec![detection], ..Prediction::default() })
     }
 }
@@ -261,6 +260,8 @@ pub struct Collected(Arc<(Mutex<State>, Condvar)>);
 #[derive(Default)]
 struct State {
     frames: BTreeMap<String, Vec<u64>>,
+    /// Of each frame's detection.
+    tracks: BTreeMap<String, Vec<Option<u64>>>,
     /// Of the models that answered, in the order of the frames of all streams.
     scores: Vec<f32>,
     /// With how many frames each had then.
@@ -273,6 +274,11 @@ impl Collected {
     /// The sequence numbers of a stream, in the order in which they came.
     pub fn of(&self, stream: &str) -> Vec<u64> {
         self.0.0.lock().unwrap().frames.get(stream).cloned().unwrap_or_default()
+    }
+
+    /// The tracks of a stream's detections, in the order in which they came.
+    pub fn tracks(&self, stream: &str) -> Vec<Option<u64>> {
+        self.0.0.lock().unwrap().tracks.get(stream).cloned().unwrap_or_default()
     }
 
     /// Waits for a frame that was answered as sure as this.
@@ -340,6 +346,8 @@ impl Sink for CollectingSink {
             return Err(SinkError::Write { path: "full.jsonl".into(), source });
         }
         state.scores.push(result.prediction.detections[0].score);
+        let track = result.prediction.detections[0].track.map(|track| track.0);
+        state.tracks.entry(result.frame.stream.to_string()).or_default().push(track);
         state.frames.entry(result.frame.stream.to_string()).or_default().push(result.frame.sequence);
         self.collected.0.1.notify_all();
         Ok(())
