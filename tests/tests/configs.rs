@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use revoada_tests::{Running, asset, finish, free_port, names_in, revoada, root, wait_for};
 
 /// The examples with a test below; the last test holds this list against the folder.
-const EXAMPLES: [&str; 5] = ["cameras.toml", "classify.toml", "faces.toml", "pictures.toml", "webcam.toml"];
+const EXAMPLES: [&str; 6] =
+    ["cameras.toml", "classify.toml", "counting.toml", "faces.toml", "pictures.toml", "webcam.toml"];
 
 /// The profiles of boards in `configs/jetson/`, and how many cameras each reads.
 const PROFILES: [(&str, usize); 6] = [
@@ -131,6 +132,17 @@ fn faces_are_written_as_video_and_json_lines() {
     assert!(std::fs::metadata(copy.path("faces.mp4")).unwrap().len() > 1000);
     // A header and one line a frame.
     assert_eq!(lines(&copy.path("faces.jsonl")), 13);
+}
+
+#[test]
+fn what_a_face_does_is_told_as_events() {
+    let copy = Copy::new();
+    finish(revoada().arg("run").arg(copy.path("counting.toml")).args(["--size", "160x160"])).expect_code(0);
+    assert!(std::fs::metadata(copy.path("counting.mp4")).unwrap().len() > 1000);
+    let text = std::fs::read_to_string(copy.path("counting.jsonl")).unwrap();
+    for event in ["region-entered", "region-dwelt", "line-crossed"] {
+        assert!(text.contains(&format!("\"event\":\"{event}\"")), "{event} is missing in\n{text}");
+    }
 }
 
 #[test]

@@ -81,6 +81,7 @@ impl ModelArgs {
             backend: self.backend.choice(),
             threads: self.backend.threads(),
             score_min: self.score_min,
+            score_low: None,
             size: self.size,
             decoder: self.decoder.clone(),
             trust: self.backend.trust.clone(),

@@ -63,5 +63,7 @@ fn record(path: &Path, model: &Arc<Model>, session: &mut ModelSession) -> anyhow
         ..FrameTimings::default()
     };
     let labels = Arc::clone(model.labels());
-    Ok(FrameRecord::from(&FrameResult { frame, drawn: None, prediction: answer.prediction, labels, timings }))
+    let prediction = answer.prediction;
+    let result = FrameResult { frame, wall: None, drawn: None, prediction, analysis: None, labels, timings };
+    Ok(FrameRecord::from(&result))
 }

@@ -4,8 +4,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use revoada_core::{Frame, Prediction, StreamId};
+use revoada_core::{Frame, Prediction, StreamId, Timestamp};
 use thiserror::Error;
+
+use crate::analyse::Analysis;
 
 /// What a source has for its reader.
 #[derive(Debug)]
@@ -46,9 +48,13 @@ pub enum SourceError {
 #[derive(Clone, Debug)]
 pub struct FrameResult {
     pub frame: Arc<Frame>,
+    /// The time of day when a live stream's frame was captured, since Unix time began; `None` for what is played.
+    pub wall: Option<Timestamp>,
     /// The frame as drawn or anonymised; `None` where nothing draws.
     pub drawn: Option<Arc<Frame>>,
     pub prediction: Prediction,
+    /// What the detections did; `None` where no rule holds for the stream.
+    pub analysis: Option<Arc<Analysis>>,
     /// Names of the classes; an index past its end has no name.
     pub labels: Arc<[String]>,
     pub timings: FrameTimings,

@@ -1,4 +1,4 @@
-//! From cameras and files to results: sources, batching, inference, decoding, drawing and sinks.
+//! From cameras and files to results: sources, batching, inference, decoding, analysing, drawing and sinks.
 //!
 //! Frames travel on threads and bounded queues; ownership moves forward and nothing calls back.
 //! It is *not* where models are loaded from (the engine's) nor a command line (the program's).
@@ -18,6 +18,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod analyse;
 mod api;
 pub mod config;
 pub mod control;

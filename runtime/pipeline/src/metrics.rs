@@ -1,6 +1,7 @@
 //! The counters of a run as Prometheus reads them (OpenMetrics text), for `/metrics`.
 //!
-//! Streams' ids are labels: they come from the configuration and are a closed set.
+//! Streams' ids and the names of lines, regions and directions are labels: they come from the configuration and are
+//! closed sets.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::analyse::{EventKind, RegionCount};
 use crate::run::{RunStats, Step, StepTimes, StreamStats};
 
 /// Bounds of the latency buckets, from a staging pass to a stalled stream.
@@ -65,6 +67,7 @@ impl Collector for Scrape {
         encode_dropped(&mut encoder, &streams)?;
         encode_gauges(&mut encoder, &streams)?;
         encode_latencies(&mut encoder, &streams)?;
+        encode_analysis(&mut encoder, &streams)?;
         let help = "Inferences, each of one batch of frames";
         let mut batches = encoder.encode_descriptor("batches", help, None, MetricType::Counter)?;
         batches.encode_counter::<NoLabelSet, _, u64>(&self.stats.batches(), None)?;
@@ -111,6 +114,66 @@ fn encode_gauges(encoder: &mut DescriptorEncoder<'_>, streams: &[Arc<StreamStats
     Ok(())
 }
 
+/// What the rules of `[analytics]` count.
+fn encode_analysis(encoder: &mut DescriptorEncoder<'_>, streams: &[Arc<StreamStats>]) -> fmt::Result {
+    let analyses: Vec<_> =
+        streams.iter().filter_map(|stream| Some((stream.id.as_str(), stream.analysis()?, stream.events()))).collect();
+    if analyses.is_empty() {
+        return Ok(());
+    }
+    let mut family = encoder.encode_descriptor("events", "Events, by their kind", None, MetricType::Counter)?;
+    for (stream, _, events) in &analyses {
+        for (kind, count) in EventKind::NAMES.iter().zip(events) {
+            let labels = [("stream", *stream), ("event", kind)];
+            family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(count, None)?;
+        }
+    }
+    let help = "Objects that crossed a line, by the way that they went";
+    let mut family = encoder.encode_descriptor("line_crossings", help, None, MetricType::Counter)?;
+    for (stream, analysis, _) in &analyses {
+        for (rule, count) in analysis.rules.lines.iter().zip(&analysis.counts.lines) {
+            for (way, crossings) in [("in", count.total.inwards), ("out", count.total.outwards)] {
+                let labels = [("stream", *stream), ("line", &rule.config.scope.name), ("way", way)];
+                family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&crossings, None)?;
+            }
+        }
+    }
+    let regions = || {
+        analyses.iter().flat_map(|(stream, analysis, _)| {
+            let counts = analysis.rules.regions.iter().zip(&analysis.counts.regions);
+            counts.map(|(rule, count)| ([("stream", *stream), ("region", rule.config.scope.name.as_str())], count))
+        })
+    };
+    let mut gauge = |name, help, value: fn(&RegionCount) -> u64| {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for (labels, count) in regions() {
+            family.encode_family(&labels)?.encode_gauge(&i64::try_from(value(count)).unwrap_or(i64::MAX))?;
+        }
+        Ok::<_, fmt::Error>(())
+    };
+    gauge("region_objects", "Objects in a region", |count| count.objects)?;
+    gauge("region_crowded", "1 where a region holds too many objects for too long", |count| count.is_crowded.into())?;
+    let mut counter = |name, help, value: fn(&RegionCount) -> u64| {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+        for (labels, count) in regions() {
+            family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&value(count), None)?;
+        }
+        Ok::<_, fmt::Error>(())
+    };
+    counter("region_entered", "Tracks that came into a region", |count| count.entered)?;
+    counter("region_left", "Tracks that left a region", |count| count.left)?;
+    counter("region_dwelt", "Stays in a region that reached the time to tell", |count| count.dwelt)?;
+    let help = "Times that a track began to move in a direction";
+    let mut family = encoder.encode_descriptor("direction_taken", help, None, MetricType::Counter)?;
+    for (stream, analysis, _) in &analyses {
+        for (rule, count) in analysis.rules.directions.iter().zip(&analysis.counts.directions) {
+            let labels = [("stream", *stream), ("direction", &rule.config.scope.name)];
+            family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&count.taken, None)?;
+        }
+    }
+    Ok(())
+}
+
 fn encode_latencies(encoder: &mut DescriptorEncoder<'_>, streams: &[Arc<StreamStats>]) -> fmt::Result {
     let help = "Where frames' time goes; `total` is from the decoder to the sinks";
     let mut family = encoder.encode_descriptor("frame_latency", help, Some(&Unit::Seconds), MetricType::Histogram)?;
@@ -144,11 +207,44 @@ fn buckets(times: &StepTimes) -> Vec<(f64, u64)> {
 
 #[cfg(test)]
 mod tests {
-    use revoada_core::{StreamId, Timestamp};
+    use revoada_core::{Detection, Point, Rect, Size, StreamId, Timestamp, TrackId};
 
     use super::*;
     use crate::FrameTimings;
+    use crate::analyse::{Analyser, Analysis, Rules};
+    use crate::config::{AnalyticsConfig, CrossingMode, DirectionConfig, LineConfig, RegionConfig, Scope};
     use crate::run::Dropped;
+
+    /// Somebody has come down through the door into the hall.
+    fn analysis() -> Analysis {
+        let scope = |name: &str| Scope { name: name.to_owned(), ..Scope::default() };
+        let (left, right, below) = (Point::new(0.0, 10.0), Point::new(20.0, 10.0), Point::new(0.0, 50.0));
+        let line = LineConfig {
+            scope: scope("door"),
+            points: [left, right],
+            direction: None,
+            mode: CrossingMode::Loose,
+            extended: false,
+        };
+        let region = RegionConfig {
+            scope: scope("hall"),
+            corners: vec![left, right, below],
+            inverse: false,
+            dwell: None,
+            crowd: None,
+        };
+        let direction = DirectionConfig { scope: scope("down"), points: [left, below], angle_deg: 45.0 };
+        let (lines, regions, directions) = (vec![line], vec![region], vec![direction]);
+        let config = AnalyticsConfig { lines, regions, directions, ..AnalyticsConfig::default() };
+        let mut analyser = Analyser::new(Rules::of(&config, &StreamId::new("front"), &[]).unwrap().unwrap());
+        let mut walk = |bottom: f32| {
+            let bbox = Rect::new(4.0, bottom - 10.0, 2.0, 10.0);
+            let somebody = Detection { bbox, track: Some(TrackId(1)), ..Detection::default() };
+            analyser.update(Timestamp::ZERO, Size::new(100, 100), &[somebody])
+        };
+        walk(5.0);
+        walk(20.0)
+    }
 
     #[test]
     fn every_counter_is_in_the_text() {
@@ -162,6 +258,7 @@ mod tests {
         stream.tracked(7);
         stream.reconnecting("gone".into());
         stream.running();
+        stream.analysed(Some(&Arc::new(analysis())));
         let timings = FrameTimings { total: Duration::from_millis(15), ..FrameTimings::default() };
         stream.frame_written(&timings, Duration::ZERO, 4, Timestamp::ZERO);
         stats.batch(1);
@@ -177,10 +274,21 @@ mod tests {
             "revoada_detections_total{stream=\"front\"} 4",
             "revoada_tracks_total{stream=\"front\"} 7",
             "revoada_frame_copies_total{stream=\"front\"} 3",
+            "revoada_events_total{stream=\"front\",event=\"line-crossed\"} 1",
+            "revoada_events_total{stream=\"front\",event=\"crowd-began\"} 0",
+            "revoada_line_crossings_total{stream=\"front\",line=\"door\",way=\"in\"} 1",
+            "revoada_line_crossings_total{stream=\"front\",line=\"door\",way=\"out\"} 0",
+            "revoada_region_objects{stream=\"front\",region=\"hall\"} 1",
+            "revoada_region_crowded{stream=\"front\",region=\"hall\"} 0",
+            "revoada_region_entered_total{stream=\"front\",region=\"hall\"} 1",
+            "revoada_region_left_total{stream=\"front\",region=\"hall\"} 0",
+            "revoada_region_dwelt_total{stream=\"front\",region=\"hall\"} 0",
+            "revoada_direction_taken_total{stream=\"front\",direction=\"down\"} 1",
             "revoada_batches_total 1",
             "revoada_non_finite_total 0",
             "revoada_model_swaps_total 0",
             "revoada_model_gap_seconds_total 0.0",
+            "revoada_frame_latency_seconds_count{stream=\"front\",stage=\"tracking\"} 1",
             "revoada_frame_latency_seconds_bucket{le=\"0.01\",stream=\"front\",stage=\"total\"} 0",
             "revoada_frame_latency_seconds_bucket{le=\"0.02\",stream=\"front\",stage=\"total\"} 1",
             "revoada_frame_latency_seconds_bucket{le=\"+Inf\",stream=\"front\",stage=\"total\"} 1",

@@ -6,13 +6,14 @@ use std::time::Duration;
 use proptest::prelude::*;
 use revoada_bundle::manifest::{Manifest, OutputManifest};
 use revoada_bundle::sign::TrustedKeys;
-use revoada_core::{Size, StreamId};
+use revoada_core::{Point, Size, StreamId};
 use revoada_engine::BackendChoice;
 use revoada_pipeline::config::{
-    AnonymizeConfig, AnonymizeMethod, BatchConfig, ByteTrackConfig, CameraMode, ClassName, ClassRule, DELTA_FRAMES_MAX,
-    Draft, DrawConfig, ImageFormat, ManifestConfig, ModelConfig, ObjectsConfig, OcSortConfig, Payload, PipelineConfig,
-    Reads, ReconnectConfig, RtspTransport, SecondaryConfig, SinkConfig, SortConfig, SourceConfig, StreamConfig,
-    TilesConfig, TrackerAlgorithm, TrackerConfig,
+    AnalyticsConfig, Anchor, AnonymizeConfig, AnonymizeMethod, BatchConfig, ByteTrackConfig, CameraMode, ClassName,
+    ClassRule, CrossingMode, CrowdConfig, DELTA_FRAMES_MAX, DirectionConfig, Draft, DrawConfig, ImageFormat,
+    LineConfig, ManifestConfig, ModelConfig, ObjectsConfig, OcSortConfig, Payload, PipelineConfig, Reads,
+    ReconnectConfig, RegionConfig, RtspTransport, Scope, SecondaryConfig, SinkConfig, SortConfig, SourceConfig,
+    StreamConfig, TilesConfig, TrackerAlgorithm, TrackerConfig,
 };
 
 fn check(text: &str) -> Result<PipelineConfig, String> {
@@ -157,7 +158,7 @@ frames_max = 65
             ":6: stream[1].uri: unknown scheme `rtps://`, choose a path, `file://`, `images:`, `rtsp://`, `rtsps://`, \
              `http://`, `https://`, `v4l2://`, `csi://` or `test://`",
             ":7: modle: unknown key, did you mean `model`?",
-            ":10: sink[0].type: expected one of `video`, `jsonl`, `csv`, `kitti`, `messages`, `images`, `rtsp`, `preview`, `none`, \
+            ":10: sink[0].type: expected one of `video`, `jsonl`, `events`, `csv`, `kitti`, `messages`, `images`, `rtsp`, `preview`, `none`, \
              got `vidoe`, did you mean `video`?",
             ":12: sink[1].path: this key is missing",
             ":15: batch.frames_max: expected an integer from 1 to 64, got 65",
@@ -224,6 +225,147 @@ fn keys_that_are_wrong_together_are_refused() {
         let got = problems(&text);
         assert!(got.len() == 1 && got[0].contains(expected), "{text}\n{got:#?}");
     }
+}
+
+const ANALYTICS: &str = r#"
+[[stream]]
+uri = "door.mp4"
+[[stream]]
+uri = "yard.mp4"
+[model]
+path = "model.onnx"
+[[sink]]
+type = "events"
+path = "events.jsonl"
+[tracker]
+
+[analytics]
+anchor = "center"
+margin = 0.1
+forget_s = 2.5
+reference = "1920x1080"
+
+[[analytics.line]]
+name = "gate"
+streams = ["door"]
+classes = ["person", "car"]
+reference = "640x480"
+points = [[0, 100.5], [640, 100]]
+direction = [[0, 1], [0, 0]]
+mode = "strict"
+extended = true
+
+[[analytics.line]]
+name = "fence"
+points = [[0, 0], [1, 1]]
+
+[[analytics.region]]
+name = "waiting room"
+points = [[0, 0], [9, 0], [9, 9]]
+inverse = true
+dwell_s = 30
+overcrowding = { objects_max = 3, after_s = 0 }
+
+[[analytics.direction]]
+name = "wrong way"
+points = [[0, 0], [-1, 0]]
+angle_deg = 30
+"#;
+
+#[test]
+fn every_key_of_the_analytics_is_read() {
+    let analytics = check(ANALYTICS).expect("the text is whole").analytics.expect("it is there");
+    let reference = Some(Size::new(1920, 1080));
+    let scope = |name: &str| Scope { name: name.into(), reference, ..Scope::default() };
+    let point = Point::new;
+    let gate = LineConfig {
+        scope: Scope {
+            name: "gate".into(),
+            streams: vec![StreamId::new("door")],
+            classes: vec!["person".into(), "car".into()],
+            reference: Some(Size::new(640, 480)),
+        },
+        points: [point(0.0, 100.5), point(640.0, 100.0)],
+        direction: Some([point(0.0, 1.0), point(0.0, 0.0)]),
+        mode: CrossingMode::Strict,
+        extended: true,
+    };
+    let fence = LineConfig {
+        scope: scope("fence"),
+        points: [point(0.0, 0.0), point(1.0, 1.0)],
+        direction: None,
+        mode: CrossingMode::Loose,
+        extended: false,
+    };
+    let room = RegionConfig {
+        scope: scope("waiting room"),
+        corners: vec![point(0.0, 0.0), point(9.0, 0.0), point(9.0, 9.0)],
+        inverse: true,
+        dwell: Some(Duration::from_secs(30)),
+        crowd: Some(CrowdConfig { objects_max: 3, after: Duration::ZERO }),
+    };
+    let points = [point(0.0, 0.0), point(-1.0, 0.0)];
+    let wrong_way = DirectionConfig { scope: scope("wrong way"), points, angle_deg: 30.0 };
+    let expected = AnalyticsConfig {
+        anchor: Anchor::Center,
+        margin: 0.1,
+        forget: Duration::from_millis(2500),
+        lines: vec![gate, fence],
+        regions: vec![room],
+        directions: vec![wrong_way],
+    };
+    assert_eq!(analytics, expected);
+}
+
+/// Each is one mistake in an analytics that is right.
+#[test]
+fn what_cannot_be_analysed_is_refused() {
+    let region = |points: &str| format!("points = {points}\ninverse");
+    let outline = "points = [[0, 0], [9, 0], [9, 9]]\ninverse";
+    for (right, wrong, expected) in [
+        (
+            r#"streams = ["door"]"#,
+            r#"streams = ["dor"]"#,
+            "line[0].streams: there is no stream `dor`, did you mean `door`?",
+        ),
+        (r#"streams = ["door"]"#, "streams = []", "line[0].streams: names none; leave it out to look at all streams"),
+        (r#""person", "car""#, "", "line[0].classes: names none; leave it out to look at all classes"),
+        ("\"fence\"", "\"gate\"", "line[1].name: there is another line `gate`"),
+        ("\"fence\"", "\"\"", "line[1].name: expected 1 to 64 characters, got ``"),
+        ("[[0, 0], [1, 1]]", "[[0, 0], [1, 1], [2, 2]]", "line[1].points: expected two points, got 3"),
+        ("[[0, 0], [1, 1]]", "[[1, 1], [1, 1]]", "line[1].points: both points are the same"),
+        ("[[0, 0], [1, 1]]", "[[0, 0, 1], [1, 1]]", "line[1].points: expected points of two numbers each"),
+        ("[[0, 0], [1, 1]]", "[[0, 0], [1, 1e9]]", "line[1].points[1][1]: expected a number from -32768 to 32768"),
+        ("direction = [[0, 1], [0, 0]]", "direction = [[640, 100], [0, 100.5]]", "direction: runs along the line"),
+        (outline, &region("[[0, 0], [9, 0]]"), "region[0].points: expected 3 to 64 points, got 2"),
+        (
+            outline,
+            &region("[[0, 0], [9, 9], [9, 0], [0, 9]]"),
+            "region[0].points: the outline crosses itself: its edges from point 1 and from point 3 meet",
+        ),
+        (
+            outline,
+            &region("[[0, 0], [9, 0], [9, 9], [0, 0]]"),
+            "region[0].points: point 1 is the same as the one before",
+        ),
+        ("objects_max = 3, ", "", "region[0].overcrowding.objects_max: this key is missing"),
+        ("1920x1080", "HD", "analytics.reference: expected a size such as `1920x1080`"),
+        ("strict", "hard", "line[0].mode: expected one of `loose`, `balanced`, `strict`, got `hard`"),
+        ("angle_deg = 30", "angle_deg = 120", "direction[0].angle_deg: expected a number from 1 to 90, got 120"),
+    ] {
+        assert!(ANALYTICS.contains(right), "{right}");
+        let got = problems(&ANALYTICS.replacen(right, wrong, 1));
+        assert!(got.len() == 1 && got[0].contains(expected), "{wrong}\n{got:#?}");
+    }
+    let untracked = problems(&ANALYTICS.replace("[tracker]", ""));
+    let expected = "analytics: lines, directions and `dwell_s` look at tracked objects: add a `[tracker]`";
+    assert!(untracked.len() == 1 && untracked[0].ends_with(expected), "{untracked:?}");
+    let (bare, _) = ANALYTICS.split_once("[analytics]").expect("it is there");
+    assert!(
+        problems(bare)[0].ends_with("sink[0].type: nothing makes events: add `[analytics]` with what is to be told")
+    );
+    let nothing = problems(&format!("{bare}[analytics]\n"));
+    assert!(nothing[0].contains("there is nothing to tell: add a `[[analytics.line]]`"), "{nothing:?}");
 }
 
 #[test]
@@ -421,8 +563,8 @@ fn draw() -> impl Strategy<Value = DrawConfig> {
     let method = prop_oneof![Just(AnonymizeMethod::Blur), Just(AnonymizeMethod::Mosaic)];
     let anonymize = (method, prop::collection::vec("[^\0]{0,6}", 0..3), 0f32..=2.0)
         .prop_map(|(method, classes, margin)| AnonymizeConfig { method, classes, margin });
-    (any::<[bool; 7]>(), prop::option::of(anonymize)).prop_map(
-        |([boxes, labels, scores, landmarks, masks, tracks, clock], anonymize)| DrawConfig {
+    (any::<[bool; 8]>(), prop::option::of(anonymize)).prop_map(
+        |([boxes, labels, scores, landmarks, masks, tracks, clock, rules], anonymize)| DrawConfig {
             boxes,
             labels,
             scores,
@@ -430,9 +572,56 @@ fn draw() -> impl Strategy<Value = DrawConfig> {
             masks,
             tracks,
             clock,
+            rules,
             anonymize,
         },
     )
+}
+
+fn point() -> impl Strategy<Value = Point> {
+    (-999.0..9999f32, 0.0..9999f32).prop_map(|(x, y)| Point::new(x, y))
+}
+
+/// No two points of one of these are the same.
+fn analytics() -> impl Strategy<Value = AnalyticsConfig> {
+    let anchor = prop_oneof![Just(Anchor::BottomCenter), Just(Anchor::Center)];
+    let mode = prop_oneof![Just(CrossingMode::Loose), Just(CrossingMode::Balanced), Just(CrossingMode::Strict)];
+    let arrow = || (point(), 1.0..99f32).prop_map(|(from, by)| [from, Point::new(from.x + by, from.y + 2.0 * by)]);
+    let size = prop::option::of((1..9999usize, 1..9999usize).prop_map(|(width, height)| Size::new(width, height)));
+    let classes = prop::collection::vec("[^\0]{0,6}", 0..3);
+    let scope = (classes, size).prop_map(|(classes, reference)| Scope { classes, reference, ..Scope::default() });
+    let across = prop::option::of(point().prop_map(|from| [from, Point::new(from.x + 1.0, from.y)]));
+    let line = (scope.clone(), arrow(), across, mode, any::<bool>())
+        .prop_map(|(scope, points, direction, mode, extended)| LineConfig { scope, points, direction, mode, extended });
+    let seconds = |least: f64| (least..9999f64).prop_map(Duration::from_secs_f64);
+    let crowd = (0..100_000u32, seconds(0.0)).prop_map(|(objects_max, after)| CrowdConfig { objects_max, after });
+    let corners = (point(), 1.0..99f32).prop_map(|(at, by)| {
+        [(0.0, 0.0), (3.0, 0.5), (1.0, 1.0), (0.5, 3.0)].map(|(x, y)| Point::new(at.x + x * by, at.y + y * by)).to_vec()
+    });
+    let region = (scope.clone(), corners, any::<bool>(), prop::option::of(seconds(0.1)), prop::option::of(crowd));
+    let region = region.prop_map(|(scope, corners, inverse, dwell, crowd)| RegionConfig {
+        scope,
+        corners,
+        inverse,
+        dwell,
+        crowd,
+    });
+    let direction = (scope, arrow(), 1.0..90f32);
+    let direction = direction.prop_map(|(scope, points, angle_deg)| DirectionConfig { scope, points, angle_deg });
+    let lists = (
+        prop::collection::vec(line, 1..3),
+        prop::collection::vec(region, 0..3),
+        prop::collection::vec(direction, 0..3),
+    );
+    (anchor, 0f32..=1.0, 0.1..3600f64, lists).prop_map(|(anchor, margin, forget_s, (lines, regions, directions))| {
+        let mut config =
+            AnalyticsConfig { anchor, margin, forget: Duration::from_secs_f64(forget_s), lines, regions, directions };
+        let scopes = config.lines.iter_mut().map(|rule| &mut rule.scope);
+        let scopes = scopes.chain(config.regions.iter_mut().map(|rule| &mut rule.scope));
+        let scopes = scopes.chain(config.directions.iter_mut().map(|rule| &mut rule.scope));
+        scopes.enumerate().for_each(|(index, scope)| scope.name = format!("a \"rule\" {index}"));
+        config
+    })
 }
 
 fn tracker() -> impl Strategy<Value = TrackerConfig> {
@@ -500,18 +689,34 @@ fn pipeline() -> impl Strategy<Value = PipelineConfig> {
     let edges = (path(), prop::option::of(path()), prop::option::of(1..86_400u64));
     let batch = (1..=64usize, ms(0..60_000)).prop_map(|(frames_max, wait)| BatchConfig { frames_max, wait });
     let lists = (prop::collection::vec(stream(), 1..4), prop::collection::vec(sink(), 0..4));
-    let drawn = (prop::option::of(tracker()), draw());
+    let results = (prop::option::of(tracker()), prop::option::of(analytics()), draw());
     let models = (model(), prop::collection::vec(secondary(), 0..3));
-    (lists, models, batch, drawn, edges).prop_map(
-        |((mut streams, sinks), (mut model, secondaries), batch, (tracker, draw), edges)| {
+    (lists, models, batch, results, edges).prop_map(
+        |((mut streams, sinks), (mut model, secondaries), batch, (tracker, analytics, draw), edges)| {
             model.score_low = tracker.and_then(|tracker| tracker.score_low()).map(|score| score as f32);
+            let mut analytics = analytics.filter(|_| tracker.is_some());
             let (_, control, perf_s) = edges;
             for (index, stream) in streams.iter_mut().enumerate() {
                 stream.id = StreamId::new(&format!("{}{index}", stream.id));
             }
             let http = Some("127.0.0.1:8080".parse().expect("an address"));
             let perf_interval = perf_s.map(Duration::from_secs);
-            PipelineConfig { streams, model, secondaries, batch, tracker, draw, sinks, http, control, perf_interval }
+            if let Some(rule) = analytics.as_mut().and_then(|analytics| analytics.lines.first_mut()) {
+                rule.scope.streams = streams.iter().map(|stream| stream.id.clone()).collect();
+            }
+            PipelineConfig {
+                streams,
+                model,
+                secondaries,
+                batch,
+                tracker,
+                analytics,
+                draw,
+                sinks,
+                http,
+                control,
+                perf_interval,
+            }
         },
     )
 }

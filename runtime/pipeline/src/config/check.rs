@@ -26,9 +26,21 @@ pub(super) fn pipeline(root: &Table<'_>, drafted: &Drafted<'_>) {
         let count = drafted.secondaries.len();
         root.problem("secondary", format!("{count} further models, at most {SECONDARIES_MAX} run"));
     }
+    check_analytics(root, drafted);
     check_sinks(drafted);
     check_outputs(drafted);
     check_addresses(drafted);
+}
+
+/// What is in a region can be counted without tracks; all else is told of tracks.
+fn check_analytics(root: &Table<'_>, drafted: &Drafted<'_>) {
+    let Some(analytics) = drafted.analytics.as_ref().filter(|_| drafted.tracker.is_none()) else { return };
+    let of_tracks = !analytics.lines.is_empty()
+        || !analytics.directions.is_empty()
+        || analytics.regions.iter().any(|region| region.dwell.is_some());
+    if of_tracks && !root.has("tracker") {
+        root.problem("analytics", "lines, directions and `dwell_s` look at tracked objects: add a `[tracker]`");
+    }
 }
 
 fn check_sinks(drafted: &Drafted<'_>) {
@@ -42,6 +54,9 @@ fn check_sinks(drafted: &Drafted<'_>) {
                 if several && !path.to_string_lossy().contains(STREAM_PLACE) {
                     table.problem("path", "several streams need a file each: put `{stream}` into the path");
                 }
+            }
+            Some(SinkConfig::Events { .. }) if drafted.analytics.is_none() => {
+                table.problem("type", "nothing makes events: add `[analytics]` with what is to be told");
             }
             Some(SinkConfig::Preview { .. }) if drafted.http.is_none() => {
                 table.problem("type", "a preview is shown on the pipeline's `[http] address`, which is missing");
@@ -76,6 +91,7 @@ fn check_outputs(drafted: &Drafted<'_>) {
                 SinkConfig::Video { path, .. }
                 | SinkConfig::JsonLines { path }
                 | SinkConfig::Csv { path }
+                | SinkConfig::Events { path }
                 | SinkConfig::Messages { path, .. },
             ) => ("path", path),
             Some(SinkConfig::Images { folder, .. } | SinkConfig::Kitti { folder, .. }) => ("folder", folder),

@@ -96,6 +96,31 @@
 //! ## delta_frames = 3    # ocsort: directions are measured over so many frames
 //! ## inertia = 0.2       # ocsort: weight of the direction
 //!
+//! [analytics]            # none; what to tell of tracked objects; lines, directions and dwell_s need [tracker]
+//! anchor = "bottom-center"  # the point of a box that stands for the object; center
+//! margin = 0.05          # so far past a line or outline an anchor has crossed it; of the box's height
+//! forget_s = 8.0         # a track that is unseen for longer has left
+//! reference = "1920x1080"  # the picture that points are of; the stream's own
+//! [[analytics.line]]
+//! name = "door"          # like `points` in each of the three; the rest need not be there
+//! points = [[600, 800], [1400, 800]]
+//! direction = [[0, 0], [0, 1]]  # which way is in; from the left to the right of who walks along the line
+//! mode = "loose"         # within 60° of the direction or its opposite: balanced; within 30°: strict
+//! extended = false       # past both ends
+//! streams = ["front"]    # all
+//! classes = ["person"]   # all
+//! reference = "1280x720"  # that of `[analytics]`; streams, classes and reference are keys of each of the three
+//! [[analytics.region]]
+//! name = "queue"
+//! points = [[100, 500], [500, 500], [500, 900], [100, 900]]  # of a polygon, in their order
+//! inverse = false        # all but the polygon
+//! dwell_s = 30.0         # none; whoever stays so long is told
+//! overcrowding = { objects_max = 10, after_s = 5.0 }  # none; more for so long are told
+//! [[analytics.direction]]
+//! name = "wrong way"
+//! points = [[0, 0], [0, -1]]
+//! angle_deg = 45.0       # to either side
+//!
 //! [draw]
 //! boxes = true
 //! labels = true
@@ -104,6 +129,7 @@
 //! masks = true
 //! tracks = true          # their numbers, and a colour for each
 //! clock = false
+//! rules = true           # what `[analytics]` looks at, and its counts
 //! [draw.anonymize]       # none
 //! method = "blur"        # mosaic
 //! classes = ["face"]     # all
@@ -116,6 +142,9 @@
 //! [[sink]]
 //! type = "jsonl"
 //! path = "out/results.jsonl"
+//! [[sink]]
+//! type = "events"        # needs [analytics]
+//! path = "out/events.jsonl"
 //! [[sink]]
 //! type = "csv"
 //! path = "out/results.csv"
@@ -155,6 +184,7 @@
 //! What is shown with a tracker: detections from `model.score_min` on, with or without a track, and the weaker ones down
 //! to the tracker's `score_low` that have one. A frame is one that is inferred: with `interval = 5`, every fifth.
 
+mod analytics;
 mod check;
 mod classes;
 mod draft;
@@ -173,6 +203,9 @@ use revoada_bundle::sign::TrustedKeys;
 use revoada_core::StreamId;
 use revoada_engine::BackendChoice;
 
+pub use analytics::{
+    AnalyticsConfig, Anchor, CrossingMode, CrowdConfig, DirectionConfig, LineConfig, RegionConfig, Scope,
+};
 pub use classes::{ClassName, ClassRule};
 pub use draft::{Draft, Value};
 pub use revoada_bundle::strict::{Problem, Problems};
@@ -189,14 +222,19 @@ pub const BATCH_FRAMES_MAX: usize = 64;
 pub const DELTA_FRAMES_MAX: u32 = 8;
 /// Frames that a track may be lost for: objects that are gone cost memory and time for so long, and no guess of where they
 /// are is worth anything by then.
-const LOST_FRAMES_MAX: u32 = 1000;
+pub(crate) const LOST_FRAMES_MAX: u32 = 1000;
 const SINKS_MAX: usize = 32;
 const ID_CHARS_MAX: usize = 64;
 /// The largest side of a picture that a frame can have.
 const SIDE_PIXELS_MAX: u32 = 1 << 15;
 const FPS_MAX: u32 = 1000;
 
-/// What a stream's id is made of: it stands in file names, URLs and metrics.
+/// Whether a stream may be called so: its id stands in file names, URLs and metrics.
+pub(crate) fn is_stream_id(id: &str) -> bool {
+    (1..=ID_CHARS_MAX).contains(&id.len()) && id.chars().all(is_id_char) && !id.starts_with('.')
+}
+
+/// What an id is made of.
 fn is_id_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')
 }
@@ -211,6 +249,8 @@ pub struct PipelineConfig {
     pub batch: BatchConfig,
     /// Nothing is tracked where there is none.
     pub tracker: Option<TrackerConfig>,
+    /// Nothing is told of tracked objects where there is none.
+    pub analytics: Option<AnalyticsConfig>,
     pub draw: DrawConfig,
     pub sinks: Vec<SinkConfig>,
     /// Serves `/metrics`, the preview page and MJPEG.
@@ -481,6 +521,8 @@ pub struct DrawConfig {
     pub tracks: bool,
     /// The frame's time in the upper left corner.
     pub clock: bool,
+    /// Lines, regions and directions with their counts.
+    pub rules: bool,
     pub anonymize: Option<AnonymizeConfig>,
 }
 
@@ -494,6 +536,7 @@ impl Default for DrawConfig {
             masks: true,
             tracks: true,
             clock: false,
+            rules: true,
             anonymize: None,
         }
     }
@@ -523,6 +566,8 @@ pub enum SinkConfig {
     Video { path: PathBuf, bitrate_kbps: Option<u32> },
     /// One JSON object a line, a frame each.
     JsonLines { path: PathBuf },
+    /// One JSON object a line, an event each.
+    Events { path: PathBuf },
     /// One row per detection or class.
     Csv { path: PathBuf },
     /// Rows of detections or tracks, a file per frame in a folder, as DeepStream dumps them.

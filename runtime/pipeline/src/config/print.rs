@@ -28,6 +28,9 @@ impl PipelineConfig {
         if let Some(tracker) = &self.tracker {
             root.insert("tracker", Item::Table(tracked(tracker)));
         }
+        if let Some(analytics) = &self.analytics {
+            root.insert("analytics", Item::Table(super::analytics::print(analytics)));
+        }
         root.insert("draw", Item::Table(draw(&self.draw)));
         if !self.sinks.is_empty() {
             root.insert("sink", Item::ArrayOfTables(self.sinks.iter().map(sink).collect()));
@@ -185,6 +188,7 @@ fn draw(draw: &DrawConfig) -> Table {
         ("masks", draw.masks),
         ("tracks", draw.tracks),
         ("clock", draw.clock),
+        ("rules", draw.rules),
     ];
     let mut out = table(switches.map(|(key, on)| (key, on.into())));
     if let Some(anonymize) = &draw.anonymize {
@@ -205,6 +209,7 @@ fn sink(sink: &SinkConfig) -> Table {
             ("video", vec![("path", Some(path(file))), ("bitrate_kbps", bitrate_kbps.map(|rate| integer(rate.into())))])
         }
         SinkConfig::JsonLines { path: file } => ("jsonl", vec![("path", Some(path(file)))]),
+        SinkConfig::Events { path: file } => ("events", vec![("path", Some(path(file)))]),
         SinkConfig::Csv { path: file } => ("csv", vec![("path", Some(path(file)))]),
         SinkConfig::Kitti { folder, tracks } => {
             ("kitti", vec![("folder", Some(path(folder))), ("tracks", Some((*tracks).into()))])
@@ -272,7 +277,7 @@ fn milliseconds(duration: Duration) -> Value {
     integer(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }
 
-fn word<T: PartialEq>(words: &[(&'static str, T)], value: &T) -> Value {
+pub(super) fn word<T: PartialEq>(words: &[(&'static str, T)], value: &T) -> Value {
     let word = words.iter().find(|(_, meaning)| meaning == value);
     word.expect("every variant has its word").0.into()
 }

@@ -13,10 +13,11 @@ use revoada_core::{Size, StreamId};
 use revoada_engine::BackendChoice;
 
 use super::{
-    AnonymizeConfig, AnonymizeMethod, BATCH_FRAMES_MAX, BatchConfig, ByteTrackConfig, CameraMode, DELTA_FRAMES_MAX,
-    DrawConfig, FPS_MAX, ID_CHARS_MAX, ImageFormat, LOST_FRAMES_MAX, ManifestConfig, ModelConfig, OcSortConfig, Payload,
-    PipelineConfig, QUEUE_FRAMES_MAX, ReconnectConfig, RtspTransport, SIDE_PIXELS_MAX, SecondaryConfig, SinkConfig,
-    SortConfig, SourceConfig, StreamConfig, TrackerAlgorithm, TrackerConfig, is_id_char, secondary, tiles,
+    AnalyticsConfig, AnonymizeConfig, AnonymizeMethod, BATCH_FRAMES_MAX, BatchConfig, ByteTrackConfig, CameraMode,
+    DELTA_FRAMES_MAX, DrawConfig, FPS_MAX, ID_CHARS_MAX, ImageFormat, LOST_FRAMES_MAX, ManifestConfig, ModelConfig,
+    OcSortConfig, Payload, PipelineConfig, QUEUE_FRAMES_MAX, ReconnectConfig, RtspTransport, SIDE_PIXELS_MAX,
+    SecondaryConfig, SinkConfig, SortConfig, SourceConfig, StreamConfig, TrackerAlgorithm, TrackerConfig, is_stream_id,
+    secondary, tiles,
 };
 
 /// Frames decoded ahead where nothing is said: enough to bridge one inference, and 9 MB of 1080p.
@@ -44,6 +45,7 @@ pub(super) struct Drafted<'d> {
     pub(super) secondaries: Vec<(Table<'d>, Option<SecondaryConfig>)>,
     pub(super) batch: BatchConfig,
     pub(super) tracker: Option<TrackerConfig>,
+    pub(super) analytics: Option<AnalyticsConfig>,
     pub(super) draw: DrawConfig,
     pub(super) http: Option<SocketAddr>,
     pub(super) control: Option<PathBuf>,
@@ -61,6 +63,7 @@ impl Drafted<'_> {
             secondaries: self.secondaries.into_iter().map(|(_, secondary)| secondary).collect::<Option<_>>()?,
             batch: self.batch,
             tracker: self.tracker,
+            analytics: self.analytics,
             draw: self.draw,
             sinks: self.sinks.into_iter().map(|(_, sink)| sink).collect::<Option<_>>()?,
             http: self.http,
@@ -98,6 +101,7 @@ pub(super) fn pipeline<'d>(root: &Table<'d>, folder: &Path) -> Drafted<'d> {
         model: root.required().table("model").and_then(|table| model(&table, folder)),
         batch: root.table("batch").map(|table| batch(&table)).unwrap_or_default(),
         tracker: root.table("tracker").and_then(|table| tracker(&table, hides)),
+        analytics: root.table("analytics").map(|table| super::analytics::read(&table, &ids)),
         draw,
         http: root.table("http").and_then(|table| address(&table, "address")),
         control: root.table("control").and_then(|table| path(&table.required(), "socket", folder)),
@@ -154,7 +158,7 @@ fn stream(table: &Table<'_>, index: usize, folder: &Path, ids: &mut BTreeSet<Str
 }
 
 fn checked_id(table: &Table<'_>, id: String) -> Option<String> {
-    if !id.is_empty() && id.len() <= ID_CHARS_MAX && id.chars().all(is_id_char) && !id.starts_with('.') {
+    if is_stream_id(&id) {
         return Some(id);
     }
     let message = format!(
@@ -283,7 +287,8 @@ pub(super) fn size(table: &Table<'_>, key: &str) -> Option<Size> {
     size.flatten()
 }
 
-fn parse_size(text: &str) -> Option<Size> {
+/// `640x480`
+pub(super) fn parse_size(text: &str) -> Option<Size> {
     let (width, height) = text.split_once(['x', '×'])?;
     let side = |text: &str| text.trim().parse().ok().filter(|side| (1..=SIDE_PIXELS_MAX as usize).contains(side));
     Some(Size::new(side(width)?, side(height)?))
@@ -379,6 +384,7 @@ fn draw(table: &Table<'_>) -> DrawConfig {
         masks: table.boolean("masks").unwrap_or(default.masks),
         tracks: table.boolean("tracks").unwrap_or(default.tracks),
         clock: table.boolean("clock").unwrap_or(default.clock),
+        rules: table.boolean("rules").unwrap_or(default.rules),
         anonymize: table.table("anonymize").map(|table| AnonymizeConfig {
             method: table.choice("method", &METHODS).unwrap_or_default(),
             classes: table.strings("classes").unwrap_or_default(),
@@ -392,6 +398,7 @@ fn sink(table: &Table<'_>, folder: &Path) -> Option<SinkConfig> {
     enum Kind {
         Video,
         JsonLines,
+        Events,
         Csv,
         Kitti,
         Messages,
@@ -400,9 +407,10 @@ fn sink(table: &Table<'_>, folder: &Path) -> Option<SinkConfig> {
         Preview,
         None,
     }
-    const KINDS: [(&str, Kind); 9] = [
+    const KINDS: [(&str, Kind); 10] = [
         ("video", Kind::Video),
         ("jsonl", Kind::JsonLines),
+        ("events", Kind::Events),
         ("csv", Kind::Csv),
         ("kitti", Kind::Kitti),
         ("messages", Kind::Messages),
@@ -423,6 +431,7 @@ fn sink(table: &Table<'_>, folder: &Path) -> Option<SinkConfig> {
             Some(SinkConfig::Video { path: path?, bitrate_kbps })
         }
         Kind::JsonLines => Some(SinkConfig::JsonLines { path: path(&required, "path", folder)? }),
+        Kind::Events => Some(SinkConfig::Events { path: path(&required, "path", folder)? }),
         Kind::Csv => Some(SinkConfig::Csv { path: path(&required, "path", folder)? }),
         Kind::Kitti => {
             let tracks = table.boolean("tracks").unwrap_or(false);

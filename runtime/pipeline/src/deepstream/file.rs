@@ -51,10 +51,6 @@ impl File {
         }
         (reader.file, reader.problems)
     }
-
-    pub(super) fn group(&self, name: &str) -> Option<&Group> {
-        self.groups.iter().find(|group| group.name == name)
-    }
 }
 
 impl Group {

@@ -4,6 +4,7 @@
 //! array of bytes at full or half resolution. Whatever is drawn goes through [`Canvas::blend`], so
 //! that a new format is a line in [`components`] and nothing else.
 
+use crate::analyse::geometry::{Segment, Vector};
 use revoada_core::{ColorMatrix, ColorRange, ImageLayout, PixelFormat, Rect, Size};
 
 /// A colour as people name it: 8-bit sRGB.
@@ -194,6 +195,53 @@ impl<'a> Canvas<'a> {
         let sides = Area { top: top + thickness, bottom: bottom - thickness, ..area };
         self.fill(Area { right: left + thickness, ..sides }, ink, 255);
         self.fill(Area { left: right - thickness, ..sides }, ink, 255);
+    }
+
+    /// A straight stroke with round ends and soft edges, clipped to the picture.
+    pub(super) fn stroke(&mut self, segment: Segment, width: f32, ink: Ink, alpha: u8) {
+        /// Rows that are blended at once: the box around a part of a slanting stroke is mostly empty, and the less so
+        /// the lower it is. Even, because two rows share their chroma.
+        const ROWS: usize = 8;
+        let radius = f64::from(width) / 2.0;
+        let reach = radius + 1.0;
+        let (inner, outer) = ((radius - 0.5).max(0.0).powi(2), (radius + 0.5).powi(2));
+        let Segment { from, to } = segment;
+        let (upper, lower) = if from.y <= to.y { (from, to) } else { (to, from) };
+        let (along, height) = (segment.along(), lower.y - upper.y);
+        let inverse_square = if along.length() > 0.0 { 1.0 / along.dot(along) } else { 0.0 };
+        // `as` saturates; what is above or left of the picture begins at its edge.
+        let bottom = ((lower.y + reach).max(0.0) as usize + 1).min(self.size().height);
+        let mut top = (((upper.y - reach).max(0.0) as usize) / ROWS) * ROWS;
+        while top < bottom {
+            let x_at = |y: f64| match height > 0.0 {
+                true => upper.x + (lower.x - upper.x) * ((y - upper.y) / height).clamp(0.0, 1.0),
+                false => upper.x,
+            };
+            // A flat stroke is as wide as it is long in every row.
+            let mut ends = [x_at(top as f64 - reach), x_at((top + ROWS) as f64 + reach)];
+            if height == 0.0 {
+                ends = [from.x, to.x];
+            }
+            let (left, right) = (ends[0].min(ends[1]) - reach, ends[0].max(ends[1]) + reach);
+            let rect = Rect::new(left as f32, top as f32, (right - left) as f32, ROWS.min(bottom - top) as f32);
+            if let Some(area) = Area::covering(rect, self.size()) {
+                self.blend(area, |y| {
+                    move |x| {
+                        let offset = Vector::new(x as f64 + 0.5, y as f64 + 0.5).minus(from);
+                        let part = (along.dot(offset) * inverse_square).clamp(0.0, 1.0);
+                        let away = offset.minus(Vector::new(along.x * part, along.y * part));
+                        // Most pixels are wholly in or out, and need no root.
+                        let cover = match away.dot(away) {
+                            square if square >= outer => 0.0,
+                            square if square <= inner => 1.0,
+                            square => radius + 0.5 - square.sqrt(),
+                        };
+                        (ink, (cover * f64::from(alpha)) as u8)
+                    }
+                });
+            }
+            top += ROWS;
+        }
     }
 
     /// A disc with a soft edge. The centre may lie outside.

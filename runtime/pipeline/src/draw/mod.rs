@@ -8,6 +8,7 @@ mod canvas;
 mod palette;
 mod panel;
 mod pool;
+mod rules;
 mod text;
 
 use std::fmt::Write as _;
@@ -15,6 +16,7 @@ use std::fmt::Write as _;
 use revoada_core::{Detection, Frame, ImageLayout, ImageView, MemoryKind, Prediction, Rect, Segmentation};
 use thiserror::Error;
 
+use crate::analyse::Analysis;
 use crate::config::{AnonymizeConfig, DrawConfig};
 use anonymize::hide;
 use canvas::{Area, Canvas, Ink};
@@ -112,21 +114,32 @@ impl Painter {
             || (!prediction.classifications.is_empty() && (config.labels || config.scores))
     }
 
+    /// Whether rules and what they tell of are drawn.
+    pub fn draws_rules(&self) -> bool {
+        self.config.rules
+    }
+
     /// A copy of the frame, in the same format without gaps between rows, with everything drawn:
-    /// first what is to be hidden is hidden, then masks, boxes, landmarks and text come on top.
+    /// first what is to be hidden is hidden, then masks, rules, boxes, landmarks and text come on top.
     /// What is hidden keeps its box and label but shows no landmarks.
     pub fn paint(&mut self, frame: &Frame, prediction: &Prediction) -> Frame {
+        self.paint_analysed(frame, prediction, None)
+    }
+
+    /// The same, with what rules made of the prediction.
+    pub fn paint_analysed(&mut self, frame: &Frame, prediction: &Prediction, analysis: Option<&Analysis>) -> Frame {
         let source = frame.layout();
         let layout = ImageLayout::packed(source.format, source.color, source.size);
         let mut buffer = self.pool.take(layout.bytes().expect("the frame's own size was checked when it was made"));
         copy_packed(&frame.view(), &mut buffer);
-        self.draw(frame, prediction, &mut Canvas::new(layout, &mut buffer));
+        let analysis = analysis.filter(|_| self.config.rules);
+        self.draw(frame, prediction, analysis, &mut Canvas::new(layout, &mut buffer));
         let memory = self.pool.memory(buffer);
         Frame::new(frame.stream.clone(), frame.sequence, frame.pts, frame.captured, layout, MemoryKind::Host, memory)
             .expect("a packed copy holds its own layout")
     }
 
-    fn draw(&mut self, frame: &Frame, prediction: &Prediction, canvas: &mut Canvas<'_>) {
+    fn draw(&mut self, frame: &Frame, prediction: &Prediction, analysis: Option<&Analysis>, canvas: &mut Canvas<'_>) {
         let font = Font::for_picture(canvas.size());
         if let Some(anonymize) = &self.config.anonymize {
             for detection in prediction.detections.iter().filter(|detection| self.hidden.has(detection.class)) {
@@ -137,6 +150,10 @@ impl Painter {
         }
         if let Some(segmentation) = prediction.segmentation.as_ref().filter(|_| self.config.masks) {
             draw_mask(canvas, segmentation, &self.labels, &mut self.scratch);
+        }
+        if let Some(analysis) = analysis {
+            rules::draw(canvas, font, analysis);
+            rules::mark(canvas, prediction, analysis);
         }
         if self.config.boxes {
             let thickness = line_thickness(canvas);
@@ -157,6 +174,9 @@ impl Painter {
             for detection in prediction.detections.iter().rev() {
                 self.draw_plate(canvas, font, detection);
             }
+        }
+        if let Some(analysis) = analysis {
+            rules::draw_counts(canvas, font, analysis, &mut self.scratch);
         }
         let mut top = font.padding();
         if self.config.clock {

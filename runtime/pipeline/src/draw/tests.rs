@@ -1,10 +1,16 @@
+use std::time::Duration;
+
 use proptest::prelude::*;
 use revoada_core::{
     Classification, ColorMatrix, ColorRange, ColorSpec, PixelFormat, PlaneLayout, Point, Size, StreamId, Timestamp,
+    TrackId,
 };
 
 use super::*;
-use crate::config::AnonymizeMethod;
+use crate::analyse::{Analyser, Rules};
+use crate::config::{
+    AnalyticsConfig, AnonymizeMethod, CrossingMode, CrowdConfig, DirectionConfig, LineConfig, RegionConfig, Scope,
+};
 
 const FORMATS: [PixelFormat; 5] =
     [PixelFormat::Nv12, PixelFormat::I420, PixelFormat::Rgb, PixelFormat::Bgr, PixelFormat::Gray];
@@ -43,6 +49,7 @@ fn nothing() -> DrawConfig {
         masks: false,
         tracks: false,
         clock: false,
+        rules: false,
         anonymize: None,
     }
 }
@@ -122,6 +129,30 @@ fn text_sits_on_a_plate_above_the_box() {
     assert!(plate[1] > 180 && plate[0] < 60, "{plate:?} is the class's green");
     let darkest = (32..50).flat_map(|y| drawn.view().plane(0).row(y)[20 * 3..100 * 3].to_vec()).filter(|&v| v < 8);
     assert!(darkest.count() > 50, "black glyphs stand on the bright plate");
+}
+
+#[test]
+fn a_track_has_its_number_and_its_colour() {
+    let config = DrawConfig { boxes: true, tracks: true, ..nothing() };
+    let frame = plain(PixelFormat::Rgb, Size::new(200, 100), 0);
+    let corner = |config: &DrawConfig, track: Option<u64>| {
+        let mut prediction = seen(Rect::new(20.0, 50.0, 80.0, 40.0));
+        prediction.detections[0].track = track.map(TrackId);
+        let drawn = Painter::new(config, &[]).unwrap().paint(&frame, &prediction);
+        let pixel = &drawn.view().plane(0).row(89)[20 * 3..][..3];
+        (Rgb(pixel[0], pixel[1], pixel[2]), rows_that_differ(&frame, &drawn, 0)[0])
+    };
+    // The plate with the number begins above the box.
+    assert_eq!(corner(&config, Some(7)), (track_color(TrackId(7)), 32));
+    assert_eq!(corner(&config, None), (class_color(0), 50));
+    assert_eq!(corner(&DrawConfig { tracks: false, ..config.clone() }, Some(7)), (class_color(0), 50));
+    assert_ne!(track_color(TrackId(7)), track_color(TrackId(8)));
+    let numbered = |track| {
+        let mut prediction = seen(Rect::new(20.0, 50.0, 80.0, 40.0));
+        prediction.detections[0].track = Some(TrackId(track));
+        Painter::new(&config, &[]).unwrap().paint(&frame, &prediction).view().bytes().to_vec()
+    };
+    assert_ne!(numbered(7), numbered(27), "of the same colour, with other numbers");
 }
 
 #[test]
@@ -348,6 +379,97 @@ proptest! {
                 let value = row[x * step];
                 prop_assert!(value > 0 && value < 200, "pixel {x},{y} is {value}");
             }
+        }
+    }
+}
+
+/// With a line from (10, 24) to (50, 24).
+fn analysis(prediction: &Prediction) -> Analysis {
+    let scope = |name: &str| Scope { name: name.to_owned(), ..Scope::default() };
+    let config = AnalyticsConfig {
+        lines: vec![LineConfig {
+            scope: scope("door"),
+            points: [Point::new(10.0, 24.0), Point::new(50.0, 24.0)],
+            direction: None,
+            mode: CrossingMode::Loose,
+            extended: false,
+        }],
+        ..AnalyticsConfig::default()
+    };
+    Analyser::new(Rules::of(&config, &StreamId::new("a"), &[]).unwrap().unwrap()).update(
+        Timestamp::ZERO,
+        Size::new(320, 240),
+        &prediction.detections,
+    )
+}
+
+#[test]
+fn rules_are_drawn_where_they_are_and_only_where_they_are_asked_for() {
+    let size = Size::new(320, 240);
+    let config = DrawConfig { rules: true, ..nothing() };
+    for format in FORMATS {
+        let frame = plain(format, size, 100);
+        let (prediction, none) = (Prediction::default(), nothing());
+        let analysis = analysis(&prediction);
+        let paint = |config, analysis| Painter::new(config, &[]).unwrap().paint_analysed(&frame, &prediction, analysis);
+        let drawn = paint(&config, Some(&analysis));
+        let rows = rows_that_differ(&frame, &drawn, 0);
+        assert!(rows.contains(&24) && rows.iter().all(|y| *y < 80), "{format:?}: {rows:?}");
+        assert_eq!(paint(&config, None).view().bytes(), frame.view().bytes());
+        assert_eq!(paint(&none, Some(&analysis)).view().bytes(), frame.view().bytes());
+    }
+}
+
+#[test]
+fn what_a_rule_tells_of_is_framed() {
+    let frame = plain(PixelFormat::Rgb, Size::new(320, 240), 100);
+    let prediction = seen(Rect::new(150.0, 150.0, 40.0, 60.0));
+    let mut analysis = analysis(&prediction);
+    let config = DrawConfig { rules: true, ..nothing() };
+    let row = |analysis: &Analysis| {
+        let drawn = Painter::new(&config, &[]).unwrap().paint_analysed(&frame, &prediction, Some(analysis));
+        drawn.view().plane(0).row(180)[..].to_vec()
+    };
+    assert_eq!(row(&analysis), frame.view().plane(0).row(180));
+    analysis.marked = vec![0, 7];
+    assert_ne!(row(&analysis), frame.view().plane(0).row(180), "an index past the end marks nothing");
+}
+
+proptest! {
+    /// Rules may lie anywhere and pictures be of any size.
+    #[test]
+    fn no_rule_is_drawn_past_the_picture(
+        points in prop::collection::vec((-32768.0..32768f32, -32768.0..32768f32), 4),
+        near in prop::collection::vec((-20.0..80f32, -20.0..80f32), 4),
+        size in (1..70usize, 1..70usize),
+        extended: bool,
+        format in prop::sample::select(FORMATS.to_vec()),
+    ) {
+        let scope = |name: &str| Scope { name: name.to_owned(), ..Scope::default() };
+        let size = Size::new(size.0 * 2, size.1 * 2);
+        let frame = plain(format, size, 100);
+        for points in [points, near] {
+            let corners: Vec<_> = points.iter().map(|(x, y)| Point::new(*x, *y)).collect();
+            let arrow = [corners[0], corners[1]];
+            prop_assume!(arrow[0] != arrow[1]);
+            let mode = CrossingMode::Loose;
+            let config = AnalyticsConfig {
+                lines: vec![LineConfig { scope: scope("a"), points: arrow, direction: None, mode, extended }],
+                regions: vec![RegionConfig {
+                    scope: scope("b"),
+                    corners,
+                    inverse: false,
+                    dwell: None,
+                    crowd: Some(CrowdConfig { objects_max: 0, after: Duration::ZERO }),
+                }],
+                directions: vec![DirectionConfig { scope: scope("c"), points: arrow, angle_deg: 45.0 }],
+                ..AnalyticsConfig::default()
+            };
+            let mut analysis = Analyser::new(Rules::of(&config, &StreamId::new("a"), &[]).unwrap().unwrap())
+                .update(Timestamp::ZERO, size, &[]);
+            analysis.counts.regions[0].is_crowded = true;
+            let mut painter = Painter::new(&DrawConfig { rules: true, ..nothing() }, &[]).unwrap();
+            prop_assert_eq!(painter.paint_analysed(&frame, &Prediction::default(), Some(&analysis)).size(), size);
         }
     }
 }

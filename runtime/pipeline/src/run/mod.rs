@@ -1,7 +1,7 @@
 //! The running pipeline: its threads, what joins them, and what it tells about itself.
 //!
 //! ```text
-//! source ─ decode thread ─ queue ┐                                   ┌ draw ─ sinks
+//! source ─ decode thread ─ queue ┐                                   ┌ analyse ─ draw ─ sinks
 //! source ─ decode thread ─ queue ┼ mux → infer thread → output thread┤
 //! source ─ decode thread ─ queue ┘      (two sessions go round)      └ statistics
 //! ```
@@ -13,6 +13,7 @@
 //! Shutdown is one path: streams are halted, what is queued is finished within a deadline, sinks
 //! are completed, and what was lost is counted.
 
+mod analysis;
 mod clock;
 mod commands;
 mod filter;
@@ -42,13 +43,14 @@ use revoada_core::{Clock, StreamId};
 use revoada_engine::BackendOptions;
 use thiserror::Error;
 
+use crate::analyse::RuleError;
 use crate::config::{PipelineConfig, SinkConfig};
 use crate::control::ServerError;
 use crate::draw::DrawError;
 use crate::sink::SinkContext;
 use crate::{Sink, SinkError, SourceError, media, sink};
 
-pub use clock::SystemClock;
+pub use clock::{SystemClock, WallClock};
 pub use filter::UnknownClass;
 pub use model::{Answer, Loader, Model, ModelError, ModelSession};
 pub use rebuild::{Build, Rebuild};
@@ -75,6 +77,8 @@ pub struct Parts {
     /// Builds the plan that a bundle lacks while its ONNX model runs; `None` leaves it at that.
     pub rebuild: Option<Rebuild>,
     pub clock: Arc<dyn Clock>,
+    /// Whose origin is that of Unix time; for the events of live streams.
+    pub wall_clock: Arc<dyn Clock>,
     pub open_source: Arc<OpenSource>,
     pub open_sink: Box<OpenSink>,
     /// `None`: there is no file to read again, and `reload` is refused.
@@ -93,6 +97,7 @@ impl Parts {
             loader: Arc::new(Loader::new(options)),
             rebuild: None,
             clock: Arc::new(SystemClock::start()),
+            wall_clock: Arc::new(WallClock),
             open_source: Arc::new(|stream, clock| media::open(stream, Arc::clone(clock))),
             open_sink: Box::new(sink::open),
             reread: None,
@@ -109,6 +114,8 @@ pub enum RunError {
     Model(#[from] ModelError),
     #[error(transparent)]
     Draw(#[from] DrawError),
+    #[error(transparent)]
+    Rules(#[from] RuleError),
     #[error(transparent)]
     Sink(#[from] SinkError),
     #[error(transparent)]

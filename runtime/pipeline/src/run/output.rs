@@ -1,4 +1,4 @@
-//! The output thread: answers → decoded, tracked, drawn, written, counted.
+//! The output thread: answers → decoded, tracked, analysed, drawn, written, counted.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,6 +9,7 @@ use std::time::Duration;
 use revoada_core::{Clock, Frame, Prediction, StreamId};
 use thiserror::Error;
 
+use super::analysis::Analysers;
 use super::infer::Batch;
 use super::model::{Answer, ModelError};
 use super::sessions::Sessions;
@@ -16,6 +17,7 @@ use super::stats::{Dropped, StreamStats};
 use super::stop::lock;
 use super::stream::Ticket;
 use super::trackers::Trackers;
+use crate::analyse::Analysis;
 use crate::config::TrackerConfig;
 use crate::draw::Painter;
 use crate::{FrameResult, FrameTimings, Sink, SinkError, SinkReport};
@@ -56,6 +58,8 @@ impl Drop for Returning {
 pub(crate) struct OutputControls {
     painter: Mutex<Painter>,
     tracker: Mutex<Option<TrackerConfig>>,
+    /// `None` where nothing is analysed.
+    analysers: Mutex<Option<Analysers>>,
     /// Whether a sink shows pictures; drawing for nobody is left out.
     shows_pictures: bool,
     snapshots: Snapshots,
@@ -68,10 +72,16 @@ pub(crate) struct OutputControls {
 }
 
 impl OutputControls {
-    pub(crate) fn new(painter: Painter, tracker: Option<TrackerConfig>, shows_pictures: bool) -> Self {
+    pub(crate) fn new(
+        painter: Painter,
+        tracker: Option<TrackerConfig>,
+        analysers: Option<Analysers>,
+        shows_pictures: bool,
+    ) -> Self {
         Self {
             painter: Mutex::new(painter),
             tracker: Mutex::new(tracker),
+            analysers: Mutex::new(analysers),
             shows_pictures,
             snapshots: Snapshots::default(),
             ended: Mutex::default(),
@@ -88,6 +98,15 @@ impl OutputControls {
     /// Tracks otherwise from the next frame on; all tracks begin anew.
     pub(crate) fn track(&self, tracker: Option<TrackerConfig>) {
         *lock(&self.tracker) = tracker;
+    }
+
+    /// Analyses by other rules from the next frame on.
+    pub(crate) fn analyse(&self, analysers: Option<Analysers>) {
+        let mut held = lock(&self.analysers);
+        let before = std::mem::replace(&mut *held, analysers);
+        if let (Some(analysers), Some(before)) = (&mut *held, before) {
+            analysers.follow(before);
+        }
     }
 
     pub(crate) fn snapshots(&self) -> &Snapshots {
@@ -178,6 +197,9 @@ impl Output {
         let ended: Vec<_> =
             lock(&self.controls.ended).extract_if(.., |stream| stream.frames_under_way() == 0).collect();
         ended.iter().for_each(|stream| self.trackers.end_stream(&stream.id));
+        if let Some(analysers) = &mut *lock(&self.controls.analysers) {
+            ended.iter().for_each(|stream| analysers.end_stream(&stream.id));
+        }
         ended.iter().try_for_each(|stream| self.each_sink(|sink| sink.end_stream(&stream.id)))
     }
 
@@ -197,12 +219,14 @@ impl Output {
         let decoded = self.clock.now();
         self.trackers.configure(*lock(&self.controls.tracker));
         self.trackers.update(&ticket, &mut prediction.detections, score_min);
+        let analysis = self.controls.analysis(&ticket.frame, &prediction);
+        ticket.stream.analysed(analysis.as_ref());
         let started = self.clock.now();
-        let Ticket { frame, stream, .. } = ticket;
+        let Ticket { frame, stream, wall, .. } = ticket;
         // Decided once: a snapshot that is asked for meanwhile gets the next frame, so that no
         // picture leaves without what is to be hidden in it.
         let shown = self.controls.shows_pictures || self.controls.snapshots.wants(&frame.stream);
-        let drawn = if shown { self.controls.draw(&frame, &prediction) } else { None };
+        let drawn = if shown { self.controls.draw(&frame, &prediction, analysis.as_deref()) } else { None };
         stream.copied(u64::from(drawn.is_some()));
         let now = self.clock.now();
         let timings = FrameTimings {
@@ -215,7 +239,8 @@ impl Output {
             total: now.since(frame.captured),
         };
         let found = prediction.detections.len();
-        let result = FrameResult { frame, drawn, prediction, labels: Arc::clone(&self.labels), timings };
+        let labels = Arc::clone(&self.labels);
+        let result = FrameResult { frame, wall, drawn, prediction, analysis, labels, timings };
         if shown {
             self.controls.snapshots.offer(result.picture());
         }
@@ -227,9 +252,15 @@ impl Output {
 }
 
 impl OutputControls {
-    fn draw(&self, frame: &Frame, prediction: &Prediction) -> Option<Arc<Frame>> {
+    fn analysis(&self, frame: &Frame, prediction: &Prediction) -> Option<Arc<Analysis>> {
+        let mut analysers = lock(&self.analysers);
+        analysers.as_mut()?.update(frame, &prediction.detections).map(Arc::new)
+    }
+
+    fn draw(&self, frame: &Frame, prediction: &Prediction, analysis: Option<&Analysis>) -> Option<Arc<Frame>> {
         let mut painter = lock(&self.painter);
-        painter.draws_on(prediction).then(|| Arc::new(painter.paint(frame, prediction)))
+        let draws = painter.draws_on(prediction) || analysis.is_some_and(|_| painter.draws_rules());
+        draws.then(|| Arc::new(painter.paint_analysed(frame, prediction, analysis)))
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use revoada_core::StreamId;
 use serde::Serialize;
 
-use crate::config::{DrawConfig, ModelConfig, PipelineConfig, StreamConfig, TrackerConfig};
+use crate::config::{AnalyticsConfig, DrawConfig, ModelConfig, PipelineConfig, StreamConfig, TrackerConfig};
 
 /// What is to be done so that the running pipeline is the new one.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -14,6 +14,7 @@ pub(crate) struct Changes {
     pub(crate) removed: Vec<StreamId>,
     /// Ended and started again with the same id.
     pub(crate) changed: Vec<StreamConfig>,
+    pub(crate) analytics: Option<Option<AnalyticsConfig>>,
     pub(crate) draw: Option<DrawConfig>,
     pub(crate) tracker: Option<Option<TrackerConfig>>,
     pub(crate) perf_interval: Option<Option<Duration>>,
@@ -25,6 +26,7 @@ pub(crate) struct Reloaded {
     streams_added: Vec<String>,
     streams_removed: Vec<String>,
     streams_changed: Vec<String>,
+    analytics_changed: bool,
     draw_changed: bool,
     tracker_changed: bool,
     perf_changed: bool,
@@ -37,6 +39,7 @@ impl Changes {
             streams_added: ids(&self.added),
             streams_removed: self.removed.iter().map(StreamId::to_string).collect(),
             streams_changed: ids(&self.changed),
+            analytics_changed: self.analytics.is_some(),
             draw_changed: self.draw.is_some(),
             tracker_changed: self.tracker.is_some(),
             perf_changed: self.perf_interval.is_some(),
@@ -52,6 +55,7 @@ pub(crate) fn changes(from: &PipelineConfig, to: &PipelineConfig) -> Result<Chan
         secondaries,
         batch,
         tracker: _,
+        analytics: _,
         draw: _,
         sinks,
         http,
@@ -75,6 +79,7 @@ pub(crate) fn changes(from: &PipelineConfig, to: &PipelineConfig) -> Result<Chan
     }
     let find = |streams: &[StreamConfig], id: &StreamId| streams.iter().find(|stream| stream.id == *id).cloned();
     let mut changes = Changes {
+        analytics: (from.analytics != to.analytics).then(|| to.analytics.clone()),
         draw: (from.draw != to.draw).then(|| to.draw.clone()),
         tracker: (from.tracker != to.tracker).then_some(to.tracker),
         perf_interval: (from.perf_interval != to.perf_interval).then_some(to.perf_interval),
@@ -114,7 +119,7 @@ mod tests {
         let report = serde_json::to_value(changes.report()).expect("a report is plain data");
         let expected = serde_json::json!({
             "streams_added": ["d"], "streams_removed": ["a"], "streams_changed": ["b"],
-            "draw_changed": true, "tracker_changed": false, "perf_changed": false,
+            "analytics_changed": false, "draw_changed": true, "tracker_changed": false, "perf_changed": false,
         });
         assert_eq!(report, expected);
     }

@@ -13,8 +13,10 @@ use super::stop::lock;
 use super::summary::{FramesDropped, Latencies, Latency, RunSummary, StreamState, StreamSummary};
 use super::timeline::Timeline;
 use crate::FrameTimings;
+use crate::analyse::{Analysis, EventKind};
 use crate::decode::Decoder;
 use crate::http::StreamStatus;
+use crate::sink::record::CountsRecord;
 
 /// A configuration that is reloaded again and again with other streams must not grow the process:
 /// of the streams that ended, so many are remembered.
@@ -108,6 +110,9 @@ pub(crate) struct StreamStats {
     detections: AtomicU64,
     tracks: AtomicU64,
     copies: AtomicU64,
+    events: [AtomicU64; EventKind::NAMES.len()],
+    /// Of the latest frame.
+    analysis: Mutex<Option<Arc<Analysis>>>,
     state: AtomicU8,
     error: Mutex<Option<String>>,
     timed: Mutex<Timed>,
@@ -189,6 +194,8 @@ impl StreamStats {
             detections: AtomicU64::new(0),
             tracks: AtomicU64::new(0),
             copies: AtomicU64::new(0),
+            events: [const { AtomicU64::new(0) }; EventKind::NAMES.len()],
+            analysis: Mutex::default(),
             state: AtomicU8::new(StreamState::Connecting as u8),
             error: Mutex::new(None),
             timed: Mutex::new(Timed {
@@ -230,6 +237,24 @@ impl StreamStats {
     /// Whole pictures were copied, in decoding or for drawing.
     pub(crate) fn copied(&self, copies: u64) {
         self.copies.fetch_add(copies, Relaxed);
+    }
+
+    /// What the stream's rules made of a frame.
+    pub(crate) fn analysed(&self, analysis: Option<&Arc<Analysis>>) {
+        for event in analysis.iter().flat_map(|analysis| &analysis.events) {
+            self.events[event.kind.index()].fetch_add(1, Relaxed);
+        }
+        *lock(&self.analysis) = analysis.cloned();
+    }
+
+    /// By kind, in the order of their names.
+    pub(crate) fn events(&self) -> [u64; EventKind::NAMES.len()] {
+        std::array::from_fn(|kind| self.events[kind].load(Relaxed))
+    }
+
+    /// What the stream's rules made of the latest frame.
+    pub(crate) fn analysis(&self) -> Option<Arc<Analysis>> {
+        lock(&self.analysis).clone()
     }
 
     /// A frame reached the sinks, and so many things were found in it.
@@ -372,6 +397,7 @@ impl StreamStats {
             reconnects: self.reconnects(),
             detections: self.detections(),
             tracks: self.tracks(),
+            counts: self.analysis().map(|analysis| CountsRecord::from(&*analysis)),
             copies_per_frame: ratio(self.copies() as f64, frames_out as f64),
             fps: ratio(frames_out as f64, elapsed.as_secs_f64()),
             latency: latencies(&self.step_times()),

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use revoada_core::{Clock, Frame};
+use revoada_core::{Clock, Frame, Timestamp};
 use tracing::{info, warn};
 
 use super::queue::{Lane, Pushed};
@@ -29,6 +29,8 @@ pub(crate) struct Ticket {
     pub(crate) opening: u64,
     /// Frames of the stream from one that is inferred to the next.
     pub(crate) interval: u32,
+    /// The time of day when a live frame was captured, since Unix time began.
+    pub(crate) wall: Option<Timestamp>,
 }
 
 /// All that a decode thread owns.
@@ -39,6 +41,7 @@ pub(crate) struct Stream {
     pub(crate) stats: Arc<StreamStats>,
     pub(crate) halt: Arc<Halt>,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) wall_clock: Arc<dyn Clock>,
 }
 
 /// Why one opening of a source came to its end without an error.
@@ -130,9 +133,10 @@ impl Stream {
             self.stats.frame_dropped(Dropped::Interval);
             return true;
         }
+        let wall = self.config.source.is_live().then(|| self.wall_clock.now());
         self.stats.queue_entered();
         let (frame, stream) = (Arc::new(frame), Arc::clone(&self.stats));
-        match self.lane.push(Ticket { frame, stream, opening, interval }) {
+        match self.lane.push(Ticket { frame, stream, wall, opening, interval }) {
             Pushed::Queued => true,
             Pushed::Displaced(oldest) => {
                 if self.stats.frames_dropped().queue == 0 {

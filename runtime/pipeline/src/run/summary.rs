@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::sink::record::CountsRecord;
+
 /// All streams of a run, and their sum.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunSummary {
@@ -60,6 +62,9 @@ pub struct StreamSummary {
     /// Objects that were followed, as far as their tracks were sure: the last track's number.
     #[serde(default)]
     pub tracks: u64,
+    /// Of `[analytics]`, where a rule holds for the stream.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counts: Option<CountsRecord>,
     /// Copies of whole pictures that the pipeline made itself, per frame written.
     pub copies_per_frame: f64,
     /// Frames written per second since the stream's first frame.

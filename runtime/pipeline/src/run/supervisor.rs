@@ -12,6 +12,7 @@ use revoada_core::{StreamId, Timestamp};
 use serde_json::Value;
 use tracing::{error, info, warn};
 
+use super::analysis::Analysers;
 use super::infer::Infer;
 use super::output::{Output, OutputControls, OutputError, Returning};
 use super::perf::PerfLines;
@@ -124,6 +125,8 @@ impl Supervisor {
             );
         }
         let painter = Painter::new(&config.draw, model.labels())?;
+        let analysers = config.analytics.clone().map(|rules| Analysers::new(rules, Arc::clone(model.labels())));
+        let analysers = analysers.transpose()?;
         let hub = config.http.map(|_| Hub::new());
         let context = SinkContext {
             streams: config.streams.iter().map(|stream| stream.id.clone()).collect(),
@@ -142,7 +145,7 @@ impl Supervisor {
         if config.tracker.is_some() && !model.decoder().finds_boxes() {
             warn!(model = model.name(), "the model finds no boxes, so nothing will be tracked");
         }
-        let controls = Arc::new(OutputControls::new(painter, config.tracker, shows_pictures));
+        let controls = Arc::new(OutputControls::new(painter, config.tracker, analysers, shows_pictures));
         let infer = Infer {
             lanes: Arc::clone(&lanes),
             batch: config.batch,
@@ -274,6 +277,7 @@ impl Supervisor {
             stats: self.stats.stream(&id),
             halt: Arc::clone(&halt),
             clock: Arc::clone(&self.parts.clock),
+            wall_clock: Arc::clone(&self.parts.wall_clock),
             config,
         };
         let reported = id.clone();
@@ -448,11 +452,20 @@ impl Supervisor {
         let config = reread()?;
         let changes = reload::changes(&self.config, &config)?;
         let painter = changes.draw.as_ref().map(|draw| Painter::new(draw, &self.labels));
-        if let Some(painter) = painter.transpose().map_err(|error| error.to_string())? {
+        let painter = painter.transpose().map_err(|error| error.to_string())?;
+        let analysers = changes
+            .analytics
+            .clone()
+            .map(|rules| rules.map(|rules| Analysers::new(rules, Arc::clone(&self.labels))).transpose());
+        let analysers = analysers.transpose().map_err(|error| error.to_string())?;
+        if let Some(painter) = painter {
             self.controls.repaint(painter);
         }
         if let Some(tracker) = changes.tracker {
             self.controls.track(tracker);
+        }
+        if let Some(analysers) = analysers {
+            self.controls.analyse(analysers);
         }
         if let Some(interval) = changes.perf_interval {
             ticks.set_perf(interval, self.parts.clock.now());
@@ -569,6 +582,7 @@ fn shows_pictures(sink: &SinkConfig) -> bool {
             true
         }
         SinkConfig::JsonLines { .. }
+        | SinkConfig::Events { .. }
         | SinkConfig::Csv { .. }
         | SinkConfig::Kitti { .. }
         | SinkConfig::Messages { .. }

@@ -36,7 +36,7 @@ impl Trackers {
     /// track.
     pub(crate) fn update(&mut self, ticket: &Ticket, detections: &mut Vec<Detection>, score_min: f32) {
         let Some(config) = &self.config else { return };
-        let Ticket { frame, stream, opening, interval } = ticket;
+        let Ticket { frame, stream, opening, interval, .. } = ticket;
         let known = self.streams.entry(frame.stream.clone()).or_insert_with(|| {
             let tracker = Tracker::new(config, stream.tracks());
             OfStream { tracker, opening: *opening, sequence: frame.sequence }
@@ -72,7 +72,7 @@ mod tests {
         let (host, pixels) = (MemoryKind::Host, Box::new(vec![0; 12]));
         let frame =
             Frame::new(stream.id.clone(), sequence, Timestamp::ZERO, Timestamp::ZERO, layout, host, pixels).unwrap();
-        Ticket { frame: Arc::new(frame), stream: Arc::clone(stream), opening, interval: 2 }
+        Ticket { frame: Arc::new(frame), stream: Arc::clone(stream), wall: None, opening, interval: 2 }
     }
 
     fn seen(score: f32, x: f32) -> Detection {

@@ -93,21 +93,25 @@ pub(super) struct JsonLinesSink {
 
 impl JsonLinesSink {
     pub(super) fn open(path: &Path, context: &SinkContext) -> Result<Self, SinkError> {
-        let SinkContext { model, labels, .. } = context.clone();
-        let header = move |streams: &[StreamId]| {
-            let mut line = Vec::new();
-            let header = HeaderRecord {
-                version: VERSION,
-                producer: concat!("revoada ", env!("CARGO_PKG_VERSION")).to_owned(),
-                model: model.clone(),
-                streams: streams.iter().map(StreamId::to_string).collect(),
-                labels: labels.to_vec(),
-            };
-            to_line(&Record::Header(header), &mut line);
-            line
-        };
-        Ok(Self { files: Files::open(path, &context.streams, Box::new(header))?, line: Vec::new() })
+        Ok(Self { files: Files::open(path, &context.streams, header(context))?, line: Vec::new() })
     }
+}
+
+/// The line that files of records begin with.
+pub(super) fn header(context: &SinkContext) -> FirstLine {
+    let SinkContext { model, labels, .. } = context.clone();
+    Box::new(move |streams: &[StreamId]| {
+        let mut line = Vec::new();
+        let header = HeaderRecord {
+            version: VERSION,
+            producer: concat!("revoada ", env!("CARGO_PKG_VERSION")).to_owned(),
+            model: model.clone(),
+            streams: streams.iter().map(StreamId::to_string).collect(),
+            labels: labels.to_vec(),
+        };
+        to_line(&Record::Header(header), &mut line);
+        line
+    })
 }
 
 impl Sink for JsonLinesSink {
@@ -126,7 +130,7 @@ impl Sink for JsonLinesSink {
 }
 
 /// Replaces `line` with the record and a line break.
-fn to_line(record: &impl Serialize, line: &mut Vec<u8>) {
+pub(super) fn to_line(record: &impl Serialize, line: &mut Vec<u8>) {
     line.clear();
     serde_json::to_writer(&mut *line, record).expect("a record has string keys and is written to memory");
     line.push(b'\n');

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::SystemTime;
 
-use revoada_core::StreamId;
+use revoada_core::{StreamId, Timestamp};
 use uuid::Uuid;
 
 use super::SinkContext;
@@ -38,12 +38,13 @@ impl Sink for MessagesSink {
         if !wanted {
             return Ok(());
         }
-        let now = SystemTime::now();
+        // A camera's frame knows when it was taken; a file's is as old as its message.
+        let at = result.wall.map_or_else(SystemTime::now, |wall| SystemTime::UNIX_EPOCH + wall.since(Timestamp::ZERO));
         let messages = match self.payload {
             Payload::DeepStreamFull => {
-                payload::full(result, &self.model, now, || Stamp { message: Uuid::new_v4(), event: Uuid::new_v4() })
+                payload::full(result, &self.model, at, || Stamp { message: Uuid::new_v4(), event: Uuid::new_v4() })
             }
-            Payload::DeepStreamMinimal => vec![payload::minimal(result, now)],
+            Payload::DeepStreamMinimal => vec![payload::minimal(result, at)],
         };
         for mut message in messages {
             message.push('\n');

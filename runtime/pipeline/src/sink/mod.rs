@@ -5,6 +5,7 @@
 //! that. The folder of a file must exist: a mistyped path fails at the start.
 
 mod csv;
+mod events;
 mod folder;
 mod images;
 mod jsonl;
@@ -47,6 +48,7 @@ pub struct SinkContext {
 pub fn open(config: &SinkConfig, context: &SinkContext) -> Result<Box<dyn Sink>, SinkError> {
     Ok(match config {
         SinkConfig::JsonLines { path } => Box::new(jsonl::JsonLinesSink::open(path, context)?),
+        SinkConfig::Events { path } => Box::new(events::EventsSink::open(path, context)?),
         SinkConfig::Csv { path } => Box::new(csv::CsvSink::open(path, context)?),
         SinkConfig::Images { folder, format, every } => {
             Box::new(images::ImagesSink::open(folder, *format, *every, context)?)

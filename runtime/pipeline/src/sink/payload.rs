@@ -24,9 +24,9 @@ pub struct Stamp {
 const UNTRACKED: &str = "-1";
 
 /// `msg-conv-payload-type=0`: a JSON object for each detection, without a line break. `model` is the model's name.
-pub fn full(result: &FrameResult, model: &str, now: SystemTime, mut stamp: impl FnMut() -> Stamp) -> Vec<String> {
+pub fn full(result: &FrameResult, model: &str, at: SystemTime, mut stamp: impl FnMut() -> Stamp) -> Vec<String> {
     let detections = result.prediction.detections.iter();
-    detections.map(|found| text(&full_message(result, found, model, now, stamp()))).collect()
+    detections.map(|found| text(&full_message(result, found, model, at, stamp()))).collect()
 }
 
 #[derive(Serialize)]
@@ -51,12 +51,12 @@ struct Event {
     r#type: &'static str,
 }
 
-fn full_message<'a>(result: &FrameResult, found: &Detection, model: &str, now: SystemTime, stamp: Stamp) -> Full<'a> {
+fn full_message<'a>(result: &FrameResult, found: &Detection, model: &str, at: SystemTime, stamp: Stamp) -> Full<'a> {
     let stream = result.frame.stream.as_str();
     Full {
         messageid: stamp.message,
         mdsversion: "1.0",
-        timestamp: rfc3339(now),
+        timestamp: rfc3339(at),
         place: json!({ "id": stream, "name": stream, "type": "", "location": nowhere() }),
         sensor: json!({
             "id": stream, "type": "Camera", "description": "", "location": nowhere(), "coordinate": origin()
@@ -87,7 +87,7 @@ fn object(result: &FrameResult, found: &Detection) -> Map<String, Value> {
 
 /// `msg-conv-payload-type=1`: one JSON object for a frame, without a line break; an object of the picture is
 /// `id|left|top|right|bottom|label|#|||||||confidence`, where the empty fields are those of attributes.
-pub fn minimal(result: &FrameResult, now: SystemTime) -> String {
+pub fn minimal(result: &FrameResult, at: SystemTime) -> String {
     #[derive(Serialize)]
     struct Minimal<'a> {
         version: &'static str,
@@ -107,7 +107,7 @@ pub fn minimal(result: &FrameResult, now: SystemTime) -> String {
     text(&Minimal {
         version: "4.0",
         id: result.frame.sequence.to_string(),
-        timestamp: rfc3339(now),
+        timestamp: rfc3339(at),
         sensor_id: result.frame.stream.as_str(),
         objects: result.prediction.detections.iter().map(object).collect(),
     })
@@ -156,7 +156,7 @@ mod tests {
     use super::super::tests::result;
     use super::*;
 
-    fn at() -> SystemTime {
+    fn taken() -> SystemTime {
         SystemTime::UNIX_EPOCH + Duration::from_millis(1_523_422_799_828)
     }
 
@@ -174,7 +174,7 @@ mod tests {
             r#"{"version":"4.0","id":"7","@timestamp":"2018-04-11T04:59:59.828Z","sensorId":"front","objects":["#,
             r#""957|1834.25|150|1918.25|215.5|car|#|||||||0.988","-1|-0.001|20.126|29.999|60.626|1|#|||||||0.988"]}"#
         );
-        assert_eq!(minimal(&tracked(), at()), expected);
+        assert_eq!(minimal(&tracked(), taken()), expected);
     }
 
     #[test]
@@ -184,7 +184,7 @@ mod tests {
             count += 2;
             Stamp { message: Uuid::from_u128(count - 1), event: Uuid::from_u128(count) }
         };
-        let messages = full(&tracked(), "cars", at(), stamp);
+        let messages = full(&tracked(), "cars", taken(), stamp);
         assert_eq!(messages.len(), 2);
         let expected = concat!(
             r#"{"messageid":"00000000-0000-0000-0000-000000000001","mdsversion":"1.0","#,

@@ -3,6 +3,8 @@
 //! `schema/results-v1.schema.json` says the same as a JSON Schema. A field may be added within a
 //! version; one that is renamed, removed or changes its meaning makes a new version.
 
+mod events;
+
 use std::time::Duration;
 
 use revoada_core::{Classification, Detection, Segmentation};
@@ -10,14 +12,19 @@ use serde::{Deserialize, Serialize};
 
 use crate::{FrameResult, FrameTimings};
 
+pub use events::{
+    ClassCrossingsRecord, CountsRecord, CrossingsRecord, DirectionRecord, EventRecord, LineRecord, RegionRecord, Way,
+};
+
 pub const VERSION: u32 = 1;
 
-/// One line: the first is a header, each further one a frame. Told apart by `kind`.
+/// One line: the first is a header, each further one a frame or, in a file of events, an event. Told apart by `kind`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Record {
     Header(HeaderRecord),
     Frame(FrameRecord),
+    Event(EventRecord),
 }
 
 /// What holds for all lines that follow.
@@ -57,6 +64,12 @@ pub struct FrameRecord {
     /// Absent where the model does not segment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub segmentation: Option<SegmentationRecord>,
+    /// What the objects did in this frame; absent where nothing happened.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub events: Vec<EventRecord>,
+    /// The counts of the stream's lines, regions and directions; absent where it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counts: Option<CountsRecord>,
     pub timings_ms: TimingsRecord,
 }
 
@@ -155,6 +168,8 @@ impl From<&FrameResult> for FrameRecord {
             detections: prediction.detections.iter().map(|found| detection(found, labels)).collect(),
             classifications: prediction.classifications.iter().map(|guess| class(guess, labels)).collect(),
             segmentation: prediction.segmentation.as_ref().map(|grid| segmentation(grid, labels)),
+            events: EventRecord::of(result).collect(),
+            counts: result.analysis.as_deref().map(CountsRecord::from),
             timings_ms: timings(&result.timings),
         }
     }

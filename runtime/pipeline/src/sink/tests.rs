@@ -10,10 +10,13 @@ use revoada_core::{
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::record::{FrameRecord, Record};
+use super::record::{EventRecord, FrameRecord, Record};
 use super::*;
 use crate::FrameTimings;
-use crate::config::ImageFormat;
+use crate::analyse::{Analyser, EventKind, Rules};
+use crate::config::{
+    AnalyticsConfig, CrossingMode, CrowdConfig, DirectionConfig, ImageFormat, LineConfig, RegionConfig, Scope,
+};
 
 pub(super) fn context(streams: &[&str]) -> SinkContext {
     SinkContext {
@@ -45,6 +48,7 @@ pub(super) fn result(stream: &str, sequence: u64) -> FrameResult {
     };
     FrameResult {
         frame: Arc::new(frame.unwrap()),
+        wall: None,
         drawn: None,
         prediction: Prediction {
             detections: vec![detection(0, 10.0), detection(1, -0.001)],
@@ -56,6 +60,7 @@ pub(super) fn result(stream: &str, sequence: u64) -> FrameResult {
                 area: Rect::new(0.0, 0.0, 64.0, 48.0),
             }),
         },
+        analysis: None,
         labels: context(&[]).labels,
         timings: FrameTimings { inference: Duration::from_micros(12_345), ..Default::default() },
     }
@@ -169,8 +174,12 @@ fn check(schema: &Value, root: &Value, value: &Value, at: &str) {
         "string" => value.is_string(),
         "number" => value.is_number(),
         "integer" => value.is_u64() || value.is_i64(),
+        "boolean" => value.is_boolean(),
         other => panic!("{at}: the check does not know type {other}"),
     };
+    if let Some(words) = schema["enum"].as_array() {
+        assert!(words.contains(value), "{at}: {value} is none of {words:?}");
+    }
     assert!(right_type, "{at}: {value} is no {}", schema["type"]);
     for (bound, holds) in [("minimum", f64::ge as fn(&f64, &f64) -> bool), ("maximum", f64::le)] {
         if let Some(limit) = schema[bound].as_f64() {
@@ -205,17 +214,90 @@ fn every_line_holds_to_the_published_schema() {
     let mut sink = open(&json_lines(path.clone()), &context(&["a"])).unwrap();
     let bare = FrameResult { prediction: Prediction::default(), ..result("a", 1) };
     let unlabelled = FrameResult { labels: [].into(), ..result("a", 2) };
-    for result in [result("a", 0), bare, unlabelled] {
-        sink.write(&result).unwrap();
+    let events_path = folder.path().join("events.jsonl");
+    let mut events = open(&SinkConfig::Events { path: events_path.clone() }, &context(&["a"])).unwrap();
+    let results = analysed("a");
+    for result in [result("a", 0), bare, unlabelled].iter().chain(&results) {
+        sink.write(result).unwrap();
+        events.write(result).unwrap();
     }
     sink.finish().unwrap();
+    events.finish().unwrap();
     let mut kinds = BTreeSet::new();
-    for (number, line) in fs::read_to_string(path).unwrap().lines().enumerate() {
-        let value: Value = serde_json::from_str(line).unwrap();
-        kinds.insert(value["kind"].as_str().unwrap().to_owned());
-        check(&schema, &schema, &value, &format!("line {}", number + 1));
+    for path in [path, events_path] {
+        for (number, line) in fs::read_to_string(path).unwrap().lines().enumerate() {
+            let value: Value = serde_json::from_str(line).unwrap();
+            kinds.insert(value["kind"].as_str().unwrap().to_owned());
+            kinds.extend(value["event"].as_str().map(str::to_owned));
+            check(&schema, &schema, &value, &format!("line {}", number + 1));
+        }
     }
-    assert_eq!(kinds.len(), 2);
+    assert_eq!(kinds.len(), 3 + EventKind::NAMES.len(), "every kind of line and of event: {kinds:?}");
+    let named: Vec<&str> = schema["$defs"]["event"]["properties"]["event"]["enum"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(Value::as_str)
+        .collect();
+    assert_eq!(named, EventKind::NAMES);
+}
+
+/// Two objects that go through a region and over a line: every kind of event.
+fn analysed(stream: &str) -> Vec<FrameResult> {
+    let scope = |name: &str| Scope { name: name.to_owned(), ..Scope::default() };
+    let points = [Point::new(0.0, 0.0), Point::new(64.0, 0.0)];
+    let config = AnalyticsConfig {
+        margin: 0.0,
+        lines: vec![LineConfig {
+            scope: scope("line"),
+            points: points.map(|point| Point::new(point.x, 24.0)),
+            direction: None,
+            mode: CrossingMode::Loose,
+            extended: false,
+        }],
+        regions: vec![RegionConfig {
+            scope: scope("region"),
+            corners: vec![Point::new(0.0, 10.0), Point::new(64.0, 10.0), Point::new(64.0, 40.0), Point::new(0.0, 40.0)],
+            inverse: false,
+            dwell: Some(Duration::from_millis(500)),
+            crowd: Some(CrowdConfig { objects_max: 1, after: Duration::ZERO }),
+        }],
+        directions: vec![DirectionConfig {
+            scope: scope("down"),
+            points: [points[0], Point::new(0.0, 1.0)],
+            angle_deg: 45.0,
+        }],
+        ..AnalyticsConfig::default()
+    };
+    let rules = Rules::of(&config, &StreamId::new(stream), &context(&[]).labels).unwrap().unwrap();
+    let mut analyser = Analyser::new(rules);
+    let frames = (10..70u64).step_by(8).map(|sequence| {
+        let mut result = result(stream, sequence);
+        let detections = &mut result.prediction.detections;
+        for (detection, track) in detections.iter_mut().zip(1..) {
+            detection.track = Some(TrackId(track));
+            detection.bbox = Rect::new(10.0 * track as f32, sequence as f32 - 14.0, 4.0, 8.0);
+        }
+        let at = Timestamp::from_nanos(sequence * 60_000_000);
+        let analysis = analyser.update(at, result.frame.size(), detections);
+        FrameResult { analysis: Some(Arc::new(analysis)), wall: Some(at), ..result }
+    });
+    frames.collect()
+}
+
+/// The released form of an event.
+#[test]
+fn an_event_of_version_1_reads_as_it_was_written() {
+    let line = concat!(
+        r#"{"kind":"event","version":1,"id":"b-34-0-2040","stream":"b","frame":34,"pts_ms":1133.333,"#,
+        r#""time":"1970-01-01T00:00:02.040Z","event":"line-crossed","rule":"line","track":1,"class":0,"label":"face","#,
+        r#""box":[10.0,20.0,4.0,8.0],"way":"in","in":1,"out":0}"#,
+    );
+    let results = analysed("b");
+    let mut events = results.iter().flat_map(EventRecord::of);
+    let record = Record::Event(events.find(|event| event.event == "line-crossed").unwrap());
+    assert_eq!(serde_json::to_string(&record).unwrap(), line);
+    assert_eq!(serde_json::from_str::<Record>(line).unwrap(), record);
 }
 
 #[test]

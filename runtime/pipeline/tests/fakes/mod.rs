@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use revoada_core::{
     Clock, ColorSpec, DType, Detection, Dim, Frame, ImageLayout, ImageTransform, MemoryKind, PixelFormat, Placement,
-    Prediction, Rect, Size, StreamId, TensorRef, TensorSpec, Timestamp,
+    Prediction, Rect, Size, StreamId, TensorRef, TensorSpec, Timestamp, TrackId,
 };
 use revoada_engine::{
     Backend, BackendOptions, Engine, EngineError, LoadOptions, ModelSource, Outputs, PlanSearch, Session, Shapes,
@@ -253,6 +253,26 @@ impl Decoder for BrightnessDecoder {
     }
 }
 
+/// One object after another that walks down through a picture of 16 × 16, a pixel a frame: in frame 16·n + y, object
+/// n + 1 stands at (8, y).
+struct WalkerDecoder;
+
+impl Decoder for WalkerDecoder {
+    fn name(&self) -> &str {
+        "walker"
+    }
+
+    fn decode(&self, outputs: &[TensorRef<'_>], row: usize, _: &Placement) -> Result<Prediction, DecodeError> {
+        let answers = outputs[0].as_slice::<f32>().unwrap();
+        let (frame, score) = (answers[row * 2], answers[row * 2 + 1]);
+        let (object, y) = ((frame / 16.0) as u64, frame % 16.0);
+        let bbox = Rect::new(6.0, y - 4.0, 4.0, 4.0);
+        let track = Some(TrackId(object + 1));
+        let detection = Detection { score, bbox, track, ..Detection::default() };
+        Ok(Prediction { detections: vec![detection], ..Prediction::default() })
+    }
+}
+
 /// What a sink was given, and what became of it.
 #[derive(Clone, Default)]
 pub struct Collected(Arc<(Mutex<State>, Condvar)>);
@@ -392,6 +412,11 @@ pub const CAMERA: &str = "csi://0";
 impl Script {
     /// Streams by id and URI.
     pub fn new(streams: &[(&str, &str, &[&[Step]])]) -> Self {
+        Self::described(streams, "[[sink]]\ntype = \"none\"\n[[sink]]\ntype = \"none\"\n")
+    }
+
+    /// With tables of the configuration, its sinks among them.
+    pub fn described(streams: &[(&str, &str, &[&[Step]])], tables: &str) -> Self {
         let mut text = String::from("[model]\npath = \"fake.onnx\"\ndecoder = \"brightness\"\n");
         let mut openings = BTreeMap::new();
         for (id, uri, steps) in streams {
@@ -401,7 +426,7 @@ impl Script {
             }
             openings.insert((*id).to_owned(), steps.iter().map(|steps| steps.to_vec()).collect());
         }
-        text += "[[sink]]\ntype = \"none\"\n[[sink]]\ntype = \"none\"\n";
+        text += tables;
         Self { openings, draft: Some(draft(&text)), gate: None, sink_fails_after: None }
     }
 
@@ -444,6 +469,7 @@ impl Script {
         ]);
         let mut decoders = Decoders::standard();
         decoders.register("brightness", |_| Ok(Arc::new(BrightnessDecoder) as Arc<dyn Decoder>));
+        decoders.register("walker", |_| Ok(Arc::new(WalkerDecoder) as Arc<dyn Decoder>));
         let parts = Parts {
             loader: Arc::new(Loader {
                 backends: vec![Arc::new(FakeBackend::default())],
