@@ -103,6 +103,22 @@ fn paths_begin_with_the_base_that_is_asked_for() {
     }
 }
 
+#[test]
+fn sources_may_stand_in_a_table() {
+    let app = "source:\n  csv-file-path: sources.csv\nprimary-gie:\n  enable: 1\n  config-file: infer.txt\n";
+    let table =
+        "enable,type,uri,num-sources,gpu-id\n1,3,file:///a/street.mp4,2,0\n0,2,file:///no.mp4,1,0\n1,4,rtsp://b/1,,\n";
+    let converted = convert(Path::new("app.yml"), Path::new(""), &mut |path| match path.to_str() {
+        Some("app.yml") => Ok(app.as_bytes().to_vec()),
+        Some("sources.csv") => Ok(table.as_bytes().to_vec()),
+        Some("infer.txt") => Ok(b"[property]\nonnx-file=m.onnx\n".to_vec()),
+        _ => Err(std::io::ErrorKind::NotFound.into()),
+    });
+    let config = check(&converted.expect("right"));
+    let uris: Vec<String> = config.streams.iter().map(|stream| stream.source.uri()).collect();
+    assert_eq!(uris, ["/a/street.mp4", "/a/street.mp4", "rtsp://b/1"]);
+}
+
 /// A small application with other lines in its nvinfer file.
 fn with_infer(lines: &str) -> Result<Converted, Problems> {
     let app = "[source0]\nenable=1\ntype=2\nuri=file:///clip.mp4\n[primary-gie]\nenable=1\nconfig-file=infer.txt\n";

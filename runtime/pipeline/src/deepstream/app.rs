@@ -110,7 +110,11 @@ fn streams(sections: &[Section<'_>], files: &Files<'_>) -> Vec<Stream> {
         streams = source::listed(list, named("source-attr-all"), files);
     } else if let Some(all) = named("source-attr-all") {
         all.note("", "has no effect: there is no group `source-list`");
-        source::streams(all, 0, files);
+        all.ask_all();
+    }
+    for section in sections.iter().filter(|section| section.rule_name() == "source") {
+        // Its lines are groups of their own by now.
+        section.text("csv-file-path");
     }
     for section in sections.iter().filter(|section| section.rule_name() == "source#") {
         streams.extend(source::streams(section, streams.len(), files));
@@ -148,6 +152,10 @@ fn model(section: &Section<'_>, files: &Files<'_>, report: &Report) -> Option<In
         1 if !on_frames => section.note(key, "`process-mode` is 1 in this file; a secondary model reads objects"),
         2 if on_frames => section.note(key, "`process-mode` is 2 in this file; the primary model reads frames"),
         _ => {}
+    }
+    let bounded = infer.object_min != [0, 0] || infer.object_max != [0, 0];
+    if on_frames && (bounded || infer.on_id.is_some() || !infer.on_classes.is_empty() || infer.again_after.is_some()) {
+        section.note("", "keys that choose objects have no effect on the primary model, which reads frames");
     }
     Some(infer)
 }
@@ -200,6 +208,9 @@ fn secondaries(sections: &[Section<'_>], primary: Option<&Infer>, files: &Files<
             let message =
                 format!("a secondary model reads the objects of the primary one, and not those of model {on}");
             section.note("operate-on-gie-id", message);
+        }
+        if infer.interval > 0 {
+            section.note("interval", "has no effect on a secondary model, which reads what the primary one finds");
         }
         let mut table = infer.model.clone();
         if let Some(name) = &infer.name {

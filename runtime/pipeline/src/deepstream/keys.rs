@@ -281,6 +281,17 @@ pub(super) const GROUPS: &[GroupRule] = &[
         ],
     ),
     group(Kind::App, "source-attr-all", true, SOURCE),
+    group(
+        Kind::App,
+        "source",
+        false,
+        &[key(
+            "csv-file-path",
+            Path,
+            "",
+            Becomes("a `[sourceN]` for each line of that file, whose first line names their keys"),
+        )],
+    ),
     group(Kind::App, "source#", true, SOURCE),
     group(
         Kind::App,
@@ -860,6 +871,7 @@ pub(super) const PARSERS: &[(&str, Option<&str>)] = &[
     ("NvDsInferParseYoloV8", Some("yolo-v8")),
     ("NvDsInferParseYoloV11", Some("yolo-v8")),
     ("NvDsInferParseCustomYoloX", Some("yolo-x")),
+    ("NvDsInferParseCustomCenterFace", Some("centerface")),
     ("NvDsInferParseCustomTfSSD", Some("ssd")),
     ("NvDsInferParseCustomSSD", Some("ssd")),
     ("NvDsInferParseCustomDDETRTAO", None),

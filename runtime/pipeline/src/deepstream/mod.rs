@@ -68,24 +68,28 @@ pub struct Converted {
 }
 
 impl Converted {
-    /// The notes, a line each; those that differ by their line and group alone share one.
+    /// The notes, a line each; those of a file that say the same share one.
     pub fn notes_text(&self) -> String {
-        let mut said: Vec<(&Problem, Vec<usize>)> = Vec::new();
-        let name = |key: &str| key.split_once('.').map_or(key, |(_, key)| key).to_owned();
+        struct Said<'n> {
+            first: &'n Problem,
+            lines: Vec<String>,
+            keys: Vec<&'n str>,
+        }
+        let mut said: Vec<Said<'_>> = Vec::new();
         for note in &self.notes {
-            let same = said.iter_mut().find(|(first, _)| {
-                first.origin == note.origin && first.message == note.message && name(&first.key) == name(&note.key)
+            let same =
+                said.iter().position(|said| said.first.origin == note.origin && said.first.message == note.message);
+            let place = same.unwrap_or_else(|| {
+                said.push(Said { first: note, lines: Vec::new(), keys: Vec::new() });
+                said.len() - 1
             });
-            match same {
-                Some((_, lines)) => lines.extend(note.line),
-                None => said.push((note, note.line.into_iter().collect())),
-            }
+            said[place].lines.extend(note.line.map(|line| line.to_string()));
+            said[place].keys.push(&note.key);
         }
         let mut text = String::new();
-        for (first, lines) in said {
-            let key = if lines.len() > 1 { name(&first.key) } else { first.key.clone() };
-            let lines: Vec<String> = lines.iter().map(ToString::to_string).collect();
-            writeln!(text, "{}:{}: {key}: {}", first.origin, lines.join(","), first.message)
+        for Said { first, lines, keys } in said {
+            let (lines, keys) = (lines.join(","), keys.join(", "));
+            writeln!(text, "{}:{lines}: {keys}: {}", first.origin, first.message)
                 .expect("a string takes whatever is written to it");
         }
         text
@@ -100,21 +104,31 @@ pub fn convert(path: &Path, base: &Path, read: &mut Read<'_>) -> Result<Converte
     let report = Report::default();
     let name = PathBuf::from(path.file_name().unwrap_or_default());
     let toml = match files.load(Kind::App, &name, &report) {
-        Ok(source) => app::pipeline(&source, &files, &report).to_string(),
+        Ok(mut source) => {
+            source::expand(&mut source.file, &files, |line, message| {
+                let problem = Problem {
+                    origin: source.origin.clone(),
+                    line: Some(line),
+                    key: "source.csv-file-path".into(),
+                    message,
+                };
+                report.problems.borrow_mut().push(problem);
+            });
+            app::pipeline(&source, &files, &report).to_string()
+        }
         Err(message) => {
             let problem = Problem { origin: path.display().to_string(), line: None, key: String::new(), message };
             report.problems.borrow_mut().push(problem);
             String::new()
         }
     };
-    let mut problems = report.problems.into_inner();
-    if problems.is_empty() {
-        return Ok(Converted { toml, notes: report.notes.into_inner() });
-    }
+    let (mut problems, mut notes) = (report.problems.into_inner(), report.notes.into_inner());
     let file = path.display().to_string();
-    // The application's own come first, in its order.
-    problems.sort_by_key(|problem| (problem.origin != file, problem.origin.clone(), problem.line));
-    Err(Problems { file, problems })
+    for said in [&mut problems, &mut notes] {
+        // The application's own come first, in its order.
+        said.sort_by_key(|said| (said.origin != file, said.origin.clone(), said.line));
+    }
+    if problems.is_empty() { Ok(Converted { toml, notes }) } else { Err(Problems { file, problems }) }
 }
 
 /// The files of an application. Paths are relative to its folder.

@@ -5,6 +5,7 @@ use std::path::Path;
 use toml_edit::{Item, Table, Value, value};
 
 use super::Files;
+use super::file::{Entry, File, Group};
 use super::section::Section;
 use crate::config::{SourceConfig, is_stream_id};
 
@@ -102,6 +103,27 @@ impl<'a> Attributes<'a> {
 
 fn nested<'k>(pairs: impl IntoIterator<Item = (&'k str, Value)>) -> Item {
     Item::Table(pairs.into_iter().map(|(key, value)| (key, Item::Value(value))).collect())
+}
+
+/// Puts the lines of a table of sources, where the group `source` names one, among the groups as `source0`, `source1`, …
+/// They stand on the line that names the table.
+pub(super) fn expand(file: &mut File, files: &Files<'_>, problem: impl FnOnce(usize, String)) {
+    let Some(place) = file.groups.iter().position(|group| group.name == "source") else { return };
+    let Some(entry) = file.groups[place].entry("csv-file-path") else { return };
+    let line = entry.line;
+    let text = match files.text(&files.resolve(Path::new(""), &entry.value)) {
+        Ok(text) => text,
+        Err(message) => return problem(line, message),
+    };
+    let mut rows = text.lines().map(str::trim).filter(|row| !row.is_empty() && !row.starts_with('#'));
+    let keys: Vec<&str> = rows.next().unwrap_or_default().split(',').map(str::trim).collect();
+    let group = |(number, row): (usize, &str)| {
+        let cells = keys.iter().zip(row.split(',')).filter(|(key, cell)| !key.is_empty() && !cell.trim().is_empty());
+        let entries = cells.map(|(key, cell)| Entry { key: (*key).to_owned(), value: cell.trim().to_owned(), line });
+        Group { name: format!("source{number}"), line, entries: entries.collect() }
+    };
+    let groups: Vec<Group> = rows.take(SOURCES_MAX as usize).enumerate().map(group).collect();
+    file.groups.splice(place + 1..place + 1, groups);
 }
 
 /// The streams of a `[sourceN]`; `first` is the index of the first.

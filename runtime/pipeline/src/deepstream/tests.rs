@@ -1,6 +1,8 @@
+use std::io;
 use std::path::Path;
 
 use super::file::File;
+use super::keys::{GROUPS, Kind};
 
 /// Groups and keys as one text, and the problems.
 fn read(name: &str, text: &[u8]) -> (String, String) {
@@ -109,4 +111,105 @@ fn whatever_bytes_come_reading_ends_with_problems_on_lines_that_exist() {
             assert!(on_a_line(group.line) && group.entries.iter().all(|entry| on_a_line(entry.line)), "{group:?}");
         }
     });
+}
+
+/// Values that a key may have, right and wrong.
+const VALUES: [&str; 20] = [
+    "1",
+    "0",
+    "-1",
+    "2",
+    "3",
+    "4",
+    "99999999999",
+    "0.5",
+    "x",
+    "",
+    "1;2;3",
+    "1;2;3;4",
+    "1;2;3;4;5;6;7;8",
+    "a;b",
+    "file://a.mp4",
+    "rtsp://a/b",
+    "infer.txt",
+    "tracker.yml",
+    "analytics.txt",
+    "labels.txt",
+];
+
+/// Groups and keys of one kind of file, picked by the pieces.
+fn written(kind: Kind, yaml: bool, pieces: &[(u8, u8, u8)]) -> String {
+    let rules: Vec<_> = GROUPS.iter().filter(|rule| rule.kind == kind).collect();
+    let mut text = String::new();
+    for (place, (group, key, value)) in pieces.iter().enumerate() {
+        let rule = rules[usize::from(*group) % rules.len()];
+        let name = rule.name.replace('#', &(place % 3).to_string());
+        let value = VALUES[usize::from(*value) % VALUES.len()];
+        let key = match rule.keys.len() {
+            0 => "any",
+            count => rule.keys[usize::from(*key) % count].name,
+        };
+        let key = key.replace('#', "1").replace('*', "name");
+        let enable = if kind == Kind::Tracker || key == "enable" { "" } else { "enable" };
+        let lines = [(enable, "1"), (key.as_str(), value)].into_iter().filter(|(key, _)| !key.is_empty());
+        text += &if yaml { format!("{name}:\n") } else { format!("[{name}]\n") };
+        for (key, value) in lines {
+            text += &if yaml { format!("  {key}: {value}\n") } else { format!("{key}={value}\n") };
+        }
+    }
+    text
+}
+
+/// Also that the code asks for every key that the table says to become something: a debug assertion holds it.
+#[test]
+fn whatever_keys_come_converting_ends_with_a_pipeline_or_problems() {
+    bolero::check!().with_type::<[Vec<(u8, u8, u8)>; 4]>().for_each(|[app, infer, tracker, analytics]| {
+        let base = "[source0]\nenable=1\ntype=2\nuri=file://a.mp4\n[primary-gie]\nenable=1\nconfig-file=infer.txt\n\
+                    [tracker]\nenable=1\nll-config-file=tracker.yml\n\
+                    [nvds-analytics]\nenable=1\nconfig-file=analytics.txt\n[secondary-gie9]\nenable=1\nconfig-file=infer.txt\n";
+        // The same group twice is one, and the same key twice a problem.
+        let app = base.to_owned() + &written(Kind::App, false, app);
+        let infer = "[property]\nonnx-file=m.onnx\n".to_owned() + &written(Kind::Infer, false, infer);
+        let read = &mut |path: &Path| match path.to_str() {
+            Some("app.txt") => Ok(app.clone().into_bytes()),
+            Some("infer.txt") => Ok(infer.clone().into_bytes()),
+            Some("tracker.yml") => Ok(written(Kind::Tracker, true, tracker).into_bytes()),
+            Some("analytics.txt") => Ok(written(Kind::Analytics, false, analytics).into_bytes()),
+            Some("labels.txt") => Ok(b"a\nb\n".to_vec()),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        };
+        match super::convert(Path::new("app.txt"), Path::new(""), read) {
+            Ok(converted) => {
+                assert_eq!(converted.toml.parse::<toml_edit::DocumentMut>().map(|_| ()).map_err(|error| error.to_string()), Ok(()));
+                assert!(converted.notes.iter().all(|note| note.line.is_some()), "{:?}", converted.notes);
+            }
+            Err(problems) => assert!(!problems.problems.is_empty()),
+        }
+    });
+}
+
+#[test]
+fn a_pattern_is_matched_to_its_end() {
+    use super::keys::matched;
+    for (pattern, name, found) in [
+        ("source#", "source12", Some("12")),
+        ("source#", "source", Some("")),
+        ("source#", "source-list", None),
+        ("roi-*", "roi-RF", Some("RF")),
+        ("roi-*", "roi-", None),
+        ("osd", "osd", Some("")),
+        ("osd", "osd1", None),
+    ] {
+        assert_eq!(matched(pattern, name), found, "{pattern} {name}");
+    }
+}
+
+#[test]
+fn no_key_stands_in_a_table_twice() {
+    for group in GROUPS {
+        for (place, key) in group.keys.iter().enumerate() {
+            let twice = group.keys[..place].iter().any(|other| other.name == key.name);
+            assert!(!twice, "[{}] {}", group.name, key.name);
+        }
+    }
 }

@@ -1,12 +1,12 @@
 //! The messages of DeepStream's converter, for whoever reads them already. Pure: time and identifiers are passed in, so
 //! that any transport can carry them.
 //!
-//! Boxes are in pixels of the stream's own picture. An object that is not tracked has the id -1. What nothing here
+//! Boxes are in pixels of the stream's own picture; what a classifier says of all of it is an object of its size. An object that is not tracked has the id -1. What nothing here
 //! measures (speed, direction, geographic place) is 0, as it is in DeepStream where no application fills it in.
 
 use std::time::SystemTime;
 
-use revoada_core::Detection;
+use revoada_core::{Detection, Rect};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -23,10 +23,17 @@ pub struct Stamp {
 /// The id of an object that nothing tracks.
 const UNTRACKED: &str = "-1";
 
-/// `msg-conv-payload-type=0`: a JSON object for each detection, without a line break. `model` is the model's name.
+/// `msg-conv-payload-type=0`: a JSON object for each object of the picture, without a line break. `model` is the model's name.
 pub fn full(result: &FrameResult, model: &str, at: SystemTime, mut stamp: impl FnMut() -> Stamp) -> Vec<String> {
-    let detections = result.prediction.detections.iter();
-    detections.map(|found| text(&full_message(result, found, model, at, stamp()))).collect()
+    objects(result).iter().map(|found| text(&full_message(result, found, model, at, stamp()))).collect()
+}
+
+fn objects(result: &FrameResult) -> Vec<Detection> {
+    let whole = Rect::of(result.frame.size());
+    let classes = result.prediction.classifications.iter();
+    let classes =
+        classes.map(|guess| Detection { class: guess.class, score: guess.score, bbox: whole, ..Detection::default() });
+    result.prediction.detections.iter().cloned().chain(classes).collect()
 }
 
 #[derive(Serialize)]
@@ -109,7 +116,7 @@ pub fn minimal(result: &FrameResult, at: SystemTime) -> String {
         id: result.frame.sequence.to_string(),
         timestamp: rfc3339(at),
         sensor_id: result.frame.stream.as_str(),
-        objects: result.prediction.detections.iter().map(object).collect(),
+        objects: objects(result).iter().map(object).collect(),
     })
 }
 
@@ -172,7 +179,7 @@ mod tests {
     fn a_minimal_message_is_a_frame() {
         let expected = concat!(
             r#"{"version":"4.0","id":"7","@timestamp":"2018-04-11T04:59:59.828Z","sensorId":"front","objects":["#,
-            r#""957|1834.25|150|1918.25|215.5|car|#|||||||0.988","-1|-0.001|20.126|29.999|60.626|1|#|||||||0.988"]}"#
+            r#""957|1834.25|150|1918.25|215.5|car|#|||||||0.988","-1|-0.001|20.126|29.999|60.626|1|#|||||||0.988","-1|0|0|64|48|7|#|||||||0.5"]}"#
         );
         assert_eq!(minimal(&tracked(), taken()), expected);
     }
@@ -185,7 +192,7 @@ mod tests {
             Stamp { message: Uuid::from_u128(count - 1), event: Uuid::from_u128(count) }
         };
         let messages = full(&tracked(), "cars", taken(), stamp);
-        assert_eq!(messages.len(), 2);
+        assert_eq!(messages.len(), 3);
         let expected = concat!(
             r#"{"messageid":"00000000-0000-0000-0000-000000000001","mdsversion":"1.0","#,
             r#""@timestamp":"2018-04-11T04:59:59.828Z","#,
