@@ -147,6 +147,7 @@ fn words_of_nvinfer_become_those_of_a_manifest() {
         ("parse-bbox-func-name=Mine\n", "[model.manifest.output]\nscore_min = 0.2\n"),
         ("[class-attrs-all]\npre-cluster-threshold=0.3\npost-cluster-threshold=0.5\n", "score_min = 0.5\n"),
         ("[class-attrs-2]\nthreshold=0.1\n", "[[model.class]]\nscore_min = 0.2\n\n[[model.class]]\nclass = 2\n"),
+        ("[class-attrs-1]\npre-cluster-threshold=1.4\n", "[[model.class]]\nclass = 1\ndrop = true\n"),
         ("maintain-aspect-ratio=1\n", "fit = \"letterbox\"\nanchor = \"top-left\"\nfill = 0.0\n"),
         ("maintain-aspect-ratio=1\nsymmetric-padding=1\n", "fit = \"letterbox\"\nanchor = \"center\"\nfill = 0.0\n"),
         (

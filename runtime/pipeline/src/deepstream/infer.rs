@@ -323,9 +323,17 @@ const SIDES: [(&str, &str); 4] = [
 
 impl Attributes {
     fn read(section: &Section<'_>) -> Self {
-        let before = (section.fraction("pre-cluster-threshold"), section.fraction("threshold"));
+        // More than 1 is how a class is left out.
+        let threshold = |key| {
+            let number = section.number_of(key)?;
+            if number < 0.0 {
+                section.problem(key, format!("expected a number that is not negative, got {number}"));
+            }
+            Some(number)
+        };
+        let before = (threshold("pre-cluster-threshold"), threshold("threshold"));
         let before = before.0.or(before.1);
-        let after = section.fraction("post-cluster-threshold");
+        let after = threshold("post-cluster-threshold");
         let score_min = match (before, after) {
             (Some(before), Some(after)) => Some(before.max(after)),
             (before, after) => before.or(after.filter(|after| *after > SCORE_MIN)),
@@ -358,11 +366,11 @@ impl Attributes {
         if let Some(class) = class {
             out.insert("class", value(class));
         }
-        if drop {
+        let own = self.score_min.unwrap_or(SCORE_MIN);
+        if drop || own > 1.0 {
             out.insert("drop", value(true));
             return out;
         }
-        let own = self.score_min.unwrap_or(SCORE_MIN);
         if own > score_min {
             out.insert("score_min", value(own));
         }

@@ -192,7 +192,7 @@ const CLASS: &[KeyRule] = &[
         "pre-cluster-threshold",
         Number,
         "0.2",
-        Becomes("`output.score_min`, and `model.class.score_min` where classes differ"),
+        Becomes("`output.score_min`, and `model.class.score_min` where classes differ; above 1 `model.class.drop`"),
     ),
     key("threshold", Number, "0.2", Becomes("the same, as older versions spell it")),
     key("post-cluster-threshold", Number, "0", Becomes("the same, where it is higher")),
