@@ -171,6 +171,7 @@ mod tests {
         let mut result = result("front", 7);
         result.labels = ["car".to_owned()].into();
         result.prediction.detections[0].track = Some(TrackId(957));
+        result.prediction.detections[1].track = None;
         result.prediction.detections[0].bbox = Rect::new(1834.25, 150.0, 84.0, 65.5);
         result
     }
