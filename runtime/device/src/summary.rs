@@ -54,7 +54,9 @@ fn streams(summary: &RunSummary) -> Vec<Vec<String>> {
 
 fn latencies(summary: &RunSummary) -> Vec<Vec<String>> {
     let mut rows = vec![["a frame's time", "mean", "median", "p90", "p99", "max ms"].map(str::to_owned).to_vec()];
-    for (stage, latency) in summary.latency.stages() {
+    // A step that most pipelines do not have.
+    let takes_place = |stage: &str| stage != "tracking" || summary.tracks > 0;
+    for (stage, latency) in summary.latency.stages().into_iter().filter(|(stage, _)| takes_place(stage)) {
         let figures = [latency.mean_ms, latency.p50_ms, latency.p90_ms, latency.p99_ms, latency.max_ms];
         let figures = figures.map(|figure| format!("{figure:.2}"));
         rows.push(std::iter::once(stage.to_owned()).chain(figures).collect());

@@ -238,6 +238,7 @@ path = "model.onnx"
 type = "events"
 path = "events.jsonl"
 [tracker]
+algorithm = "bytetrack"
 
 [analytics]
 anchor = "center"
@@ -357,7 +358,7 @@ fn what_cannot_be_analysed_is_refused() {
         let got = problems(&ANALYTICS.replacen(right, wrong, 1));
         assert!(got.len() == 1 && got[0].contains(expected), "{wrong}\n{got:#?}");
     }
-    let untracked = problems(&ANALYTICS.replace("[tracker]", ""));
+    let untracked = problems(&ANALYTICS.replace("[tracker]\nalgorithm = \"bytetrack\"\n", ""));
     let expected = "analytics: lines, directions and `dwell_s` look at tracked objects: add a `[tracker]`";
     assert!(untracked.len() == 1 && untracked[0].ends_with(expected), "{untracked:?}");
     let (bare, _) = ANALYTICS.split_once("[analytics]").expect("it is there");

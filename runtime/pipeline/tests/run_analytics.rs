@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 
 const RULES: &str = r#"
 [tracker]
+algorithm = "bytetrack"
 [analytics]
 margin = 0
 forget_s = 0.2

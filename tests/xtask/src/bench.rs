@@ -23,12 +23,13 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
         ("revoada-tests", "--example", "bare_ort"),
         ("revoada-engine", "--example", "stage_bench"),
         ("revoada-engine", "--example", "stage_cuda"),
+        ("revoada-pipeline", "--example", "track_mot"),
     ] {
         let mut build = process::cargo(workspace);
         process::show(build.args(["build", "--release", "--package", package, kind, name]))?;
     }
     let asked = |name: &str| arguments.is_empty() || arguments.contains(&name);
-    let own = ["stage", "plan", "quantise", "gpu"];
+    let own = ["stage", "plan", "quantise", "gpu", "tracker"];
     let parts: Vec<&str> = arguments.iter().copied().filter(|argument| !own.contains(argument)).collect();
     if !parts.is_empty() || arguments.is_empty() {
         process::show(script(workspace, "tests/bench/bench.py").args(parts))?;
@@ -43,6 +44,10 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
     }
     if asked("stage") {
         process::show(script(workspace, "tests/bench/stage_opencv.py").arg("target/release/examples/stage_bench"))?;
+    }
+    if asked("tracker") {
+        let mut script = script(workspace, "tests/python/tracking.py");
+        process::show(script.args(["bench", "target/release/examples/track_mot"]))?;
     }
     if asked("gpu") {
         process::show(&mut script(workspace, "tests/bench/gpu.py"))?;

@@ -16,17 +16,22 @@ const INTERPRETERS: &[&str] = &["python3", "python3.13", "python3.12", "python3.
 const USABLE: &str = "import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))";
 
 /// The requirements that are installed, and what for.
-pub(crate) const MODELS: Requirements = Requirements { name: "models", file: "tests/models/requirements.txt" };
+pub(crate) const MODELS: Requirements = Requirements::new("models", "tests/models/requirements.txt");
 /// What the benchmark of conversions compares with.
-pub(crate) const QUANTISE: Requirements = Requirements { name: "quantise", file: "tests/bench/requirements.txt" };
+pub(crate) const QUANTISE: Requirements = Requirements::new("quantise", "tests/bench/requirements.txt");
 /// What builds for another architecture.
-pub(crate) const CROSS: Requirements = Requirements { name: "cross", file: "cross/requirements.txt" };
-pub(crate) const TESTS: Requirements = Requirements { name: "tests", file: "tests/python/requirements.txt" };
+pub(crate) const CROSS: Requirements = Requirements::new("cross", "cross/requirements.txt");
+pub(crate) const TESTS: Requirements = Requirements::new("tests", "tests/python/requirements.txt");
+/// Trackers to compare with, and what scores them; the list says why it is installed as it stands.
+pub(crate) const TRACKING: Requirements =
+    Requirements { is_whole: true, ..Requirements::new("tracking", "tests/python/tracking.txt") };
 
 /// A list of packages pinned by version and hash.
 pub(crate) struct Requirements {
     name: &'static str,
     file: &'static str,
+    /// What the packages say they depend on is not looked at.
+    is_whole: bool,
 }
 
 /// An interpreter of the machine that can make the environment.
@@ -52,7 +57,7 @@ pub(crate) fn make_environment(workspace: &Workspace) -> Result<()> {
     let outputs = [executable(workspace)];
     Made { name: "venv", inputs: &[], outputs: &outputs }.ensure(workspace, || {
         step("make a Python environment", || {
-            for requirements in [MODELS, TESTS, QUANTISE, CROSS] {
+            for requirements in [MODELS, TESTS, TRACKING, QUANTISE, CROSS] {
                 Made::forget(workspace, &requirements.stamp())?;
             }
             let interpreter =
@@ -70,12 +75,19 @@ pub(crate) fn install(workspace: &Workspace, requirements: &Requirements) -> Res
         step(&format!("install Python packages for {}", requirements.name), || {
             let mut command = pip(workspace);
             command.args(["install", "--quiet", "--require-hashes", "--only-binary=:all:", "--requirement"]).arg(&file);
+            if requirements.is_whole {
+                command.arg("--no-deps");
+            }
             process::output(&mut command).map(drop)
         })
     })
 }
 
 impl Requirements {
+    const fn new(name: &'static str, file: &'static str) -> Self {
+        Self { name, file, is_whole: false }
+    }
+
     fn stamp(&self) -> String {
         format!("requirements-{}", self.name)
     }

@@ -40,6 +40,7 @@ pub(crate) fn run(workspace: &Workspace, purpose: For) -> Result<()> {
     }
     if purpose >= For::Tests {
         python::install(workspace, &python::TESTS)?;
+        python::install(workspace, &python::TRACKING)?;
     }
     eprintln!("ready  everything is in `.cache` ({:.1} s)", started.elapsed().as_secs_f64());
     Ok(())

@@ -85,29 +85,11 @@ impl RegionWatch {
             if *inside != visitor.stay.is_some() && !is_new && !is_clear() {
                 *inside = !*inside;
             }
-            match visitor.stay {
-                None if *inside => {
-                    visitor.stay = Some(Stay { since: at, is_told: false });
-                    self.count.entered += 1;
-                    events.push(object.event(name, EventKind::Entered));
-                }
-                Some(stay) if !*inside => {
-                    visitor.stay = None;
-                    self.count.left += 1;
-                    events.push(object.event(name, EventKind::Left { stayed: at.since(stay.since), is_lost: false }));
-                }
-                _ => {}
+            for kind in [visitor.comes_or_goes(at, *inside), visitor.dwells(at, config.dwell)].into_iter().flatten() {
+                self.count.add(&kind);
+                events.push(object.event(name, kind));
             }
-            if let (Some(stay), Some(dwell)) = (&mut visitor.stay, config.dwell)
-                && at.since(stay.since) >= dwell
-            {
-                if !stay.is_told {
-                    stay.is_told = true;
-                    self.count.dwelt += 1;
-                    events.push(object.event(name, EventKind::Dwelt { stayed: at.since(stay.since) }));
-                }
-                object.is_marked = true;
-            }
+            object.is_marked |= visitor.stay.is_some_and(|stay| stay.is_told);
         }
         self.count.objects = is_inside.iter().filter(|inside| **inside).count() as u64;
         if let Some(crowd) = config.crowd {
@@ -123,8 +105,8 @@ impl RegionWatch {
     pub(super) fn forget(&mut self, at: Timestamp, forget: Duration, events: &mut Vec<Event>) {
         for (track, gone) in self.tracks.forget(at, forget) {
             let Visitor { stay: Some(stay), class, bbox } = gone.state else { continue };
-            self.count.left += 1;
             let kind = EventKind::Left { stayed: gone.seen.since(stay.since), is_lost: true };
+            self.count.add(&kind);
             let name = &self.rule.config.scope.name;
             events.push(Event {
                 track: Some(track),
@@ -132,6 +114,41 @@ impl RegionWatch {
                 bbox: Some(bbox),
                 ..Event::of_rule(name, kind)
             });
+        }
+    }
+}
+
+impl Visitor {
+    fn comes_or_goes(&mut self, at: Timestamp, is_inside: bool) -> Option<EventKind> {
+        match self.stay {
+            None if is_inside => {
+                self.stay = Some(Stay { since: at, is_told: false });
+                Some(EventKind::Entered)
+            }
+            Some(stay) if !is_inside => {
+                self.stay = None;
+                Some(EventKind::Left { stayed: at.since(stay.since), is_lost: false })
+            }
+            _ => None,
+        }
+    }
+
+    /// Once in a stay, when it has become as long as is to be told.
+    fn dwells(&mut self, at: Timestamp, dwell: Option<Duration>) -> Option<EventKind> {
+        let stay = self.stay.as_mut().filter(|stay| !stay.is_told)?;
+        let stayed = at.since(stay.since);
+        stay.is_told = stayed >= dwell?;
+        stay.is_told.then_some(EventKind::Dwelt { stayed })
+    }
+}
+
+impl RegionCount {
+    fn add(&mut self, kind: &EventKind) {
+        match kind {
+            EventKind::Entered => self.entered += 1,
+            EventKind::Left { .. } => self.left += 1,
+            EventKind::Dwelt { .. } => self.dwelt += 1,
+            _ => {}
         }
     }
 }

@@ -7,7 +7,7 @@ use revoada_core::{Point, Prediction, Rect, Size};
 
 use super::canvas::{Area, Canvas, Rgb};
 use super::text::Font;
-use super::{Scratch, line_thickness};
+use super::{SHADE_ALPHA, Scratch, line_thickness};
 use crate::analyse::geometry::{Segment, Vector};
 use crate::analyse::{Analysis, DirectionRule, LineRule, RegionCount, RegionRule};
 
@@ -15,12 +15,11 @@ const LINE: Rgb = Rgb(255, 210, 63);
 const REGION: Rgb = Rgb(64, 196, 255);
 const DIRECTION: Rgb = Rgb(206, 147, 255);
 /// Crowds, and objects that are told of.
-const ALERT: Rgb = Rgb(255, 64, 64);
+const ALERT: Rgb = Rgb(255, 82, 82);
 /// Of the dark rim that keeps strokes readable over whatever is behind them.
 const RIM_ALPHA: u8 = 140;
 /// Of a crowded region's inside.
 const CROWD_ALPHA: u8 = 48;
-const PLATE_ALPHA: u8 = 215;
 
 /// Shapes without text; under the boxes, so that none of them is covered.
 pub(super) fn draw(canvas: &mut Canvas<'_>, font: Font, analysis: &Analysis) {
@@ -210,5 +209,9 @@ fn plate(canvas: &mut Canvas<'_>, font: Font, point: Vector, towards: Vector, te
         (center.round() as i64).saturating_sub(length / 2).min(side as i64 - length).max(0)
     };
     let (left, top) = (place(point.x + x * distance, width, columns), place(point.y + y * distance, height, rows));
-    font.plate(canvas, left, top, text, color, PLATE_ALPHA);
+    // Dark, so that nobody takes it for the label of an object.
+    if let Some(area) = Area::clipped(left, top, width, height, canvas.size()) {
+        canvas.fill(area, canvas.ink(Rgb::BLACK), SHADE_ALPHA);
+        font.draw(canvas, left + font.padding(), top + (height - font.height()) / 2, text, color);
+    }
 }

@@ -16,17 +16,22 @@ pub(super) struct EventsSink {
 
 impl EventsSink {
     pub(super) fn open(path: &Path, context: &SinkContext) -> Result<Self, SinkError> {
-        Ok(Self { files: Files::open(path, &context.streams, header(context))?, line: Vec::new() })
+        let mut files = Files::open(path, &context.streams, header(context))?;
+        files.flush()?;
+        Ok(Self { files, line: Vec::new() })
     }
 }
 
 impl Sink for EventsSink {
     fn write(&mut self, result: &FrameResult) -> Result<(), SinkError> {
+        let mut any = false;
         for event in EventRecord::of(result) {
+            any = true;
             to_line(&Record::Event(event), &mut self.line);
             self.files.write_line(&result.frame.stream, &self.line)?;
         }
-        Ok(())
+        // They are few, and each may be what somebody waits for.
+        if any { self.files.flush() } else { Ok(()) }
     }
 
     fn end_stream(&mut self, stream: &StreamId) -> Result<(), SinkError> {

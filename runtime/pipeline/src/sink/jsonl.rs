@@ -56,6 +56,13 @@ impl Files {
         }
     }
 
+    pub(super) fn flush(&mut self) -> Result<(), SinkError> {
+        match &mut self.open {
+            Open::Shared(output) => output.iter_mut().try_for_each(Output::flush),
+            Open::PerStream { outputs, .. } => outputs.values_mut().try_for_each(Output::flush),
+        }
+    }
+
     pub(super) fn end_stream(&mut self, stream: &StreamId) -> Result<(), SinkError> {
         if let Open::PerStream { outputs, .. } = &mut self.open
             && let Some(output) = outputs.remove(stream)

@@ -42,6 +42,11 @@ impl Output {
         written.map_err(|source| SinkError::Write { path: self.path.clone(), source })
     }
 
+    /// Hands what was written to the system, where others can read it and the end of this process does no harm.
+    pub(super) fn flush(&mut self) -> Result<(), SinkError> {
+        self.file.flush().map_err(|source| SinkError::Write { path: self.path.clone(), source })
+    }
+
     /// Completes the file and returns its path.
     pub(super) fn finish(mut self) -> Result<PathBuf, SinkError> {
         let partial = self.partial.take();

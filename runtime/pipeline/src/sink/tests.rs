@@ -285,6 +285,20 @@ fn analysed(stream: &str) -> Vec<FrameResult> {
     frames.collect()
 }
 
+#[test]
+fn events_are_on_disk_when_they_have_happened() {
+    let folder = TempDir::new().unwrap();
+    let mut sink = open(&SinkConfig::Events { path: folder.path().join("events.jsonl") }, &context(&["a"])).unwrap();
+    let mut events = 0;
+    for result in analysed("a") {
+        sink.write(&result).unwrap();
+        events += EventRecord::of(&result).count();
+        let text = fs::read_to_string(folder.path().join(".events.jsonl.partial")).unwrap();
+        assert_eq!(text.lines().count(), 1 + events);
+    }
+    assert!(events > 0);
+}
+
 /// The released form of an event.
 #[test]
 fn an_event_of_version_1_reads_as_it_was_written() {

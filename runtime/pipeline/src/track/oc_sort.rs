@@ -186,13 +186,26 @@ fn direction(from: &Bounds, to: &Bounds) -> (f64, f64) {
     unit(to_x - from_x, to_y - from_y)
 }
 
-/// 0.5 for a detection straight ahead, −0.5 for one behind, 0 where nothing is known.
-fn agreement(track: &Track, to: &Bounds, delta_frames: u32) -> f64 {
-    let before = track.observations.earlier(track.age, delta_frames);
-    let (Some((x, y)), Some(before)) = (track.direction, before) else { return 0.0 };
-    let (to_x, to_y) = direction(&before, to);
-    let angle = (x * to_x + y * to_y).clamp(-1.0, 1.0).acos();
-    0.5 - angle / std::f64::consts::PI
+/// Where a track came from, and its direction.
+#[derive(Clone, Copy, Debug)]
+struct Heading {
+    from: (f64, f64),
+    direction: (f64, f64),
+}
+
+impl Heading {
+    fn of(track: &Track, delta_frames: u32) -> Option<Self> {
+        let from = track.observations.earlier(track.age, delta_frames)?.center();
+        Some(Self { from, direction: track.direction? })
+    }
+
+    /// 0.5 for a detection straight ahead, −0.5 for one behind.
+    fn agreement(&self, to: (f64, f64)) -> f64 {
+        let (x, y) = (to.0 - self.from.0, to.1 - self.from.1);
+        let along = x * self.direction.0 + y * self.direction.1;
+        let cosine = along / ((x * x + y * y).sqrt() + TINY);
+        0.5 - cosine.clamp(-1.0, 1.0).acos() / std::f64::consts::PI
+    }
 }
 
 impl OcSort {
@@ -207,6 +220,7 @@ struct Matching {
     /// Positions among the tracks.
     candidates: Vec<usize>,
     expected: Vec<Bounds>,
+    headings: Vec<Option<Heading>>,
     seen: Vec<Bounds>,
     is_matched: Vec<bool>,
     overlaps: Overlaps,
@@ -224,7 +238,7 @@ enum Round {
 impl Matching {
     /// Tracks that have seen nothing in this frame see what overlaps most; that is taken out of `found`.
     fn run(&mut self, tracks: &mut [Track], found: &mut Vec<Seen>, round: Round, config: &OcSortConfig) {
-        let Self { candidates, expected, seen, is_matched, overlaps } = self;
+        let Self { candidates, expected, headings, seen, is_matched, overlaps } = self;
         candidates.clear();
         expected.clear();
         for (position, track) in tracks.iter().enumerate().filter(|(_, track)| track.lost_frames > 0) {
@@ -241,10 +255,14 @@ impl Matching {
         seen.extend(found.iter().map(|seen| seen.bounds));
         let OcSortConfig { iou_min, delta_frames, inertia, .. } = *config;
         let pairs = match round {
-            Round::Ahead => overlaps.pairs(seen, expected, iou_min, |seen, candidate| {
-                let agreement = agreement(&tracks[candidates[candidate]], &found[seen].bounds, delta_frames);
-                agreement * inertia * found[seen].score
-            }),
+            Round::Ahead => {
+                headings.clear();
+                headings.extend(candidates.iter().map(|&candidate| Heading::of(&tracks[candidate], delta_frames)));
+                overlaps.pairs(seen, expected, iou_min, |seen, candidate| match &headings[candidate] {
+                    Some(heading) => heading.agreement(found[seen].bounds.center()) * inertia * found[seen].score,
+                    None => 0.0,
+                })
+            }
             Round::Expected | Round::LastSeen => overlaps.best_pairs(seen, expected, iou_min),
         };
         is_matched.clear();

@@ -33,7 +33,8 @@ fn inverse<const N: usize>(mut matrix: [[f64; N]; N]) -> [[f64; N]; N] {
     let mut out = diagonal([1.0; N]);
     for column in 0..N {
         let pivot = (column..N).max_by(|a, b| matrix[*a][column].abs().total_cmp(&matrix[*b][column].abs())).unwrap();
-        (matrix.swap(column, pivot), out.swap(column, pivot));
+        matrix.swap(column, pivot);
+        out.swap(column, pivot);
         let factor = matrix[column][column];
         for inner in 0..N {
             matrix[column][inner] /= factor;
