@@ -10,6 +10,13 @@ use revoada_tests::{Running, asset, finish, free_port, names_in, revoada, root, 
 const EXAMPLES: [&str; 6] =
     ["cameras.toml", "classify.toml", "counting.toml", "faces.toml", "pictures.toml", "webcam.toml"];
 
+/// Applications of DeepStream, and the files that they name.
+const DEEPSTREAM: [(&str, &[&str]); 3] = [
+    ("ds_faces.txt", &["ds_faces_infer.txt", "ds_faces_tracker.yml"]),
+    ("ds_faces.yml", &["ds_faces_infer.yml", "ds_faces_tracker.yml"]),
+    ("ds_resnet.txt", &["ds_resnet_infer.txt"]),
+];
+
 /// The profiles of boards in `configs/jetson/`, and how many cameras each reads.
 const PROFILES: [(&str, usize); 6] = [
     ("nano.toml", 1),
@@ -32,7 +39,8 @@ impl Copy {
         std::fs::create_dir_all(folder.path().join("configs/jetson")).unwrap();
         let copy = Self { folder };
         let profiles = PROFILES.map(|(name, _)| format!("jetson/{name}"));
-        for name in EXAMPLES.iter().copied().chain(profiles.iter().map(String::as_str)) {
+        let applications = DEEPSTREAM.iter().flat_map(|(name, named)| [*name].into_iter().chain(named.iter().copied()));
+        for name in EXAMPLES.iter().copied().chain(profiles.iter().map(String::as_str)).chain(applications) {
             std::fs::copy(root().join("configs").join(name), copy.path(name)).unwrap();
         }
         copy
@@ -59,13 +67,71 @@ fn lines(path: &Path) -> usize {
 
 #[test]
 fn every_example_has_a_test_and_prints_a_configuration_that_is_read_again() {
-    let present: BTreeSet<String> =
-        names_in(&root().join("configs")).into_iter().filter(|name| name.ends_with(".toml")).collect();
-    assert_eq!(present, EXAMPLES.map(str::to_owned).into());
+    let present: BTreeSet<String> = names_in(&root().join("configs")).into_iter().collect();
+    let applications = DEEPSTREAM.iter().flat_map(|(name, named)| [*name].into_iter().chain(named.iter().copied()));
+    let tested = EXAMPLES.into_iter().chain(applications).chain(["jetson"]).map(str::to_owned);
+    assert_eq!(present, tested.collect());
     let copy = Copy::new();
     for name in EXAMPLES {
         printed_and_read_again(&copy, name);
     }
+}
+
+#[test]
+fn an_application_of_deepstream_runs_as_the_pipeline_that_it_is_converted_to() {
+    let copy = Copy::new();
+    for (name, _) in DEEPSTREAM {
+        let pipeline = copy.path("converted.toml");
+        let converted = finish(revoada().arg("convert").arg(copy.path(name)).arg("--output").arg(&pipeline));
+        let notes = converted.expect_code(0).stderr;
+        assert!(notes.contains(name), "{notes}");
+        let from_pipeline = printed_and_read_again(&copy, "converted.toml");
+        let mut direct = revoada();
+        direct.args(["run", "--print-config", "--deepstream"]).arg(copy.path(name));
+        assert_eq!(finish(&mut direct).expect_code(0).stdout, from_pipeline, "{name}");
+    }
+    let elsewhere = tempfile::tempdir().unwrap();
+    let mut command = revoada();
+    command.current_dir(elsewhere.path()).arg("convert").arg(copy.path("ds_faces.txt"));
+    let printed = finish(&mut command).expect_code(0).stdout;
+    assert!(printed.contains(&format!("\"{}", copy.folder.path().canonicalize().unwrap().display())), "{printed}");
+}
+
+#[test]
+fn faces_are_found_drawn_and_dumped_by_either_spelling_of_deepstream() {
+    let [key_file, yaml] = ["ds_faces.txt", "ds_faces.yml"].map(|name| {
+        let copy = Copy::new();
+        let args = ["--frames", "6"];
+        finish(revoada().args(["run", "--deepstream"]).arg(copy.path(name)).args(args)).expect_code(0);
+        assert!(std::fs::metadata(copy.path("ds_faces.mp4")).unwrap().len() > 1000, "{name}");
+        let rows = |frame: usize| {
+            std::fs::read_to_string(copy.path(&format!("ds_faces_kitti/00_000_{frame:06}.txt"))).unwrap()
+        };
+        (0..6).map(rows).collect::<Vec<_>>()
+    });
+    assert_eq!(key_file, yaml);
+    for rows in key_file {
+        let fields: Vec<&str> = rows.trim_end().split(' ').collect();
+        // One face, of a model without labels.
+        assert_eq!((fields.len(), fields[0]), (16, "0"), "{rows}");
+        let [left, top, right, bottom] = [4, 5, 6, 7].map(|field| fields[field].parse::<f32>().unwrap());
+        assert!(left < right && right <= 176.0 && top < bottom && bottom <= 144.0, "{rows}");
+    }
+}
+
+#[test]
+fn messages_say_what_the_clip_shows() {
+    let copy = Copy::new();
+    let args = ["--frames", "20"];
+    finish(revoada().args(["run", "--deepstream"]).arg(copy.path("ds_resnet.txt")).args(args)).expect_code(0);
+    let text = std::fs::read_to_string(copy.path("messages.jsonl")).unwrap();
+    let messages: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let ids: Vec<&str> = messages.iter().map(|message| message["id"].as_str().unwrap()).collect();
+    assert_eq!(ids, ["0", "10"], "{text}");
+    assert!(messages.iter().all(|message| message["version"] == "4.0" && message["sensorId"] == "source0"), "{text}");
+    let object = messages[1]["objects"][0].as_str().unwrap();
+    // The best class, of the whole picture.
+    assert!(object.starts_with("-1|0|0|") && object.split('|').count() == 14, "{object}");
 }
 
 /// The effective configuration, which reads back as the same.

@@ -5,6 +5,7 @@ mod bench;
 mod build;
 mod classify;
 mod completions;
+mod convert;
 mod ctl;
 mod detect;
 mod doctor;
@@ -84,6 +85,8 @@ impl Global {
 enum Verb {
     /// Run a model over video: decode, infer, draw, write, serve.
     Run(Box<run::Args>),
+    /// Say DeepStream's configuration files in our words.
+    Convert(convert::Args),
     /// Show what a model wants and gives, what it costs, and what each backend says to it.
     Inspect(inspect::Args),
     /// Convert a model to FP16 or INT8, check its answers, and make a signed bundle and a TensorRT plan of it.
@@ -137,6 +140,7 @@ fn main() -> ExitCode {
     }
     let outcome = match cli.verb {
         Verb::Run(args) => run::run(*args, &cli.global),
+        Verb::Convert(args) => convert::run(&args),
         Verb::Inspect(args) => inspect::run(&args, &cli.global),
         Verb::Build(args) => build::run(&args, &cli.global),
         Verb::CompilePlan => build::run_child(),

@@ -10,7 +10,7 @@ use revoada_engine::{
     Backend, BackendChoice, BackendOptions, LoadOptions, ModelFormat, Opened, PlanSearch, Wanted, WhenOutOfMemory,
     backends, library_candidates, open, select,
 };
-use revoada_pipeline::config::ModelConfig;
+use revoada_pipeline::config::{ManifestConfig, ModelConfig};
 use revoada_pipeline::run::Loader;
 use tracing::info;
 
@@ -76,7 +76,7 @@ impl ModelArgs {
     pub(crate) fn config(&self) -> ModelConfig {
         ModelConfig {
             path: self.model.clone(),
-            manifest: self.manifest.clone(),
+            manifest: self.manifest.clone().map(ManifestConfig::File),
             labels: self.labels.clone(),
             backend: self.backend.choice(),
             threads: self.backend.threads(),
@@ -87,6 +87,7 @@ impl ModelArgs {
             trust: self.backend.trust.clone(),
             tiles: None,
             rebuild: false,
+            classes: Vec::new(),
         }
     }
 }

@@ -12,18 +12,22 @@ use revoada_pipeline::run::{self as pipeline, Parts, RunSummary};
 use crate::Global;
 use crate::failure::Misuse;
 use crate::terminal::{self, say};
-use crate::{models, stop, summary};
+use crate::{convert, models, stop, summary};
 
 #[derive(Clone, Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     revoada run --model centerface.onnx --source clip.mp4 --output faces.mp4 --results faces.jsonl\n  \
     revoada run --model yolo.onnx --source rtsp://10.0.0.7/1 --source v4l2:///dev/video0 --batch 2 --http 0.0.0.0:8080\n  \
     revoada run pipeline.toml --backend rten --frames 100\n  \
+    revoada run --deepstream deepstream_app_config.txt\n  \
     revoada run pipeline.toml --print-config\n\n\
     Ctrl-C ends the run so that every output file is complete; a second one abandons it.")]
 pub(crate) struct Args {
     /// Pipeline description in TOML; flags win over what it says.
     config: Option<PathBuf>,
+    /// In its place, a file of deepstream-app, as key file or YAML; `revoada convert` prints what it becomes.
+    #[arg(long, value_name = "FILE", conflicts_with = "config")]
+    deepstream: Option<PathBuf>,
 
     /// A video file, images:FOLDER, rtsp://, http(s)://, v4l2:///dev/video0, csi://0 or
     /// test://smpte?width=640&height=480&fps=30. Repeat it for several streams.
@@ -178,7 +182,7 @@ pub(crate) fn run(args: Args, global: &Global) -> anyhow::Result<()> {
         rebuild: Some(crate::rebuild::rebuild(global)),
         ..Parts::new(&models::backend_options(global))
     };
-    if args.config.is_some() {
+    if args.config.is_some() || args.deepstream.is_some() {
         let args = args.clone();
         parts.reread = Some(Box::new(move || configure(&args).map_err(|error| format!("{error:#}"))));
     }
@@ -207,14 +211,15 @@ fn fail_where_streams_failed(summary: &RunSummary) -> anyhow::Result<()> {
 }
 
 fn configure(args: &Args) -> anyhow::Result<PipelineConfig> {
-    let mut draft = match &args.config {
-        Some(path) => {
+    let here = std::env::current_dir().context("cannot tell the working folder")?;
+    let mut draft = match (&args.config, &args.deepstream) {
+        (Some(path), _) => {
             let text =
                 std::fs::read_to_string(path).with_context(|| format!("cannot read pipeline `{}`", path.display()))?;
-            let here = std::env::current_dir().context("cannot tell the working folder")?;
             Draft::from_file(path, &text, &here)
         }
-        None => {
+        (None, Some(path)) => convert::draft(path, &convert::convert(path, Path::new(""))?, &here),
+        (None, None) => {
             let missing = [(args.source.is_empty(), "--source"), (args.model.is_none(), "--model")];
             if let Some((_, flag)) = missing.iter().find(|(missing, _)| *missing) {
                 return Err(Misuse(format!(
@@ -315,7 +320,7 @@ fn set_sinks(draft: &mut Draft, args: &Args) -> anyhow::Result<()> {
         let options = [Some(("address", Value::from(address))), bitrate];
         draft.add_sink("rtsp", options.into_iter().flatten());
     }
-    if args.http.is_some() && args.config.is_none() {
+    if args.http.is_some() && args.config.is_none() && args.deepstream.is_none() {
         draft.add_sink("preview", [("type", "preview")]);
     }
     if args.no_output {

@@ -18,8 +18,21 @@ fn revoada(args: &[&str]) -> Output {
 
 #[test]
 fn the_help_of_every_verb_is_as_it_was_reviewed() {
-    let verbs =
-        ["", "run", "build", "verify", "key", "inspect", "bench", "classify", "detect", "doctor", "ctl", "completions"];
+    let verbs = [
+        "",
+        "run",
+        "convert",
+        "build",
+        "verify",
+        "key",
+        "inspect",
+        "bench",
+        "classify",
+        "detect",
+        "doctor",
+        "ctl",
+        "completions",
+    ];
     for verb in verbs {
         let args: Vec<&str> = [verb, "--help"].into_iter().filter(|arg| !arg.is_empty()).collect();
         let output = revoada(&args);
@@ -41,7 +54,9 @@ fn completions_name_every_verb_in_every_shell() {
         let output = revoada(&["completions", shell]);
         assert!(output.status.success(), "{shell}");
         let script = String::from_utf8(output.stdout).expect("completions are UTF-8");
-        for verb in ["run", "build", "verify", "key", "inspect", "bench", "classify", "detect", "doctor", "ctl"] {
+        for verb in
+            ["run", "convert", "build", "verify", "key", "inspect", "bench", "classify", "detect", "doctor", "ctl"]
+        {
             assert!(script.contains(verb), "{shell} does not complete `{verb}`");
         }
     }

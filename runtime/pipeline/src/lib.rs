@@ -23,6 +23,7 @@ mod api;
 pub mod config;
 pub mod control;
 pub mod decode;
+pub mod deepstream;
 pub mod draw;
 pub mod http;
 pub mod media;

@@ -4,15 +4,16 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use proptest::prelude::*;
+use revoada_bundle::manifest::{Manifest, OutputManifest};
 use revoada_bundle::sign::TrustedKeys;
 use revoada_core::{Point, Size, StreamId};
 use revoada_engine::BackendChoice;
 use revoada_pipeline::config::{
-    AnalyticsConfig, Anchor, AnonymizeConfig, AnonymizeMethod, BatchConfig, ByteTrackConfig, CameraMode, CrossingMode,
-    CrowdConfig, DELTA_FRAMES_MAX, DirectionConfig, Draft, DrawConfig, HttpConfig, ImageFormat, LineConfig,
-    ModelConfig, ObjectsConfig, OcSortConfig, PipelineConfig, Reads, ReconnectConfig, RegionConfig, RtspTransport,
-    Scope, SecondaryConfig, SinkConfig, SortConfig, SourceConfig, StreamConfig, TilesConfig, TrackerAlgorithm,
-    TrackerConfig,
+    AnalyticsConfig, Anchor, AnonymizeConfig, AnonymizeMethod, BatchConfig, ByteTrackConfig, CameraMode, ClassName,
+    ClassRule, CrossingMode, CrowdConfig, DELTA_FRAMES_MAX, DirectionConfig, Draft, DrawConfig, HttpConfig,
+    ImageFormat, LineConfig, ManifestConfig, ModelConfig, ObjectsConfig, OcSortConfig, Payload, PipelineConfig, Reads,
+    ReconnectConfig, RegionConfig, RtspTransport, Scope, SecondaryConfig, SinkConfig, SortConfig, SourceConfig,
+    StreamConfig, TilesConfig, TrackerAlgorithm, TrackerConfig,
 };
 
 fn check(text: &str) -> Result<PipelineConfig, String> {
@@ -157,7 +158,7 @@ frames_max = 65
             ":6: stream[1].uri: unknown scheme `rtps://`, choose a path, `file://`, `images:`, `rtsp://`, `rtsps://`, \
              `http://`, `https://`, `v4l2://`, `csi://` or `test://`",
             ":7: modle: unknown key, did you mean `model`?",
-            ":10: sink[0].type: expected one of `video`, `jsonl`, `events`, `csv`, `images`, `rtsp`, `preview`, `none`, \
+            ":10: sink[0].type: expected one of `video`, `jsonl`, `events`, `csv`, `kitti`, `messages`, `images`, `rtsp`, `preview`, `none`, \
              got `vidoe`, did you mean `video`?",
             ":12: sink[1].path: this key is missing",
             ":15: batch.frames_max: expected an integer from 1 to 64, got 65",
@@ -477,6 +478,12 @@ fn sink() -> impl Strategy<Value = SinkConfig> {
     prop_oneof![
         bitrate().prop_map(|bitrate_kbps| SinkConfig::Video { path: "/o/{stream}.mkv".into(), bitrate_kbps }),
         path().prop_map(|path| SinkConfig::JsonLines { path: path.with_extension("jsonl") }),
+        (path(), any::<bool>()).prop_map(|(folder, tracks)| SinkConfig::Kitti { folder, tracks }),
+        (path(), 1..9u32, any::<bool>()).prop_map(|(path, every, full)| SinkConfig::Messages {
+            path: path.with_extension("msg"),
+            payload: if full { Payload::DeepStreamFull } else { Payload::DeepStreamMinimal },
+            every
+        }),
         path().prop_map(|path| SinkConfig::Csv { path: path.with_extension("csv") }),
         (path(), format, 1..9u32).prop_map(|(folder, format, every)| SinkConfig::Images { folder, format, every }),
         bitrate().prop_map(|bitrate_kbps| {
@@ -485,6 +492,12 @@ fn sink() -> impl Strategy<Value = SinkConfig> {
         (1..=100u8, 1..60u32).prop_map(|(quality, fps_max)| SinkConfig::Preview { quality, fps_max }),
         Just(SinkConfig::None),
     ]
+}
+
+fn inline_manifest(score_min: Option<f32>) -> Manifest {
+    let labels = vec!["a \"b\"".to_owned(), String::new()];
+    let output = OutputManifest { score_min, nms_iou_max: Some(0.45), ..OutputManifest::default() };
+    Manifest { name: Some("inline".to_owned()), labels, output, ..Manifest::default() }
 }
 
 fn model() -> impl Strategy<Value = ModelConfig> {
@@ -499,6 +512,19 @@ fn model() -> impl Strategy<Value = ModelConfig> {
     (files, backend, rest, trust, prop::option::of(tiles), any::<bool>()).prop_map(
         |(files, backend, rest, trust, tiles, rebuild)| {
             let ((path, manifest, labels), (threads, score_min, size, decoder)) = (files, rest);
+            let manifest = manifest.map(|path| match path.to_string_lossy().len() % 2 {
+                0 => ManifestConfig::File(path),
+                _ => ManifestConfig::Inline(Box::new(inline_manifest(score_min))),
+            });
+            let rule = ClassRule { score_min, width_max: Some(9), ..ClassRule::default() };
+            let classes = match (rebuild, decoder.clone()) {
+                (true, Some(name)) => vec![
+                    ClassRule { class: Some(ClassName::Label(name)), ..rule.clone() },
+                    ClassRule { class: Some(ClassName::Index(3)), drop: true, ..rule.clone() },
+                    ClassRule { results_max: Some(7), ..rule },
+                ],
+                _ => Vec::new(),
+            };
             ModelConfig {
                 path,
                 manifest,
@@ -512,6 +538,7 @@ fn model() -> impl Strategy<Value = ModelConfig> {
                 trust,
                 tiles,
                 rebuild,
+                classes,
             }
         },
     )
@@ -662,12 +689,11 @@ fn analytics() -> impl Strategy<Value = AnalyticsConfig> {
 fn pipeline() -> impl Strategy<Value = PipelineConfig> {
     let edges = (path(), prop::option::of(path()), prop::option::of(1..86_400u64));
     let batch = (1..=64usize, ms(0..60_000)).prop_map(|(frames_max, wait)| BatchConfig { frames_max, wait });
-    let lists =
-        (prop::collection::vec(stream(), 1..4), prop::collection::vec(sink(), 0..4), prop::option::of(analytics()));
-    let drawn = (prop::option::of(tracker()), draw());
+    let lists = (prop::collection::vec(stream(), 1..4), prop::collection::vec(sink(), 0..4));
+    let results = (prop::option::of(tracker()), prop::option::of(analytics()), draw());
     let models = (model(), prop::collection::vec(secondary(), 0..3));
-    (lists, models, batch, drawn, edges).prop_map(
-        |((mut streams, sinks, analytics), (mut model, secondaries), batch, (tracker, draw), edges)| {
+    (lists, models, batch, results, edges).prop_map(
+        |((mut streams, sinks), (mut model, secondaries), batch, (tracker, analytics, draw), edges)| {
             model.score_low = tracker.and_then(|tracker| tracker.score_low()).map(|score| score as f32);
             let mut analytics = analytics.filter(|_| tracker.is_some());
             let (_, control, perf_s) = edges;

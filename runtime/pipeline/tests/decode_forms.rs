@@ -78,6 +78,38 @@ fn efficient_nms_outputs_are_read_up_to_their_count() {
     assert_eq!(found, [(3, 0.8, Rect::new(30.0, 30.0, 10.0, 20.0)), (7, 0.6, Rect::new(1.0, 2.0, 10.0, 20.0))]);
 }
 
+/// Two cells of one class: the first sees a box from 1 pixel left of and above its centre to 3 right of and below it.
+#[test]
+fn cells_of_detectnet_measure_their_boxes_from_their_centres() {
+    let unit = 1.0 / 35.0;
+    let mut boxes = [0f32; 16];
+    for (side, distance) in [1.0, 1.0, 3.0, 3.0].into_iter().enumerate() {
+        boxes[side * 4 + 1] = distance * unit;
+        boxes[side * 4 + 2] = 1000.0;
+    }
+    let coverage = tensor(&[1, 1, 2, 2], [0.1, 0.9, f32::NAN, 0.0]);
+    let outputs = [("b", tensor(&[1, 4, 2, 2], boxes)), ("a", coverage)];
+    let found = decode(&OutputManifest::default(), &outputs, 0).unwrap().detections;
+    let [only] = &found[..] else { panic!("one cell is covered: {found:?}") };
+    // The grid of 2 by 2 has strides of half the picture.
+    let (x, y) = (INPUT.width as f32 / 2.0 + 0.5, 0.5);
+    let expected = Rect::new(x - 1.0, y - 1.0, 4.0, 4.0);
+    let near = |a: f32, b: f32| (a - b).abs() < 1e-4;
+    assert!((only.class, only.score) == (0, 0.9), "{only:?}");
+    assert!(near(only.bbox.x, expected.x) && near(only.bbox.y, expected.y), "{only:?}");
+    assert!(near(only.bbox.width, 4.0) && near(only.bbox.height, 4.0), "{only:?}");
+}
+
+#[test]
+fn a_list_of_every_cell_is_suppressed_where_the_manifest_says_how() {
+    let rows = [0.0, 0.0, 10.0, 10.0, 0.9, 0.0, 1.0, 0.0, 11.0, 10.0, 0.8, 0.0, 0.0, 0.0, 10.0, 10.0, 0.7, 1.0];
+    let outputs = [("output", tensor(&[1, 3, 6], rows))];
+    let count = |nms_iou_max| {
+        decode(&OutputManifest { nms_iou_max, ..named("yolo-nms") }, &outputs, 0).unwrap().detections.len()
+    };
+    assert_eq!((count(None), count(Some(0.5)), count(Some(1.0))), (3, 2, 3));
+}
+
 #[test]
 fn a_flat_list_is_shared_out_to_the_rows_of_the_batch() {
     let rows = [
@@ -236,7 +268,7 @@ fn what_cannot_be_read_is_refused_before_the_first_picture() {
             named("yolo"),
             vec![],
             0,
-            "there is no decoder `yolo`; choose one of `centerface`, `classification`, `segmentation`, `ssd`, `yolo-nms`, `yolo-v5`, `yolo-v8`, `yolo-x`",
+            "there is no decoder `yolo`; choose one of `centerface`, `classification`, `detectnet`, `segmentation`, `ssd`, `yolo-nms`, `yolo-v5`, `yolo-v8`, `yolo-x`",
         ),
         (
             named("yolo-v8"),

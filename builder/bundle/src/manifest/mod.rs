@@ -37,7 +37,7 @@ use thiserror::Error;
 
 pub use read::parse_labels;
 
-use crate::strict::{Problems, TEXT_BYTES_MAX};
+use crate::strict::{Problems, TEXT_BYTES_MAX, Table};
 
 /// The version of the format that this program writes, and the latest that it reads.
 pub const VERSION: u32 = 1;
@@ -92,7 +92,7 @@ impl Default for InputManifest {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct OutputManifest {
     /// A registered decoder: `classification`, `yolo-v5`, `yolo-v8`, `yolo-x`, `yolo-nms`, `ssd`,
-    /// `centerface`, `segmentation`, or one that the program registered. `None`: guess it from the
+    /// `detectnet`, `centerface`, `segmentation`, or one that the program registered. `None`: guess it from the
     /// outputs.
     pub decoder: Option<String>,
     /// Roles of outputs, where names differ from what the decoder expects: `heatmap = "537"`.
@@ -143,6 +143,11 @@ impl Manifest {
         read::manifest(file, text, read_labels)
     }
 
+    /// Reads a manifest that is a table of another file, which has a version of its own; its labels are a list.
+    pub fn from_table(table: &Table<'_>) -> Self {
+        read::table(table, |name| Err(format!("expected a list of labels here, got the file `{name}`")))
+    }
+
     /// Reads a manifest file, and the labels file that it names beside itself.
     pub fn load(path: &Path) -> Result<Self, ManifestError> {
         let text = read_text(path).map_err(|source| ManifestError::Read { path: path.to_owned(), source })?;
@@ -172,6 +177,11 @@ impl Manifest {
     /// the same. What has its default is left out.
     pub fn to_toml(&self) -> String {
         write::toml(self)
+    }
+
+    /// The manifest as a table that [`from_table`](Self::from_table) reads back as the same.
+    pub fn to_table(&self) -> toml_edit::Table {
+        write::table(self)
     }
 }
 

@@ -44,16 +44,21 @@ pub(super) fn manifest(
         root.ignore_rest();
         return Err(document.finish().expect_err("a problem was recorded just now"));
     }
-    let manifest = Manifest {
+    let manifest = table(&root, read_labels);
+    document.finish()?;
+    Ok(manifest)
+}
+
+/// All of a manifest but its version.
+pub(super) fn table(root: &Table<'_>, read_labels: impl FnOnce(&str) -> Result<String, String>) -> Manifest {
+    Manifest {
         name: root.string("name"),
         licence: root.string("licence"),
         source: root.string("source"),
         input: root.table("input").map(|table| input(&table)).unwrap_or_default(),
         output: root.table("output").map(|table| output(&table)).unwrap_or_default(),
-        labels: labels(&root, read_labels),
-    };
-    document.finish()?;
-    Ok(manifest)
+        labels: labels(root, read_labels),
+    }
 }
 
 fn labels(root: &Table<'_>, read_labels: impl FnOnce(&str) -> Result<String, String>) -> Vec<String> {

@@ -9,18 +9,25 @@ use super::{InputManifest, Manifest, OutputManifest, VERSION};
 pub(super) fn toml(manifest: &Manifest) -> String {
     let mut document = DocumentMut::new();
     document["version"] = value(i64::from(VERSION));
-    set_some(&mut document, "name", manifest.name.as_deref());
-    set_some(&mut document, "licence", manifest.licence.as_deref());
-    set_some(&mut document, "source", manifest.source.as_deref());
+    document.as_table_mut().extend(table(manifest));
+    document.to_string()
+}
+
+/// All of a manifest but its version.
+pub(super) fn table(manifest: &Manifest) -> Table {
+    let mut out = Table::new();
+    set_some(&mut out, "name", manifest.name.as_deref());
+    set_some(&mut out, "licence", manifest.licence.as_deref());
+    set_some(&mut out, "source", manifest.source.as_deref());
     if !manifest.labels.is_empty() {
-        document["labels"] = value(manifest.labels.iter().collect::<Array>());
+        out["labels"] = value(manifest.labels.iter().collect::<Array>());
     }
     for (key, table) in [("input", input(&manifest.input)), ("output", output(&manifest.output))] {
         if !table.is_empty() {
-            document[key] = Item::Table(table);
+            out[key] = Item::Table(table);
         }
     }
-    document.to_string()
+    out
 }
 
 fn input(input: &InputManifest) -> Table {

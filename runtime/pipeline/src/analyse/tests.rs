@@ -52,7 +52,7 @@ fn analyser(config: &AnalyticsConfig) -> Analyser {
 /// A box of 8 × 20 pixels whose lower edge has its middle at a place.
 fn standing(track: u64, (x, y): (f32, f32)) -> Detection {
     let bbox = Rect::new(x - 4.0, y - 20.0, 8.0, 20.0);
-    Detection { class: 0, score: 0.9, bbox, track: Some(TrackId(track)), ..Detection::default() }
+    Detection { score: 0.9, bbox, track: Some(TrackId(track)), ..Detection::default() }
 }
 
 fn at(ms: u64) -> Timestamp {

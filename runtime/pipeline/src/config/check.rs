@@ -7,7 +7,7 @@ use revoada_bundle::strict::Table;
 
 use super::read::Drafted;
 use super::secondary::SECONDARIES_MAX;
-use super::{SINKS_MAX, STREAMS_MAX, SinkConfig, SourceConfig};
+use super::{ManifestConfig, SINKS_MAX, STREAMS_MAX, SinkConfig, SourceConfig};
 
 /// Where a sink's path names the stream.
 const STREAM_PLACE: &str = "{stream}";
@@ -71,7 +71,11 @@ fn check_outputs(drafted: &Drafted<'_>) {
     let mut taken: BTreeMap<PathBuf, String> = BTreeMap::new();
     let secondaries = drafted.secondaries.iter().filter_map(|(_, secondary)| Some(&secondary.as_ref()?.model));
     for model in drafted.model.iter().chain(secondaries) {
-        let files = [Some(&model.path), model.manifest.as_ref(), model.labels.as_ref()];
+        let manifest = match &model.manifest {
+            Some(ManifestConfig::File(path)) => Some(path),
+            Some(ManifestConfig::Inline(_)) | None => None,
+        };
+        let files = [Some(&model.path), manifest, model.labels.as_ref()];
         taken.extend(files.into_iter().flatten().map(|path| (normalized(path), "a model".to_owned())));
     }
     for (_, stream) in &drafted.streams {
@@ -86,10 +90,11 @@ fn check_outputs(drafted: &Drafted<'_>) {
             Some(
                 SinkConfig::Video { path, .. }
                 | SinkConfig::JsonLines { path }
+                | SinkConfig::Csv { path }
                 | SinkConfig::Events { path }
-                | SinkConfig::Csv { path },
+                | SinkConfig::Messages { path, .. },
             ) => ("path", path),
-            Some(SinkConfig::Images { folder, .. }) => ("folder", folder),
+            Some(SinkConfig::Images { folder, .. } | SinkConfig::Kitti { folder, .. }) => ("folder", folder),
             _ => continue,
         };
         let ids = drafted.streams.iter().filter_map(|(_, stream)| Some(stream.as_ref()?.id.as_str()));

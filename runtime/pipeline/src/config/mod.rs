@@ -46,7 +46,7 @@
 //!
 //! [model]
 //! path = "model.onnx"
-//! manifest = "model.toml"  # the one beside the model
+//! manifest = "model.toml"  # the one beside the model; a table in its place holds the keys of a manifest
 //! labels = "labels.txt"  # those of the manifest
 //! backend = "auto"       # onnxruntime, rten
 //! threads = 2            # none: one per core
@@ -56,6 +56,12 @@
 //! trust = ["trusted.keys"]  # public keys (`ed25519:…`) or files of them; none: whoever made it
 //! tiles = { columns = 2, rows = 2, overlap = 0.2, whole = true }  # none: frames are read whole
 //! rebuild = true         # build a plan that a bundle lacks, while its ONNX model runs
+//! [[model.class]]        # none; what becomes of a class once it is decoded
+//! class = "car"          # or its index; all classes that have no table of their own
+//! drop = false
+//! score_min = 0.5        # these two and the next four: none
+//! results_max = 20       # of one picture, the best
+//! width_min = 8          # pixels of the picture, like height_min, width_max, height_max
 //!
 //! [[secondary]]          # a further model, none; its other keys are those of [model]
 //! path = "color.onnx"
@@ -143,6 +149,15 @@
 //! type = "csv"
 //! path = "out/results.csv"
 //! [[sink]]
+//! type = "kitti"         # a file per frame, as DeepStream names and writes them
+//! folder = "out/kitti"
+//! tracks = false         # rows of tracks in place of detections
+//! [[sink]]
+//! type = "messages"
+//! path = "out/messages.jsonl"
+//! payload = "deepstream-full"  # an object each; deepstream-minimal: a frame each
+//! every = 1              # n-th frame
+//! [[sink]]
 //! type = "images"
 //! folder = "out/pictures"
 //! format = "jpeg"        # png
@@ -172,6 +187,7 @@
 
 mod analytics;
 mod check;
+mod classes;
 mod draft;
 mod live;
 mod print;
@@ -184,6 +200,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use revoada_bundle::manifest::Manifest;
 use revoada_bundle::sign::TrustedKeys;
 use revoada_core::StreamId;
 use revoada_engine::BackendChoice;
@@ -191,6 +208,7 @@ use revoada_engine::BackendChoice;
 pub use analytics::{
     AnalyticsConfig, Anchor, CrossingMode, CrowdConfig, DirectionConfig, LineConfig, RegionConfig, Scope,
 };
+pub use classes::{ClassName, ClassRule};
 pub use draft::{Draft, Value};
 pub use revoada_bundle::strict::{Problem, Problems};
 pub use secondary::{ObjectsConfig, Reads, SecondaryConfig};
@@ -206,14 +224,19 @@ pub const BATCH_FRAMES_MAX: usize = 64;
 pub const DELTA_FRAMES_MAX: u32 = 8;
 /// Frames that a track may be lost for: objects that are gone cost memory and time for so long, and no guess of where they
 /// are is worth anything by then.
-const LOST_FRAMES_MAX: u32 = 1000;
+pub(crate) const LOST_FRAMES_MAX: u32 = 1000;
 const SINKS_MAX: usize = 32;
 const ID_CHARS_MAX: usize = 64;
 /// The largest side of a picture that a frame can have.
 const SIDE_PIXELS_MAX: u32 = 1 << 15;
 const FPS_MAX: u32 = 1000;
 
-/// What a stream's id is made of: it stands in file names, URLs and metrics.
+/// Whether a stream may be called so: its id stands in file names, URLs and metrics.
+pub(crate) fn is_stream_id(id: &str) -> bool {
+    (1..=ID_CHARS_MAX).contains(&id.len()) && id.chars().all(is_id_char) && !id.starts_with('.')
+}
+
+/// What an id is made of.
 fn is_id_char(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')
 }
@@ -336,7 +359,7 @@ pub struct ModelConfig {
     /// The ONNX file; its manifest is looked for beside it.
     pub path: PathBuf,
     /// `None`: the ONNX file's name with `.toml`, where there is one.
-    pub manifest: Option<PathBuf>,
+    pub manifest: Option<ManifestConfig>,
     /// Replaces the manifest's labels.
     pub labels: Option<PathBuf>,
     pub backend: BackendChoice,
@@ -356,6 +379,16 @@ pub struct ModelConfig {
     pub tiles: Option<TilesConfig>,
     /// Build a plan of a bundle that has none for this device, while something else runs.
     pub rebuild: bool,
+    /// What is done with classes once they are decoded; at most one rule for each.
+    pub classes: Vec<ClassRule>,
+}
+
+/// Where a manifest is that is not beside its model.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ManifestConfig {
+    File(PathBuf),
+    /// In the pipeline's own file.
+    Inline(Box<Manifest>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -546,6 +579,10 @@ pub enum SinkConfig {
     Events { path: PathBuf },
     /// One row per detection or class.
     Csv { path: PathBuf },
+    /// Rows of detections or tracks, a file per frame in a folder, as DeepStream dumps them.
+    Kitti { folder: PathBuf, tracks: bool },
+    /// One JSON object a line, as DeepStream's message converter makes them.
+    Messages { path: PathBuf, payload: Payload, every: u32 },
     /// One picture per frame into a folder, JPEG or PNG.
     Images { folder: PathBuf, format: ImageFormat, every: u32 },
     /// `rtsp://HOST:port/<stream>`
@@ -554,6 +591,16 @@ pub enum SinkConfig {
     Preview { quality: u8, fps_max: u32 },
     /// Counts and forgets.
     None,
+}
+
+/// Whose messages.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Payload {
+    /// `msg-conv-payload-type=0`: an object each, with everything about it.
+    #[default]
+    DeepStreamFull,
+    /// `msg-conv-payload-type=1`: a frame each, an object a string.
+    DeepStreamMinimal,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -7,10 +7,10 @@ use revoada_core::Size;
 use revoada_engine::BackendChoice;
 use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, Value};
 
-use super::read::{FORMATS, METHODS, TRANSPORTS};
+use super::read::{FORMATS, METHODS, PAYLOADS, TRANSPORTS};
 use super::{
-    BatchConfig, CameraMode, DrawConfig, HttpConfig, ModelConfig, PipelineConfig, ReconnectConfig, SinkConfig,
-    SourceConfig, StreamConfig, TrackerAlgorithm, TrackerConfig, secondary, tiles,
+    BatchConfig, CameraMode, DrawConfig, HttpConfig, ManifestConfig, ModelConfig, PipelineConfig, ReconnectConfig,
+    SinkConfig, SourceConfig, StreamConfig, TrackerAlgorithm, TrackerConfig, secondary, tiles,
 };
 
 impl PipelineConfig {
@@ -101,7 +101,6 @@ pub(super) fn model(model: &ModelConfig) -> Table {
     };
     let mut out = table([("path", path(&model.path)), ("backend", backend.into()), ("rebuild", model.rebuild.into())]);
     let options = [
-        ("manifest", model.manifest.as_deref().map(path)),
         ("labels", model.labels.as_deref().map(path)),
         ("threads", model.threads.map(|threads| integer(threads as u64))),
         ("score_min", model.score_min.map(number)),
@@ -118,6 +117,14 @@ pub(super) fn model(model: &ModelConfig) -> Table {
     }
     if let Some(model_tiles) = &model.tiles {
         out.insert("tiles", Item::Table(tiles::to_table(model_tiles)));
+    }
+    match &model.manifest {
+        Some(ManifestConfig::File(file)) => drop(out.insert("manifest", Item::Value(path(file)))),
+        Some(ManifestConfig::Inline(manifest)) => drop(out.insert("manifest", Item::Table(manifest.to_table()))),
+        None => {}
+    }
+    if !model.classes.is_empty() {
+        out.insert("class", Item::ArrayOfTables(model.classes.iter().map(super::classes::print).collect()));
     }
     out
 }
@@ -205,6 +212,17 @@ fn sink(sink: &SinkConfig) -> Table {
         SinkConfig::JsonLines { path: file } => ("jsonl", vec![("path", Some(path(file)))]),
         SinkConfig::Events { path: file } => ("events", vec![("path", Some(path(file)))]),
         SinkConfig::Csv { path: file } => ("csv", vec![("path", Some(path(file)))]),
+        SinkConfig::Kitti { folder, tracks } => {
+            ("kitti", vec![("folder", Some(path(folder))), ("tracks", Some((*tracks).into()))])
+        }
+        SinkConfig::Messages { path: file, payload, every } => (
+            "messages",
+            vec![
+                ("path", Some(path(file))),
+                ("payload", Some(word(&PAYLOADS, payload))),
+                ("every", Some(integer((*every).into()))),
+            ],
+        ),
         SinkConfig::Images { folder, format, every } => (
             "images",
             vec![

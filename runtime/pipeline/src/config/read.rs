@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use revoada_bundle::manifest::Manifest;
 use revoada_bundle::sign::TrustedKeys;
 use revoada_bundle::strict::Table;
 use revoada_core::{Size, StreamId};
@@ -13,9 +14,10 @@ use revoada_engine::BackendChoice;
 
 use super::{
     AnalyticsConfig, AnonymizeConfig, AnonymizeMethod, BATCH_FRAMES_MAX, BatchConfig, ByteTrackConfig, CameraMode,
-    DELTA_FRAMES_MAX, DrawConfig, FPS_MAX, HttpConfig, ID_CHARS_MAX, ImageFormat, LOST_FRAMES_MAX, ModelConfig,
-    OcSortConfig, PipelineConfig, QUEUE_FRAMES_MAX, ReconnectConfig, RtspTransport, SIDE_PIXELS_MAX, SecondaryConfig,
-    SinkConfig, SortConfig, SourceConfig, StreamConfig, TrackerAlgorithm, TrackerConfig, is_id_char, secondary, tiles,
+    DELTA_FRAMES_MAX, DrawConfig, FPS_MAX, HttpConfig, ID_CHARS_MAX, ImageFormat, LOST_FRAMES_MAX, ManifestConfig,
+    ModelConfig, OcSortConfig, Payload, PipelineConfig, QUEUE_FRAMES_MAX, ReconnectConfig, RtspTransport,
+    SIDE_PIXELS_MAX, SecondaryConfig, SinkConfig, SortConfig, SourceConfig, StreamConfig, TrackerAlgorithm,
+    TrackerConfig, is_stream_id, secondary, tiles,
 };
 
 /// Frames decoded ahead where nothing is said: enough to bridge one inference, and 9 MB of 1080p.
@@ -29,6 +31,8 @@ pub(super) const TRANSPORTS: [(&str, RtspTransport); 3] =
     [("tcp", RtspTransport::Tcp), ("udp", RtspTransport::Udp), ("auto", RtspTransport::Auto)];
 pub(super) const METHODS: [(&str, AnonymizeMethod); 2] =
     [("blur", AnonymizeMethod::Blur), ("mosaic", AnonymizeMethod::Mosaic)];
+pub(super) const PAYLOADS: [(&str, Payload); 2] =
+    [("deepstream-full", Payload::DeepStreamFull), ("deepstream-minimal", Payload::DeepStreamMinimal)];
 pub(super) const TRACKERS: [(&str, TrackerConfig); 3] =
     [("sort", TrackerConfig::SORT), ("bytetrack", TrackerConfig::BYTE_TRACK), ("ocsort", TrackerConfig::OC_SORT)];
 pub(super) const FORMATS: [(&str, ImageFormat); 2] = [("jpeg", ImageFormat::Jpeg), ("png", ImageFormat::Png)];
@@ -159,7 +163,7 @@ fn stream(table: &Table<'_>, index: usize, folder: &Path, ids: &mut BTreeSet<Str
 }
 
 fn checked_id(table: &Table<'_>, id: String) -> Option<String> {
-    if !id.is_empty() && id.len() <= ID_CHARS_MAX && id.chars().all(is_id_char) && !id.starts_with('.') {
+    if is_stream_id(&id) {
         return Some(id);
     }
     let message = format!(
@@ -235,7 +239,12 @@ pub(super) fn model(table: &Table<'_>, folder: &Path) -> Option<ModelConfig> {
     });
     let config = ModelConfig {
         path: model_path.clone().unwrap_or_default(),
-        manifest: path(table, "manifest", folder),
+        manifest: match table.is_string("manifest") {
+            true => path(table, "manifest", folder).map(ManifestConfig::File),
+            false => {
+                table.table("manifest").map(|table| ManifestConfig::Inline(Box::new(Manifest::from_table(&table))))
+            }
+        },
         labels: path(table, "labels", folder),
         backend: backend.unwrap_or_default(),
         threads: table.integer("threads", 1..=1024),
@@ -246,6 +255,7 @@ pub(super) fn model(table: &Table<'_>, folder: &Path) -> Option<ModelConfig> {
         trust: trust(table, folder),
         tiles: table.table("tiles").and_then(|table| tiles::tiles(&table)),
         rebuild: table.boolean("rebuild").unwrap_or(true),
+        classes: super::classes::read(table),
     };
     model_path.map(|_| config)
 }
@@ -394,16 +404,20 @@ fn sink(table: &Table<'_>, folder: &Path) -> Option<SinkConfig> {
         JsonLines,
         Events,
         Csv,
+        Kitti,
+        Messages,
         Images,
         Rtsp,
         Preview,
         None,
     }
-    const KINDS: [(&str, Kind); 8] = [
+    const KINDS: [(&str, Kind); 10] = [
         ("video", Kind::Video),
         ("jsonl", Kind::JsonLines),
         ("events", Kind::Events),
         ("csv", Kind::Csv),
+        ("kitti", Kind::Kitti),
+        ("messages", Kind::Messages),
         ("images", Kind::Images),
         ("rtsp", Kind::Rtsp),
         ("preview", Kind::Preview),
@@ -423,6 +437,15 @@ fn sink(table: &Table<'_>, folder: &Path) -> Option<SinkConfig> {
         Kind::JsonLines => Some(SinkConfig::JsonLines { path: path(&required, "path", folder)? }),
         Kind::Events => Some(SinkConfig::Events { path: path(&required, "path", folder)? }),
         Kind::Csv => Some(SinkConfig::Csv { path: path(&required, "path", folder)? }),
+        Kind::Kitti => {
+            let tracks = table.boolean("tracks").unwrap_or(false);
+            Some(SinkConfig::Kitti { folder: path(&required, "folder", folder)?, tracks })
+        }
+        Kind::Messages => {
+            let payload = table.choice("payload", &PAYLOADS).unwrap_or_default();
+            let every = table.integer("every", 1u32..).unwrap_or(1);
+            Some(SinkConfig::Messages { path: path(&required, "path", folder)?, payload, every })
+        }
         Kind::Images => {
             let every = table.integer("every", 1u32..).unwrap_or(1);
             let format = table.choice("format", &FORMATS).unwrap_or_default();

@@ -7,7 +7,9 @@ use revoada_core::{DType, TensorSpec};
 
 use super::outputs::fixed;
 use super::yolo_v8::cells;
-use super::{DecoderContext, centerface, classification, segmentation, ssd, yolo_nms, yolo_v5, yolo_v8, yolo_x};
+use super::{
+    DecoderContext, centerface, classification, detectnet, segmentation, ssd, yolo_nms, yolo_v5, yolo_v8, yolo_x,
+};
 
 /// Lists longer than this are anchors, not results of a suppression in the graph.
 const RESULTS_MAX: usize = 1000;
@@ -55,6 +57,9 @@ fn by_several(context: &DecoderContext<'_>) -> Option<(&'static str, String)> {
             let reason = format!("{} look like heat map, size, offset and five landmarks", shapes());
             return Some((centerface::NAME, reason));
         }
+    }
+    if detectnet::by_channels(outputs).is_some() {
+        return Some((detectnet::NAME, format!("{} look like a grid of coverage and of boxes", shapes())));
     }
     if let [a, b] = outputs
         && all_of_rank(3)

@@ -12,6 +12,7 @@
 //! | `yolo-x` | YOLOX `[N,cells,5+classes]` before its grid is decoded |
 //! | `yolo-nms` | suppressed in the graph: `[N,K,6]`, `[K,7]`, or the four outputs of TensorRT's EfficientNMS |
 //! | `ssd` | boxes, classes and scores (and their number), or boxes and scores per class |
+//! | `detectnet` | DetectNet_v2: coverage `[N,classes,h,w]` and boxes `[N,4·classes,h,w]` |
 //! | `centerface` | heat map, log size, offset and landmarks at stride 4 |
 //! | `segmentation` | `[N,classes,H,W]`, `[N,H,W,classes]`, or class ids `[N,H,W]`, `[N,1,H,W]` |
 //!
@@ -23,6 +24,7 @@ mod activation;
 mod boxes;
 mod centerface;
 mod classification;
+mod detectnet;
 mod guess;
 pub mod nms;
 mod outputs;

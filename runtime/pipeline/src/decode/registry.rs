@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::guess::guess;
 use super::{
-    DecodeError, Decoder, DecoderContext, centerface, classification, segmentation, ssd, yolo_nms, yolo_v5, yolo_v8,
-    yolo_x,
+    DecodeError, Decoder, DecoderContext, centerface, classification, detectnet, segmentation, ssd, yolo_nms, yolo_v5,
+    yolo_v8, yolo_x,
 };
 
 type Factory = Box<dyn Fn(&DecoderContext<'_>) -> Result<Arc<dyn Decoder>, DecodeError> + Send + Sync>;
@@ -42,6 +42,7 @@ impl Decoders {
         decoders.register(yolo_x::NAME, yolo_x::build);
         decoders.register(yolo_nms::NAME, yolo_nms::build);
         decoders.register(ssd::NAME, ssd::build);
+        decoders.register(detectnet::NAME, detectnet::build);
         decoders.register(centerface::NAME, centerface::build);
         decoders.register(segmentation::NAME, segmentation::build);
         decoders

@@ -16,9 +16,10 @@ const EXPECTED: &str = "an output `[N,K,6]` (left, top, right, bottom, score, cl
 const ROLES: [&str; 5] = ["predictions", "count", "boxes", "scores", "classes"];
 
 /// Sorted and cut to the best `results_max`, but not suppressed again: the network has done it, or
-/// was trained not to need it (v10).
+/// was trained not to need it (v10). A manifest that says `nms_iou_max` wants it done: of networks that list every cell.
 struct YoloNms {
     common: Common,
+    suppress: bool,
     form: Form,
 }
 
@@ -33,7 +34,8 @@ enum Form {
 
 pub(super) fn build(context: &DecoderContext<'_>) -> Result<Arc<dyn Decoder>, DecodeError> {
     context.check_roles(NAME, &ROLES)?;
-    Ok(Arc::new(YoloNms { common: Common::new(NAME, context), form: form(context)? }))
+    let suppress = context.manifest.nms_iou_max.is_some();
+    Ok(Arc::new(YoloNms { common: Common::new(NAME, context), suppress, form: form(context)? }))
 }
 
 fn form(context: &DecoderContext<'_>) -> Result<Form, DecodeError> {
@@ -138,7 +140,10 @@ impl Decoder for YoloNms {
                 }
             }
         }
-        found.sorted(placement)
+        match self.suppress {
+            true => found.suppressed(placement, |_| Vec::new()),
+            false => found.sorted(placement),
+        }
     }
 
     fn non_finite(&self) -> u64 {

@@ -17,6 +17,7 @@ mod analysis;
 mod cascade;
 mod clock;
 mod commands;
+mod filter;
 mod infer;
 mod model;
 mod output;
@@ -53,6 +54,7 @@ use crate::{Sink, SinkError, SourceError, media, sink};
 
 pub use cascade::SecondarySummary;
 pub use clock::{SystemClock, WallClock};
+pub use filter::UnknownClass;
 pub use model::{Answer, Loader, Model, ModelError, ModelSession};
 pub use rebuild::{Build, Rebuild};
 pub use reconnect::{Next, Reconnect};

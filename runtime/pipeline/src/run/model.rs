@@ -18,8 +18,9 @@ use revoada_engine::{
 use thiserror::Error;
 use tracing::info;
 
+use super::filter::{Filter, UnknownClass};
 use super::tiles;
-use crate::config::{ModelConfig, TilesConfig};
+use crate::config::{ManifestConfig, ModelConfig, TilesConfig};
 use crate::decode::{Built, DecodeError, Decoder, DecoderContext, Decoders, SCORE_MIN};
 
 /// What models are loaded with.
@@ -43,6 +44,7 @@ pub struct Model {
     tiles: Option<TilesConfig>,
     bundle: Option<VerifiedBundle>,
     no_plan: Option<String>,
+    filter: Filter,
 }
 
 /// Pictures, and what the model answered to them when its bundle was built.
@@ -60,6 +62,12 @@ pub enum ModelError {
     Manifest(#[from] ManifestError),
     #[error(transparent)]
     Engine(#[from] EngineError),
+    #[error("`[[model.class]]` does not fit model `{model}`")]
+    Class {
+        model: String,
+        #[source]
+        source: UnknownClass,
+    },
     #[error("model `{model}` answers as `{decoder}`, which cannot be put together from tiles; only boxes can")]
     Tiles { model: String, decoder: String },
     #[error("model `{model}` cannot be a further one: {reason}")]
@@ -122,7 +130,9 @@ impl Loader {
             let decoder = model.decoder.name().to_owned();
             return Err(ModelError::Tiles { model: model.name, decoder });
         }
-        Ok(Arc::new(Model { tiles: config.tiles, bundle, no_plan, ..model }))
+        let filter = Filter::new(&config.classes, &model.labels)
+            .map_err(|source| ModelError::Class { model: model.name.clone(), source })?;
+        Ok(Arc::new(Model { tiles: config.tiles, bundle, no_plan, filter, ..model }))
     }
 }
 
@@ -161,7 +171,19 @@ impl Model {
         if let Some(score_low) = score_low.filter(|score_low| *score_low < score_min && decoder.finds_boxes()) {
             decoder = build(&OutputManifest { score_min: Some(score_low), ..manifest.output.clone() })?.decoder;
         }
-        Ok(Self { name, labels, backend, engine, input, decoder, manifest, tiles: None, bundle: None, no_plan: None })
+        Ok(Self {
+            name,
+            labels,
+            backend,
+            engine,
+            input,
+            decoder,
+            manifest,
+            tiles: None,
+            bundle: None,
+            no_plan: None,
+            filter: Filter::default(),
+        })
     }
 
     /// What people call it: the manifest's name, else the file's.
@@ -274,7 +296,8 @@ impl Model {
 /// The manifest that is named, or the one beside the model, with the configuration's values in place of its own.
 fn manifest(config: &ModelConfig, model: &Path) -> Result<Manifest, ManifestError> {
     let mut manifest = match &config.manifest {
-        Some(path) => Manifest::load(path)?,
+        Some(ManifestConfig::File(path)) => Manifest::load(path)?,
+        Some(ManifestConfig::Inline(manifest)) => manifest.as_ref().clone(),
         None => Manifest::beside(model)?.unwrap_or_default(),
     };
     if let Some(path) = &config.labels {
@@ -356,10 +379,11 @@ impl ModelSession {
         let answers = pictures.map(|(surface, areas)| {
             let started = clock.now();
             let (mut predictions, times): (Vec<_>, Vec<_>) = parts.by_ref().take(areas.len()).unzip();
-            let prediction = match self.model.tiles {
+            let mut prediction = match self.model.tiles {
                 Some(_) => tiles::merge(areas, surface.size(), predictions),
                 None => predictions.pop().expect("a picture has at least one part"),
             };
+            self.model.filter.apply(&mut prediction);
             let decoding = times.into_iter().sum::<Duration>() + clock.now().since(started);
             Answer { prediction, staging, inference, decoding }
         });

@@ -613,7 +613,12 @@ fn shows_pictures(sink: &SinkConfig) -> bool {
         SinkConfig::Video { .. } | SinkConfig::Images { .. } | SinkConfig::Rtsp { .. } | SinkConfig::Preview { .. } => {
             true
         }
-        SinkConfig::JsonLines { .. } | SinkConfig::Events { .. } | SinkConfig::Csv { .. } | SinkConfig::None => false,
+        SinkConfig::JsonLines { .. }
+        | SinkConfig::Events { .. }
+        | SinkConfig::Csv { .. }
+        | SinkConfig::Kitti { .. }
+        | SinkConfig::Messages { .. }
+        | SinkConfig::None => false,
     }
 }
 

@@ -6,13 +6,13 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use revoada_bundle::partial::Partial;
 use revoada_core::StreamId;
 
 use super::SinkContext;
+use super::folder::Folder;
 use super::output::{file_name, is_per_stream, path_for};
 use super::picture::{jpeg, png};
 use crate::config::ImageFormat;
@@ -27,9 +27,7 @@ pub(super) struct ImagesSink {
     every: u64,
     /// Frames seen, per stream.
     seen: HashMap<StreamId, u64>,
-    folders: Vec<PathBuf>,
-    /// Those that were not there before.
-    created: Vec<PathBuf>,
+    folders: Vec<Folder>,
 }
 
 impl ImagesSink {
@@ -49,34 +47,14 @@ impl ImagesSink {
             every: u64::from(every.max(1)),
             seen: HashMap::new(),
             folders: Vec::new(),
-            created: Vec::new(),
         };
         folders.into_iter().try_for_each(|folder| sink.begin(folder))?;
         Ok(sink)
     }
 
     fn begin(&mut self, folder: PathBuf) -> Result<(), SinkError> {
-        let created = match fs::create_dir(&folder) {
-            Ok(()) => {
-                self.created.push(folder.clone());
-                Ok(())
-            }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => check_writable(&folder),
-            Err(error) => Err(error),
-        };
-        created.map_err(|source| SinkError::Write { path: folder.clone(), source })?;
-        self.folders.push(folder);
+        self.folders.push(Folder::open(folder)?);
         Ok(())
-    }
-}
-
-impl Drop for ImagesSink {
-    /// A run that failed before its first picture leaves no folder.
-    fn drop(&mut self) {
-        for folder in &self.created {
-            // One with pictures in it refuses, and stays.
-            drop(fs::remove_dir(folder));
-        }
     }
 }
 
@@ -84,7 +62,7 @@ impl Sink for ImagesSink {
     fn write(&mut self, result: &FrameResult) -> Result<(), SinkError> {
         let frame = result.picture();
         let folder = path_for(&self.folder, &frame.stream);
-        if !self.folders.contains(&folder) {
+        if !self.folders.iter().any(|open| open.path() == folder) {
             // A stream that joined while the pipeline runs.
             self.begin(folder.clone())?;
         }
@@ -111,14 +89,10 @@ impl Sink for ImagesSink {
 
     /// Names the folders: there may be very many pictures.
     fn finish(&mut self) -> Result<SinkReport, SinkError> {
-        self.created.clear();
-        Ok(SinkReport { files: std::mem::take(&mut self.folders) })
+        let folders = std::mem::take(&mut self.folders).into_iter().map(|mut folder| {
+            folder.keep();
+            folder.path().to_path_buf()
+        });
+        Ok(SinkReport { files: folders.collect() })
     }
-}
-
-/// By writing: permissions alone do not tell of a read-only file system.
-fn check_writable(folder: &Path) -> io::Result<()> {
-    let probe = folder.join(".revoada.partial");
-    fs::write(&probe, [])?;
-    fs::remove_file(probe)
 }

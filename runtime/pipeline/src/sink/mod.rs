@@ -6,9 +6,13 @@
 
 mod csv;
 mod events;
+mod folder;
 mod images;
 mod jsonl;
+mod kitti;
+mod messages;
 mod output;
+pub mod payload;
 mod picture;
 mod preview;
 pub mod record;
@@ -50,6 +54,10 @@ pub fn open(config: &SinkConfig, context: &SinkContext) -> Result<Box<dyn Sink>,
             Box::new(images::ImagesSink::open(folder, *format, *every, context)?)
         }
         SinkConfig::Preview { quality, fps_max } => Box::new(preview::PreviewSink::open(*quality, *fps_max, context)?),
+        SinkConfig::Kitti { folder, tracks } => Box::new(kitti::KittiSink::open(folder, *tracks, context)?),
+        SinkConfig::Messages { path, payload, every } => {
+            Box::new(messages::MessagesSink::open(path, *payload, *every, context)?)
+        }
         SinkConfig::None => Box::new(Discard),
         SinkConfig::Video { path, bitrate_kbps } => Box::new(video::VideoSink::open(path, *bitrate_kbps, context)?),
         #[cfg(feature = "rtsp-server")]

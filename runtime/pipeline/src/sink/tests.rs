@@ -18,7 +18,7 @@ use crate::config::{
     AnalyticsConfig, CrossingMode, CrowdConfig, DirectionConfig, ImageFormat, LineConfig, RegionConfig, Scope,
 };
 
-fn context(streams: &[&str]) -> SinkContext {
+pub(super) fn context(streams: &[&str]) -> SinkContext {
     SinkContext {
         streams: streams.iter().map(|id| StreamId::new(id)).collect(),
         model: "centerface".to_owned(),
@@ -27,7 +27,7 @@ fn context(streams: &[&str]) -> SinkContext {
     }
 }
 
-fn result(stream: &str, sequence: u64) -> FrameResult {
+pub(super) fn result(stream: &str, sequence: u64) -> FrameResult {
     let layout = ImageLayout::packed(PixelFormat::I420, ColorSpec::default(), Size::new(64, 48));
     let frame = Frame::new(
         StreamId::new(stream),
