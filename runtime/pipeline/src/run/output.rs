@@ -7,13 +7,13 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use revoada_core::{Clock, Detection, Frame, Prediction, StreamId};
-use revoada_engine::Surface;
+use revoada_engine::{Backend, Surface};
 use thiserror::Error;
 
 use super::analysis::Analysers;
 use super::cascade::{Cascade, Shown};
 use super::infer::Batch;
-use super::model::{Answer, Model, ModelError};
+use super::model::{Answer, ModelError, ModelSession};
 use super::sessions::Sessions;
 use super::shadow::Shadow;
 use super::stats::{Dropped, StreamStats};
@@ -47,6 +47,25 @@ pub(crate) struct Output {
     pub(crate) trackers: Trackers,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) controls: Arc<OutputControls>,
+}
+
+/// What is needed of the first model behind its answers. The model itself may be unloaded meanwhile: its memory is its
+/// sessions' alone.
+struct First {
+    surfaces: Vec<Surface>,
+    backend: Arc<dyn Backend>,
+    score_min: f32,
+    /// Of its labels; classes behind them are other models'.
+    classes: usize,
+}
+
+impl First {
+    fn of(session: &mut ModelSession) -> Self {
+        let surfaces = session.take_surfaces();
+        let model = session.model();
+        let classes = model.labels().len().max(1);
+        Self { surfaces, backend: Arc::clone(model.backend()), score_min: model.score_min(), classes }
+    }
 }
 
 /// The way back of sessions. Where it ends, nobody reads answers any more.
@@ -177,11 +196,11 @@ impl Output {
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             };
             let answers = session.answers(&*self.clock);
-            let (surfaces, model) = (session.take_surfaces(), Arc::clone(session.model()));
+            let first = First::of(&mut session);
             self.sessions.0.give_back(session);
             let mut tickets = tickets.into_iter();
-            let read = answers.and_then(|answers| self.read_on(tickets.as_slice(), answers, &surfaces, &model));
-            drop((surfaces, model));
+            let read = answers.and_then(|answers| self.read_on(tickets.as_slice(), answers, &first));
+            drop(first);
             let mut write = |frames_read: Vec<(Prediction, FrameTimings)>| -> Result<(), OutputError> {
                 for ((prediction, timings), ticket) in frames_read.into_iter().zip(&mut tickets) {
                     if self.controls.abandoned.load(Ordering::SeqCst) {
@@ -205,8 +224,7 @@ impl Output {
         &mut self,
         tickets: &[Ticket],
         answers: Vec<Answer>,
-        surfaces: &[Surface],
-        model: &Model,
+        first: &First,
     ) -> Result<Vec<(Prediction, FrameTimings)>, ModelError> {
         let Self { cascade, trackers, clock, controls, .. } = self;
         for (ticket, answer) in tickets.iter().zip(&answers) {
@@ -217,12 +235,11 @@ impl Output {
             predictions.push(prediction);
             timings.push(FrameTimings { staging, inference, decoding, ..FrameTimings::default() });
         }
-        let (backend, begun) = (model.backend(), clock.now());
+        let (First { surfaces, backend, .. }, begun) = (first, clock.now());
         cascade.read_frames(&mut shown(tickets, surfaces, &mut predictions), backend, &**clock)?;
         let tracking = clock.now();
         trackers.configure(*lock(&controls.tracker));
-        let classes = model.labels().len();
-        let weak = |found: &Detection| found.score < model.score_min() && (found.class as usize) < classes.max(1);
+        let weak = |found: &Detection| found.score < first.score_min && (found.class as usize) < first.classes;
         for ((ticket, prediction), timings) in tickets.iter().zip(&mut predictions).zip(&mut timings) {
             let started = clock.now();
             trackers.update(ticket, &mut prediction.detections, weak);
