@@ -185,6 +185,9 @@ fn cases() -> BTreeMap<String, PathBuf> {
     cases.map(|path| (path.file_stem().unwrap().to_str().unwrap().to_owned(), path)).collect()
 }
 
+/// Read in no package of a registry but by NVIDIA's own programs; its definition is checked in `decode_forms`.
+const UNPUBLISHED: &str = "detectnet";
+
 #[test]
 fn every_decoder_agrees_with_a_published_implementation() {
     let cases = cases();
@@ -195,7 +198,7 @@ fn every_decoder_agrees_with_a_published_implementation() {
         case.check(name, &prediction);
         decoders.push(case.decoder);
     }
-    for name in Decoders::standard().names() {
+    for name in Decoders::standard().names().filter(|name| *name != UNPUBLISHED) {
         assert!(decoders.iter().any(|decoder| decoder == name), "no case checks `{name}`");
     }
 }
