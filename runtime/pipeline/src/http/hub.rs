@@ -1,7 +1,8 @@
 //! Where the pipeline leaves its pictures and the server finds them.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -12,13 +13,19 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::control::Command;
+use crate::run::FramesDropped;
 use crate::sink::jpeg;
+use crate::sink::record::{CountsRecord, EventRecord};
+
+/// Events that a page can look back on; where more come, the oldest are forgotten.
+pub(super) const EVENTS_MAX: usize = 100;
 
 /// Prints metrics in the OpenMetrics text format.
 type MetricsCallback = Arc<dyn Fn() -> String + Send + Sync>;
 /// Tells what every stream does, in the order in which they are to be shown.
 type StreamsCallback = Arc<dyn Fn() -> Vec<StreamStatus> + Send + Sync>;
-
+/// Tells what all streams did together.
+type RunCallback = Arc<dyn Fn() -> RunStatus + Send + Sync>;
 /// Does what a client asks, on a thread that may wait; an error is a sentence.
 type ControlCallback = Arc<dyn Fn(Command) -> Result<Value, String> + Send + Sync>;
 
@@ -30,6 +37,8 @@ pub struct Hub {
     channels: RwLock<Vec<Arc<Channel>>>,
     metrics: RwLock<Option<MetricsCallback>>,
     streams: RwLock<Option<StreamsCallback>>,
+    run: RwLock<Option<RunCallback>>,
+    events: Mutex<Told>,
     /// `None` where nothing can be changed over HTTP.
     control: RwLock<Option<ControlCallback>>,
 }
@@ -51,12 +60,68 @@ pub struct StreamStatus {
     pub state: String,
     /// Frames a second, lately.
     pub fps: f64,
-    /// From the decoder to the sinks, lately.
+    /// From the decoder to the sinks, lately; 0, as the two below, where nothing came out lately.
     pub latency_ms: f64,
+    /// The median of the latest frames.
+    pub latency_p50_ms: f64,
+    /// What one of a hundred of the latest frames exceeds.
+    pub latency_p99_ms: f64,
+    /// Since the latest frame came out; absent before the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_frame_ms: Option<u64>,
     /// Frames that came out so far.
     pub frames: u64,
     /// Frames that were dropped so far.
     pub dropped: u64,
+    /// The same by where they were dropped.
+    pub drops: FramesDropped,
+    /// Frames that wait to be inferred.
+    pub queue_frames: u64,
+    /// Attempts to come back after the source was lost.
+    pub reconnects: u64,
+    /// How often the source was lost because it sent nothing for too long.
+    pub stalls: u64,
+    pub detections: u64,
+    /// Objects that were followed.
+    pub tracks: u64,
+    /// Of `[analytics]`; absent where no rule holds for the stream.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub counts: Option<CountsRecord>,
+    /// Why it failed, or what it waits for to come back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// What all streams did together, for `/api/streams` and the page.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct RunStatus {
+    /// Its name; absent while one model is unloaded to make room for another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+    /// What runs it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backend: Option<String>,
+    /// Since the first frame was decoded.
+    pub elapsed_s: f64,
+    /// Frames that left the decoders.
+    pub frames_in: u64,
+    /// Frames that came out.
+    pub frames: u64,
+    pub dropped: u64,
+    pub detections: u64,
+    /// Objects that were followed.
+    pub tracks: u64,
+    /// How often another model took over.
+    pub swaps: u64,
+    /// Scores and boxes that were NaN or infinite: a network that broke.
+    pub non_finite: u64,
+}
+
+/// The latest events, and how many there were.
+#[derive(Default)]
+struct Told {
+    total: u64,
+    latest: VecDeque<EventRecord>,
 }
 
 impl Hub {
@@ -105,6 +170,27 @@ impl Hub {
         *self.metrics.write().unwrap_or_else(PoisonError::into_inner) = Some(callback);
     }
 
+    pub fn set_run(&self, callback: RunCallback) {
+        *self.run.write().unwrap_or_else(PoisonError::into_inner) = Some(callback);
+    }
+
+    /// Remembers what happened; of more than so many events the oldest are forgotten.
+    pub fn tell(&self, events: impl IntoIterator<Item = EventRecord>) {
+        let mut told = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        for event in events {
+            told.total += 1;
+            if told.latest.len() == EVENTS_MAX {
+                told.latest.pop_front();
+            }
+            told.latest.push_back(event);
+        }
+    }
+
+    pub(super) fn events(&self) -> EventListing {
+        let told = self.events.lock().unwrap_or_else(PoisonError::into_inner);
+        EventListing { version: 1, total: told.total, events: told.latest.iter().cloned().collect() }
+    }
+
     pub fn set_streams(&self, callback: StreamsCallback) {
         *self.streams.write().unwrap_or_else(PoisonError::into_inner) = Some(callback);
     }
@@ -141,7 +227,14 @@ impl Hub {
                 status,
             }
         });
-        Listing { version: 1, streams: listed.collect() }
+        let run = self.run.read().unwrap_or_else(PoisonError::into_inner).clone();
+        Listing {
+            version: 1,
+            control: self.control().is_some(),
+            events: self.events.lock().unwrap_or_else(PoisonError::into_inner).total,
+            run: run.map(|run| run()),
+            streams: listed.collect(),
+        }
     }
 }
 
@@ -149,7 +242,23 @@ impl Hub {
 #[derive(Debug, Serialize)]
 pub(super) struct Listing {
     version: u32,
+    /// Whether streams can be added and removed here.
+    control: bool,
+    /// How many events there were so far: when it rises, `/api/events` has news.
+    events: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run: Option<RunStatus>,
     streams: Vec<ListedStream>,
+}
+
+/// The body of `/api/events`.
+#[derive(Debug, Serialize)]
+pub(super) struct EventListing {
+    version: u32,
+    /// So far, with those that are forgotten.
+    total: u64,
+    /// The latest, the newest last.
+    events: Vec<EventRecord>,
 }
 
 #[derive(Debug, Serialize)]

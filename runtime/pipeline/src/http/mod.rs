@@ -5,7 +5,8 @@
 //! | `/` | a page that shows every stream live |
 //! | `/streams/<id>.mjpeg` | the stream as Motion JPEG |
 //! | `/streams/<id>.jpg` | its latest picture |
-//! | `/api/streams` | what each stream does, as JSON |
+//! | `/api/streams` | what the run and each stream do, as JSON; `control` says whether streams can be added and removed |
+//! | `/api/events` | the latest 100 events of lines, regions and directions, as JSON |
 //! | `/metrics` | metrics, as the pipeline's callback prints them |
 //! | `/healthz` | `ok` |
 //!
@@ -30,7 +31,7 @@ use tokio::sync::watch;
 use crate::SinkError;
 use connection::BoundedListener;
 
-pub use hub::{Hub, StreamOptions, StreamStatus};
+pub use hub::{Hub, RunStatus, StreamOptions, StreamStatus};
 
 /// How long open requests may take to end once the server is told to stop.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(1);

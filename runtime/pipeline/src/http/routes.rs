@@ -13,6 +13,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get};
 use axum::{Json, Router};
 use futures_util::stream;
+use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::spawn_blocking;
@@ -46,6 +47,7 @@ pub(super) fn router(hub: Arc<Hub>, stopped: watch::Receiver<bool>) -> Router {
         .route("/healthz", get(async || "ok\n"))
         .route("/metrics", get(metrics))
         .route("/api/streams", get(streams).post(add_stream))
+        .route("/api/events", get(events))
         .route("/api/streams/{id}", delete(remove_stream))
         .route("/streams/{file}", get(picture))
         .fallback(async || plain(StatusCode::NOT_FOUND, "there is no such page\n"))
@@ -68,7 +70,16 @@ async fn metrics(State(shared): State<Shared>) -> Response {
 }
 
 async fn streams(State(shared): State<Shared>) -> Response {
-    let body = serde_json::to_string(&shared.hub.listing()).expect("a listing has string keys");
+    fresh(&shared.hub.listing())
+}
+
+async fn events(State(shared): State<Shared>) -> Response {
+    fresh(&shared.hub.events())
+}
+
+/// JSON that is true now and not later.
+fn fresh(listing: &impl Serialize) -> Response {
+    let body = serde_json::to_string(listing).expect("a listing has string keys");
     ([(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "no-store")], body).into_response()
 }
 

@@ -253,13 +253,100 @@ fn callbacks_answer_for_metrics_and_streams() {
     assert_eq!((&a["width"], &a["fps"], &a["preview"]), (&32.into(), &29.5.into(), &true.into()));
 }
 
+fn json(server: &Server, path: &str) -> serde_json::Value {
+    let (head, body) = get(server, path);
+    assert!(head.contains("content-type: application/json") && head.contains("cache-control: no-store"), "{head}");
+    serde_json::from_slice(&body).unwrap()
+}
+
+#[test]
+fn the_listing_tells_the_run_the_health_of_streams_and_what_is_allowed() {
+    let (server, hub) = server(&[]);
+    let listing = json(&server, "/api/streams");
+    assert_eq!((&listing["control"], &listing["run"]), (&false.into(), &serde_json::Value::Null));
+    hub.set_control(Arc::new(|_| Ok(serde_json::Value::Null)));
+    hub.set_run(Arc::new(|| RunStatus { model: Some("faces".to_owned()), swaps: 2, frames: 70, ..Default::default() }));
+    hub.set_streams(Arc::new(|| {
+        let drops = crate::run::FramesDropped { interval: 0, queue: 4, shutdown: 0 };
+        let counts = crate::sink::record::CountsRecord {
+            regions: vec![crate::sink::record::RegionRecord {
+                name: "seat".to_owned(),
+                objects: 1,
+                entered: 3,
+                left: 2,
+                dwelt: 1,
+                crowded: false,
+            }],
+            ..Default::default()
+        };
+        vec![StreamStatus {
+            id: "a".to_owned(),
+            state: "reconnecting".to_owned(),
+            last_frame_ms: Some(7000),
+            latency_p99_ms: 40.0,
+            dropped: 4,
+            drops,
+            queue_frames: 3,
+            reconnects: 2,
+            stalls: 1,
+            counts: Some(counts),
+            error: Some("no frame for 5.0 s".to_owned()),
+            ..Default::default()
+        }]
+    }));
+    let listing = json(&server, "/api/streams");
+    assert_eq!(listing["control"], true);
+    assert_eq!((&listing["run"]["model"], &listing["run"]["swaps"]), (&"faces".into(), &2.into()));
+    let a = &listing["streams"][0];
+    for (field, expected) in [
+        ("state", "reconnecting".into()),
+        ("last_frame_ms", 7000.into()),
+        ("latency_p99_ms", 40.0.into()),
+        ("drops", serde_json::json!({ "interval": 0, "queue": 4, "shutdown": 0 })),
+        ("queue_frames", 3.into()),
+        ("reconnects", 2.into()),
+        ("stalls", 1.into()),
+        ("preview", false.into()),
+        ("error", "no frame for 5.0 s".into()),
+    ] {
+        assert_eq!(a[field], expected, "{field}");
+    }
+    assert_eq!(a["counts"]["regions"][0]["objects"], 1);
+}
+
+#[test]
+fn the_latest_events_are_remembered_and_counted() {
+    let (server, hub) = server(&[]);
+    assert_eq!(json(&server, "/api/events"), serde_json::json!({ "version": 1, "total": 0, "events": [] }));
+    let event = |frame: usize| {
+        let record = serde_json::json!({
+            "version": 1, "id": format!("a-{frame}-0"), "stream": "a", "frame": frame, "pts_ms": 40.0,
+            "event": "region-entered", "rule": "seat", "track": 5,
+        });
+        serde_json::from_value::<crate::sink::record::EventRecord>(record).unwrap()
+    };
+    let total = hub::EVENTS_MAX + 30;
+    hub.tell((0..total).map(event));
+    let told = json(&server, "/api/events");
+    let events = told["events"].as_array().unwrap();
+    assert_eq!((told["total"].as_u64(), events.len()), (Some(total as u64), hub::EVENTS_MAX));
+    assert_eq!((&events[0]["frame"], &events[hub::EVENTS_MAX - 1]["frame"]), (&30.into(), &(total - 1).into()));
+    assert_eq!(json(&server, "/api/streams")["events"], total);
+}
+
 #[test]
 fn the_page_needs_nothing_from_elsewhere() {
     let (server, _hub) = server(&[]);
     let (head, body) = get(&server, "/");
     assert!(head.contains("text/html") && head.contains("content-security-policy: default-src 'none'"), "{head}");
     let page = String::from_utf8(body).unwrap();
-    assert!(!page.contains("http://") && !page.contains("https://") && !page.contains("//cdn"));
+    for outside in ["http://", "https://", "src=\"//", "href=\"//", "url(//", "@import", "import("] {
+        assert!(!page.contains(outside), "{outside}");
+    }
+    for needed in ["/api/streams", "/api/events", "/metrics"] {
+        assert!(page.contains(needed), "the page asks for {needed}");
+        assert!(!get(&server, needed).0.starts_with("http/1.1 404"), "{needed} exists");
+    }
 }
 
 #[test]

@@ -23,6 +23,8 @@ use super::trackers::Trackers;
 use crate::analyse::Analysis;
 use crate::config::TrackerConfig;
 use crate::draw::Painter;
+use crate::http::Hub;
+use crate::sink::record::EventRecord;
 use crate::{FrameResult, FrameTimings, Sink, SinkError, SinkReport};
 
 /// A stream's end is noticed with the next batch or, where none comes, after so long.
@@ -47,6 +49,8 @@ pub(crate) struct Output {
     pub(crate) trackers: Trackers,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) controls: Arc<OutputControls>,
+    /// Hears of events.
+    pub(crate) hub: Option<Arc<Hub>>,
 }
 
 /// What is needed of the first model behind its answers. The model itself may be unloaded meanwhile: its memory is its
@@ -295,6 +299,9 @@ impl Output {
             self.controls.snapshots.offer(result.picture());
         }
         self.each_sink(|sink| sink.write(&result)).inspect_err(|_| stream.frame_dropped(Dropped::Shutdown))?;
+        if let Some(hub) = &self.hub {
+            hub.tell(EventRecord::of(&result));
+        }
         let finished = self.clock.now();
         stream.frame_written(&timings, finished.since(now), found, finished);
         Ok(())

@@ -66,6 +66,12 @@ impl Sessions {
         lock(&self.state).model.clone()
     }
 
+    /// The name of the model of the next batch, and of what runs it.
+    pub(crate) fn names(&self) -> Option<(String, &'static str)> {
+        // Not by `model`: whoever unloads it is to be the last that holds it.
+        lock(&self.state).model.as_ref().map(|model| (model.name().to_owned(), model.backend().name()))
+    }
+
     /// From the next batch on it is the model of these sessions.
     pub(crate) fn exchange(&self, sessions: Vec<ModelSession>) {
         let model = sessions.first().map(|session| Arc::clone(session.model()));

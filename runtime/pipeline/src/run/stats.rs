@@ -17,7 +17,7 @@ use super::timeline::Timeline;
 use crate::FrameTimings;
 use crate::analyse::{Analysis, EventKind};
 use crate::decode::Decoder;
-use crate::http::StreamStatus;
+use crate::http::{RunStatus, StreamStatus};
 use crate::sink::record::CountsRecord;
 
 /// A configuration that is reloaded again and again with other streams must not grow the process:
@@ -26,6 +26,9 @@ const STREAMS_ENDED_MAX: usize = 64;
 
 /// Of the latest frame in what is told as "lately": the last dozen frames make nearly all of it.
 const RECENT_WEIGHT: f64 = 0.15;
+
+/// So many of the latest frames make up the median and the tail of what is told as "lately".
+const RECENT_FRAMES_MAX: usize = 256;
 
 /// A stream that has written nothing for so long has no frame rate.
 const RECENT_MAX: Duration = Duration::from_secs(2);
@@ -115,6 +118,7 @@ pub(crate) struct StreamStats {
     queue_frames: AtomicU64,
     openings: AtomicU64,
     reconnects: AtomicU64,
+    stalls: AtomicU64,
     detections: AtomicU64,
     tracks: AtomicU64,
     copies: AtomicU64,
@@ -132,6 +136,8 @@ struct Timed {
     span: Option<(Timestamp, Timestamp)>,
     /// Seconds between written frames and milliseconds from decoder to sinks, of the latest frames.
     recent: Option<(f64, f64)>,
+    /// Milliseconds from decoder to sinks of the latest frames, as many as `RECENT_FRAMES_MAX`.
+    recent_totals_ms: VecDeque<f32>,
     steps: [StepTimes; Step::ALL.len()],
 }
 
@@ -198,6 +204,7 @@ impl StreamStats {
             dropped: [const { AtomicU64::new(0) }; 3],
             queue_frames: AtomicU64::new(0),
             reconnects: AtomicU64::new(0),
+            stalls: AtomicU64::new(0),
             openings: AtomicU64::new(0),
             detections: AtomicU64::new(0),
             tracks: AtomicU64::new(0),
@@ -209,6 +216,7 @@ impl StreamStats {
             timed: Mutex::new(Timed {
                 span: None,
                 recent: None,
+                recent_totals_ms: VecDeque::new(),
                 steps: [(); Step::ALL.len()].map(|()| StepTimes::new()),
             }),
         }
@@ -271,6 +279,10 @@ impl StreamStats {
         self.detections.fetch_add(detections as u64, Relaxed);
         let mut timed = lock(&self.timed);
         let total_ms = timings.total.as_secs_f64() * 1000.0;
+        if timed.recent_totals_ms.len() == RECENT_FRAMES_MAX {
+            timed.recent_totals_ms.pop_front();
+        }
+        timed.recent_totals_ms.push_back(total_ms as f32);
         if let Some((_, last)) = &mut timed.span {
             let gap_s = now.since(*last).as_secs_f64();
             *last = now;
@@ -303,6 +315,11 @@ impl StreamStats {
         self.set_state(StreamState::Reconnecting);
         self.reconnects.fetch_add(1, Relaxed);
         *lock(&self.error) = Some(reason);
+    }
+
+    /// The source was lost because it sent nothing.
+    pub(crate) fn stalled(&self) {
+        self.stalls.fetch_add(1, Relaxed);
     }
 
     pub(crate) fn ended(&self) {
@@ -379,17 +396,37 @@ impl StreamStats {
 
     /// For the web page: what the stream does now.
     pub(crate) fn status(&self, now: Timestamp) -> StreamStatus {
+        let (frames, drops) = (self.frames_out(), self.frames_dropped());
         let timed = lock(&self.timed);
-        let is_recent = timed.span.is_some_and(|(_, last)| now.since(last) < RECENT_MAX);
+        let since_last = timed.span.filter(|_| frames > 0).map(|(_, last)| now.since(last));
+        let is_recent = since_last.is_some_and(|since| since < RECENT_MAX);
         let (gap_s, latency_ms) = timed.recent.filter(|_| is_recent).unwrap_or_default();
+        let mut totals_ms: Vec<f32> = timed.recent_totals_ms.iter().copied().filter(|_| is_recent).collect();
+        drop(timed);
+        totals_ms.sort_unstable_by(f32::total_cmp);
         StreamStatus {
             id: self.id.as_str().to_owned(),
             state: self.state().name().to_owned(),
             fps: ratio(1.0, gap_s),
             latency_ms,
-            frames: self.frames_out(),
-            dropped: self.frames_dropped().total(),
+            latency_p50_ms: quantile(&totals_ms, 0.5),
+            latency_p99_ms: quantile(&totals_ms, 0.99),
+            last_frame_ms: since_last.map(|since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
+            frames,
+            dropped: drops.total(),
+            drops,
+            queue_frames: self.queue_frames(),
+            reconnects: self.reconnects(),
+            stalls: self.stalls.load(Relaxed),
+            detections: self.detections(),
+            tracks: self.tracks(),
+            counts: self.counts(),
+            error: lock(&self.error).clone(),
         }
+    }
+
+    fn counts(&self) -> Option<CountsRecord> {
+        self.analysis().map(|analysis| CountsRecord::from(&*analysis))
     }
 
     fn summary(&self) -> StreamSummary {
@@ -406,7 +443,7 @@ impl StreamStats {
             reconnects: self.reconnects(),
             detections: self.detections(),
             tracks: self.tracks(),
-            counts: self.analysis().map(|analysis| CountsRecord::from(&*analysis)),
+            counts: self.counts(),
             copies_per_frame: ratio(self.copies() as f64, frames_out as f64),
             fps: ratio(frames_out as f64, elapsed.as_secs_f64()),
             latency: latencies(&self.step_times()),
@@ -492,6 +529,26 @@ impl RunStats {
         self.secondaries.iter().map(|secondary| secondary.summary()).collect()
     }
 
+    /// For the web page: what all streams did together, without the model's name. Unlike a summary it copies no
+    /// distributions, so that it can be asked for every second.
+    pub(crate) fn status(&self, now: Timestamp) -> RunStatus {
+        let streams = self.streams();
+        let sum = |count: fn(&StreamStats) -> u64| streams.iter().map(|stream| count(stream)).sum();
+        let begun = streams.iter().filter_map(|stream| stream.span()).map(|(first, _)| first).min();
+        RunStatus {
+            model: None,
+            backend: None,
+            elapsed_s: begun.map_or(0.0, |begun| now.since(begun).as_secs_f64()),
+            frames_in: sum(StreamStats::frames_in),
+            frames: sum(StreamStats::frames_out),
+            dropped: sum(|stream| stream.frames_dropped().total()),
+            detections: sum(StreamStats::detections),
+            tracks: sum(StreamStats::tracks),
+            swaps: self.swaps(),
+            non_finite: self.non_finite(),
+        }
+    }
+
     pub(crate) fn summary(&self, files: Vec<PathBuf>) -> RunSummary {
         let streams = self.streams();
         let mut steps = [(); Step::ALL.len()].map(|()| StepTimes::new());
@@ -534,6 +591,12 @@ fn latencies(steps: &[StepTimes; Step::ALL.len()]) -> Latencies {
     Latencies { queue, staging, inference, decoding, secondary, tracking, drawing, writing, total }
 }
 
+/// The nearest rank's of values in order; zero where there are none.
+fn quantile(ordered: &[f32], share: f64) -> f64 {
+    let rank = (ordered.len() as f64 * share).ceil() as usize;
+    ordered.get(rank.saturating_sub(1)).map_or(0.0, |value| f64::from(*value))
+}
+
 /// Zero where there is nothing to divide by: a rate before its first second.
 fn ratio(part: f64, whole: f64) -> f64 {
     if whole > 0.0 { part / whole } else { 0.0 }
@@ -564,6 +627,34 @@ mod tests {
         let total = summary.latency.total;
         let near = |a: f64, b: f64| (a - b).abs() <= b * 0.01;
         assert!(near(total.p50_ms, 50.0) && near(total.p99_ms, 99.0) && near(total.mean_ms, 50.5), "{total:?}");
+    }
+
+    #[test]
+    fn a_status_tells_the_health_of_a_stream_and_of_the_run() {
+        let stats = RunStats::default();
+        let stream = stats.stream(&StreamId::new("front"));
+        let at = |ms: u64| Timestamp::from_nanos(ms * 1_000_000);
+        assert_eq!(stream.status(at(0)).last_frame_ms, None);
+        // A slow beginning is not lately any more.
+        for n in 1..=400u64 {
+            stream.frame_decoded(at(n * 10));
+            let total = Duration::from_millis(if n <= 144 { 500 } else { n - 144 });
+            stream.frame_written(&FrameTimings { total, ..FrameTimings::default() }, Duration::ZERO, 2, at(n * 10));
+        }
+        stream.frame_dropped(Dropped::Interval);
+        stream.frame_dropped(Dropped::Queue);
+        stream.queue_entered();
+        stream.stalled();
+        stream.reconnecting("no frame for 5.0 s".to_owned());
+        let status = stream.status(at(4500));
+        assert_eq!((status.last_frame_ms, status.latency_p50_ms, status.latency_p99_ms), (Some(500), 128.0, 254.0));
+        assert_eq!((status.dropped, status.drops.interval, status.drops.queue), (2, 1, 1));
+        assert_eq!((status.queue_frames, status.stalls, status.reconnects, status.detections), (1, 1, 1, 800));
+        assert_eq!(status.error.as_deref(), Some("no frame for 5.0 s"));
+        let silent = stream.status(at(60_000));
+        assert_eq!((silent.last_frame_ms, silent.fps, silent.latency_p99_ms), (Some(56_000), 0.0, 0.0));
+        let run = stats.status(at(60_010));
+        assert_eq!((run.elapsed_s, run.frames_in, run.frames, run.dropped), (60.0, 400, 400, 2));
     }
 
     #[test]

@@ -159,6 +159,7 @@ impl Stream {
         if !from_afar || silent < self.config.reconnect.stall {
             return Ok(());
         }
+        self.stats.stalled();
         let reason = format!("no frame for {:.1} s", silent.as_secs_f64());
         Err(SourceError::Lost { uri: self.config.source.to_string(), reason })
     }

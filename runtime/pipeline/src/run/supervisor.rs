@@ -30,7 +30,7 @@ use super::{ModelError, Parts, RunError, RunSummary, StreamError, reload};
 use crate::config::{HttpConfig, PipelineConfig, SinkConfig, StreamConfig};
 use crate::control;
 use crate::draw::Painter;
-use crate::http::{self, Hub, StreamOptions};
+use crate::http::{self, Hub, RunStatus, StreamOptions};
 use crate::sink::SinkContext;
 
 /// How long frames that were already taken may need after a stop.
@@ -179,6 +179,7 @@ impl Supervisor {
             trackers: Trackers::default(),
             clock: Arc::clone(&parts.clock),
             controls: Arc::clone(&controls),
+            hub: hub.clone(),
         };
         let swapper = Arc::new(Swapper {
             loader: Arc::clone(&parts.loader),
@@ -237,6 +238,14 @@ impl Supervisor {
             let (stats, clock) = (Arc::clone(&self.stats), Arc::clone(&self.parts.clock));
             hub.set_streams(Arc::new(move || {
                 stats.streams().iter().map(|stream| stream.status(clock.now())).collect()
+            }));
+            let (stats, clock) = (Arc::clone(&self.stats), Arc::clone(&self.parts.clock));
+            // Who looks on does not keep the model in memory.
+            let sessions = Arc::downgrade(&self.swapper.sessions);
+            hub.set_run(Arc::new(move || {
+                let names = sessions.upgrade().and_then(|sessions| sessions.names());
+                let (model, backend) = names.map(|(model, backend)| (model, backend.to_owned())).unzip();
+                RunStatus { model, backend, ..stats.status(clock.now()) }
             }));
             if control {
                 let commands = self.commands();
