@@ -20,6 +20,7 @@
 
 pub mod analyse;
 mod api;
+mod classes;
 pub mod config;
 pub mod control;
 pub mod decode;

@@ -42,7 +42,7 @@ impl DirectionWatch {
         let DirectionRule { config, classes, way } = &*self.rule;
         let extent = config.scope.extent(size);
         self.count.objects = 0;
-        for object in objects.iter_mut().filter(|object| classes.hold(object.detection)) {
+        for object in objects.iter_mut().filter(|object| classes.has(object.detection.class)) {
             let Some(track) = object.detection.track else { continue };
             let moves_along = self.tracks.seen(track, at, || false);
             let moved = object.moved.times(extent);

@@ -86,7 +86,7 @@ impl LineCounter {
     ) {
         let LineRule { config, classes, line, .. } = &*self.rule;
         let extent = config.scope.extent(size);
-        for object in objects.iter_mut().filter(|object| classes.hold(object.detection)) {
+        for object in objects.iter_mut().filter(|object| classes.has(object.detection.class)) {
             let Some(track) = object.detection.track else { continue };
             let place = object.place.times(extent);
             let right_by = line.right_by(place);

@@ -68,7 +68,7 @@ impl RegionWatch {
         let (extent, name) = (config.scope.extent(size), &config.scope.name);
         let mut is_inside = vec![false; objects.len()];
         for (object, inside) in objects.iter_mut().zip(&mut is_inside) {
-            if !classes.hold(object.detection) {
+            if !classes.has(object.detection.class) {
                 continue;
             }
             let place = object.place.times(extent);

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use revoada_core::{Detection, Size, StreamId};
+use revoada_core::{Size, StreamId};
 use thiserror::Error;
 
 use super::geometry::{Polygon, Segment, Vector};
+use crate::classes::{Classes, UnknownLabel};
 use crate::config::{AnalyticsConfig, DirectionConfig, LineConfig, RegionConfig, Scope};
 
 /// Why rules and a model do not go together.
@@ -59,12 +60,12 @@ impl Rules {
         let lines = config.lines.iter().map(|rule| &rule.scope);
         let regions = config.regions.iter().map(|rule| &rule.scope);
         let directions = config.directions.iter().map(|rule| &rule.scope);
-        lines.chain(regions).chain(directions).try_for_each(|scope| Classes::named(scope, labels).map(drop))
+        lines.chain(regions).chain(directions).try_for_each(|scope| classes(scope, labels).map(drop))
     }
 
     /// The rules that hold for `stream`; `None` where there are none. `labels` name the model's classes.
     pub fn of(config: &AnalyticsConfig, stream: &StreamId, labels: &[String]) -> Result<Option<Self>, RuleError> {
-        let classes = |scope: &Scope| Classes::named(scope, labels);
+        let classes = |scope: &Scope| classes(scope, labels);
         let line = |config: &LineConfig| Ok(Arc::new(LineRule::new(config.clone(), classes(&config.scope)?)));
         let region = |config: &RegionConfig| Ok(Arc::new(RegionRule::new(config.clone(), classes(&config.scope)?)));
         let direction =
@@ -124,34 +125,12 @@ impl Scope {
     }
 }
 
-/// Classes by their index.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Classes {
-    All,
-    Some(Vec<bool>),
-}
-
-impl Classes {
-    fn named(scope: &Scope, labels: &[String]) -> Result<Self, RuleError> {
-        if scope.classes.is_empty() {
-            return Ok(Self::All);
+fn classes(scope: &Scope, labels: &[String]) -> Result<Classes, RuleError> {
+    Classes::named(&scope.classes, labels).map_err(|UnknownLabel { class, nearest }| {
+        let rule = scope.name.clone();
+        match nearest {
+            Some(nearest) => RuleError::UnknownClass { rule, class, nearest },
+            None => RuleError::NoLabels { rule, class },
         }
-        let likeness = |label: &String, class: &str| strsim::jaro_winkler(label, class);
-        if let Some(class) = scope.classes.iter().find(|class| !labels.contains(class)) {
-            let (rule, class) = (scope.name.clone(), class.clone());
-            let nearest = labels.iter().max_by(|a, b| likeness(a, &class).total_cmp(&likeness(b, &class)));
-            return Err(match nearest.cloned() {
-                Some(nearest) => RuleError::UnknownClass { rule, class, nearest },
-                None => RuleError::NoLabels { rule, class },
-            });
-        }
-        Ok(Self::Some(labels.iter().map(|label| scope.classes.contains(label)).collect()))
-    }
-
-    pub(super) fn hold(&self, detection: &Detection) -> bool {
-        match self {
-            Self::All => true,
-            Self::Some(classes) => classes.get(detection.class as usize).copied().unwrap_or(false),
-        }
-    }
+    })
 }

@@ -17,6 +17,7 @@ use revoada_core::{Detection, Frame, ImageLayout, ImageView, MemoryKind, Predict
 use thiserror::Error;
 
 use crate::analyse::Analysis;
+use crate::classes::{Classes, UnknownLabel};
 use crate::config::{AnonymizeConfig, DrawConfig};
 use anonymize::hide;
 use canvas::{Area, Canvas, Ink};
@@ -46,28 +47,10 @@ pub enum DrawError {
 pub struct Painter {
     config: DrawConfig,
     labels: Vec<String>,
-    hidden: Hidden,
+    /// The classes that are anonymised.
+    hidden: Option<Classes>,
     pool: BufferPool,
     scratch: Scratch,
-}
-
-/// Which classes are anonymised.
-#[derive(Debug)]
-enum Hidden {
-    None,
-    All,
-    /// By index of the class.
-    Some(Vec<bool>),
-}
-
-impl Hidden {
-    fn has(&self, class: u32) -> bool {
-        match self {
-            Self::None => false,
-            Self::All => true,
-            Self::Some(classes) => classes.get(class as usize).copied().unwrap_or(false),
-        }
-    }
 }
 
 #[derive(Debug, Default)]
@@ -84,9 +67,8 @@ impl Painter {
     /// `labels` name the model's classes. Refuses to anonymise a class that is none of them.
     pub fn new(config: &DrawConfig, labels: &[String]) -> Result<Self, DrawError> {
         let hidden = match &config.anonymize {
-            None => Hidden::None,
-            Some(anonymize) if anonymize.classes.is_empty() => Hidden::All,
-            Some(anonymize) => Hidden::Some(hidden_classes(&anonymize.classes, labels)?),
+            None => None,
+            Some(anonymize) => Some(Classes::named(&anonymize.classes, labels)?),
         };
         Ok(Self {
             config: config.clone(),
@@ -105,7 +87,7 @@ impl Painter {
                 || config.labels
                 || config.scores
                 || (config.tracks && detection.track.is_some())
-                || self.hidden.has(detection.class)
+                || is_hidden(&self.hidden, detection)
                 || (config.landmarks && !detection.landmarks.is_empty())
         });
         config.clock
@@ -142,7 +124,7 @@ impl Painter {
     fn draw(&mut self, frame: &Frame, prediction: &Prediction, analysis: Option<&Analysis>, canvas: &mut Canvas<'_>) {
         let font = Font::for_picture(canvas.size());
         if let Some(anonymize) = &self.config.anonymize {
-            for detection in prediction.detections.iter().filter(|detection| self.hidden.has(detection.class)) {
+            for detection in prediction.detections.iter().filter(|detection| is_hidden(&self.hidden, detection)) {
                 if let Some(area) = Area::covering(grown(detection.bbox, anonymize), canvas.size()) {
                     hide(canvas, area, anonymize.method, &mut self.scratch.hide);
                 }
@@ -165,7 +147,7 @@ impl Painter {
         }
         if self.config.landmarks {
             // On a hidden face they would give its features away again.
-            for detection in prediction.detections.iter().filter(|detection| !self.hidden.has(detection.class)) {
+            for detection in prediction.detections.iter().filter(|detection| !is_hidden(&self.hidden, detection)) {
                 draw_landmarks(canvas, detection, self.config.color(detection));
             }
         }
@@ -219,32 +201,24 @@ impl Painter {
     }
 }
 
+fn is_hidden(hidden: &Option<Classes>, detection: &Detection) -> bool {
+    hidden.as_ref().is_some_and(|hidden| hidden.has(detection.class))
+}
+
+impl From<UnknownLabel> for DrawError {
+    fn from(UnknownLabel { class, nearest }: UnknownLabel) -> Self {
+        match nearest {
+            Some(nearest) => Self::UnknownClass { class, nearest },
+            None => Self::NoLabels { class },
+        }
+    }
+}
+
 impl DrawConfig {
     fn color(&self, detection: &Detection) -> Rgb {
         let track = detection.track.filter(|_| self.tracks);
         track.map_or_else(|| class_color(detection.class), track_color)
     }
-}
-
-fn hidden_classes(classes: &[String], labels: &[String]) -> Result<Vec<bool>, DrawError> {
-    let mut hidden = vec![false; labels.len()];
-    for class in classes {
-        let mut found = false;
-        for (label, hidden) in labels.iter().zip(&mut hidden) {
-            if label == class {
-                (found, *hidden) = (true, true);
-            }
-        }
-        if !found {
-            let nearest =
-                labels.iter().max_by(|a, b| strsim::jaro_winkler(a, class).total_cmp(&strsim::jaro_winkler(b, class)));
-            return Err(match nearest {
-                Some(nearest) => DrawError::UnknownClass { class: class.clone(), nearest: nearest.clone() },
-                None => DrawError::NoLabels { class: class.clone() },
-            });
-        }
-    }
-    Ok(hidden)
 }
 
 /// The box with its margin on every side. An endless box is cut to what floats can still tell

@@ -13,6 +13,7 @@ use revoada_engine::{Backend, Surface};
 use serde::{Deserialize, Serialize};
 
 use super::model::{Loader, Model, ModelError, ModelSession};
+use crate::classes::{Classes, UnknownLabel};
 use crate::config::{ObjectsConfig, Reads, SecondaryConfig};
 
 /// Frames of a stream after which what was said of a track that did not come again is forgotten.
@@ -74,8 +75,8 @@ struct ObjectReader {
     name: Arc<str>,
     session: ModelSession,
     config: ObjectsConfig,
-    /// By class of the pipeline; `None` is all.
-    on: Option<Vec<bool>>,
+    /// Of all models before it.
+    on: Classes,
     says: Says,
     stats: Arc<SecondaryStats>,
 }
@@ -274,8 +275,7 @@ impl ObjectReader {
         let first = questions.len();
         for (number, found) in prediction.detections.iter_mut().enumerate() {
             let seen = found.bbox.clamped_to(frame.size());
-            let other = self.on.as_ref().is_some_and(|on| on.get(found.class as usize) != Some(&true));
-            if other || !self.fits(seen) {
+            if !self.on.has(found.class) || !self.fits(seen) {
                 continue;
             }
             if let Says::Attribute { remembered, .. } = &mut self.says
@@ -380,29 +380,12 @@ fn surface(model: &Model, shown: &Shown<'_>, backend: &Arc<dyn Backend>) -> Resu
     }
 }
 
-/// Which of all classes are named; the error is a sentence's end.
-fn classes(on: &[String], labels: &[String]) -> Result<Option<Vec<bool>>, String> {
-    if on.is_empty() {
-        return Ok(None);
-    }
-    let mut wanted = vec![false; labels.len()];
-    for class in on {
-        let mut found = false;
-        for (label, wanted) in labels.iter().zip(&mut wanted) {
-            if label == class {
-                (*wanted, found) = (true, true);
-            }
-        }
-        if !found {
-            let nearest =
-                labels.iter().max_by(|a, b| strsim::jaro_winkler(a, class).total_cmp(&strsim::jaro_winkler(b, class)));
-            return Err(match nearest {
-                Some(nearest) => format!("no model before it finds `{class}`; the nearest class is `{nearest}`"),
-                None => format!("no model before it finds `{class}`: they have no labels"),
-            });
-        }
-    }
-    Ok(Some(wanted))
+/// The error is a sentence's end.
+fn classes(on: &[String], labels: &[String]) -> Result<Classes, String> {
+    Classes::named(on, labels).map_err(|UnknownLabel { class, nearest }| match nearest {
+        Some(nearest) => format!("no model before it finds `{class}`; the nearest class is `{nearest}`"),
+        None => format!("no model before it finds `{class}`: they have no labels"),
+    })
 }
 
 fn values(model: &Model) -> Vec<Arc<str>> {
