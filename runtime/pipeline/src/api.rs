@@ -122,6 +122,8 @@ pub enum SinkError {
         #[source]
         source: std::io::Error,
     },
+    #[error("cannot deliver to `{destination}`: {reason}")]
+    Deliver { destination: String, reason: String },
     #[error("cannot serve RTSP: {reason}")]
     Rtsp { reason: String },
 }

@@ -14,6 +14,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::analyse::{EventKind, RegionCount};
 use crate::run::{RunStats, SecondarySummary, Step, StepTimes, StreamStats};
+use crate::sink::DeliverySummary;
 
 /// Bounds of the latency buckets, from a staging pass to a stalled stream.
 const BUCKETS_MS: [u64; 13] = [1, 2, 5, 10, 20, 33, 50, 100, 200, 500, 1_000, 2_000, 5_000];
@@ -69,6 +70,7 @@ impl Collector for Scrape {
         encode_latencies(&mut encoder, &streams)?;
         encode_analysis(&mut encoder, &streams)?;
         encode_secondaries(&mut encoder, &self.stats.secondaries())?;
+        encode_deliveries(&mut encoder, &self.stats.deliveries())?;
         if let Some(shadow) = self.stats.shadow() {
             let help = "Frames that a shadow was shown, by what became of them";
             let mut family = encoder.encode_descriptor("shadow_frames", help, None, MetricType::Counter)?;
@@ -105,6 +107,22 @@ fn encode_secondaries(encoder: &mut DescriptorEncoder<'_>, secondaries: &[Second
         for (outcome, count) in [("asked", asked), ("remembered", remembered), ("skipped", skipped)] {
             let labels = [("model", name.as_str()), ("outcome", outcome)];
             family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(count, None)?;
+        }
+    }
+    Ok(())
+}
+
+/// Of each sink that delivers events; there are few, and outcomes are a closed set.
+fn encode_deliveries(encoder: &mut DescriptorEncoder<'_>, deliveries: &[DeliverySummary]) -> fmt::Result {
+    if deliveries.is_empty() {
+        return Ok(());
+    }
+    let help = "Events for another machine, by what became of them, and attempts that were made again";
+    let mut family = encoder.encode_descriptor("deliveries", help, None, MetricType::Counter)?;
+    for delivery in deliveries {
+        for (outcome, count) in delivery.outcomes() {
+            let labels = [("sink", delivery.sink.as_str()), ("outcome", outcome)];
+            family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
         }
     }
     Ok(())
@@ -241,6 +259,7 @@ mod tests {
     use crate::analyse::{Analyser, Analysis, Rules};
     use crate::config::{AnalyticsConfig, CrossingMode, DirectionConfig, LineConfig, RegionConfig, Scope};
     use crate::run::Dropped;
+    use crate::sink::Deliveries;
 
     /// Somebody has come down through the door into the hall.
     fn analysis() -> Analysis {
@@ -275,7 +294,9 @@ mod tests {
 
     #[test]
     fn every_counter_is_in_the_text() {
-        let stats = Arc::new(RunStats::default());
+        let deliveries = Deliveries::default();
+        deliveries.open("mqtt").count(|count| (count.delivered, count.dropped, count.retried) = (3, 2, 1));
+        let stats = Arc::new(RunStats::delivering(deliveries));
         let stream = stats.stream(&StreamId::new("front"));
         stream.frame_decoded(Timestamp::ZERO);
         stream.frame_decoded(Timestamp::ZERO);
@@ -311,6 +332,10 @@ mod tests {
             "revoada_region_left_total{stream=\"front\",region=\"hall\"} 0",
             "revoada_region_dwelt_total{stream=\"front\",region=\"hall\"} 0",
             "revoada_direction_taken_total{stream=\"front\",direction=\"down\"} 1",
+            "revoada_deliveries_total{sink=\"mqtt\",outcome=\"delivered\"} 3",
+            "revoada_deliveries_total{sink=\"mqtt\",outcome=\"dropped\"} 2",
+            "revoada_deliveries_total{sink=\"mqtt\",outcome=\"failed\"} 0",
+            "revoada_deliveries_total{sink=\"mqtt\",outcome=\"retried\"} 1",
             "revoada_batches_total 1",
             "revoada_non_finite_total 0",
             "revoada_model_swaps_total 0",

@@ -9,11 +9,12 @@ use revoada_bundle::sign::TrustedKeys;
 use revoada_core::{Point, Size, StreamId};
 use revoada_engine::BackendChoice;
 use revoada_pipeline::config::{
-    AnalyticsConfig, Anchor, AnonymizeConfig, AnonymizeMethod, BatchConfig, ByteTrackConfig, CameraMode, ClassName,
-    ClassRule, CrossingMode, CrowdConfig, DELTA_FRAMES_MAX, DirectionConfig, Draft, DrawConfig, HttpConfig,
-    ImageFormat, LineConfig, ManifestConfig, ModelConfig, ObjectsConfig, OcSortConfig, Payload, PipelineConfig, Reads,
-    ReconnectConfig, RegionConfig, RtspTransport, Scope, SecondaryConfig, SinkConfig, SortConfig, SourceConfig,
-    StreamConfig, TilesConfig, TrackerAlgorithm, TrackerConfig,
+    AnalyticsConfig, Anchor, AnonymizeConfig, AnonymizeMethod, BatchConfig, BrokerAddress, ByteTrackConfig, CameraMode,
+    ClassName, ClassRule, CourierConfig, CrossingMode, CrowdConfig, DELTA_FRAMES_MAX, DirectionConfig, Draft,
+    DrawConfig, HttpConfig, ImageFormat, LineConfig, ManifestConfig, ModelConfig, MqttConfig, ObjectsConfig,
+    OcSortConfig, Payload, PipelineConfig, Reads, ReconnectConfig, RegionConfig, RtspTransport, Scope, SecondaryConfig,
+    SinkConfig, SnapshotsConfig, SortConfig, SourceConfig, StreamConfig, TilesConfig, TrackerAlgorithm, TrackerConfig,
+    WebhookConfig,
 };
 
 fn check(text: &str) -> Result<PipelineConfig, String> {
@@ -158,8 +159,8 @@ frames_max = 65
             ":6: stream[1].uri: unknown scheme `rtps://`, choose a path, `file://`, `images:`, `rtsp://`, `rtsps://`, \
              `http://`, `https://`, `v4l2://`, `csi://` or `test://`",
             ":7: modle: unknown key, did you mean `model`?",
-            ":10: sink[0].type: expected one of `video`, `jsonl`, `events`, `csv`, `kitti`, `messages`, `images`, `rtsp`, `preview`, `none`, \
-             got `vidoe`, did you mean `video`?",
+            ":10: sink[0].type: expected one of `video`, `jsonl`, `events`, `mqtt`, `webhook`, `csv`, `kitti`, `messages`, \
+             `images`, `rtsp`, `preview`, `none`, got `vidoe`, did you mean `video`?",
             ":12: sink[1].path: this key is missing",
             ":15: batch.frames_max: expected an integer from 1 to 64, got 65",
         ]
@@ -369,6 +370,133 @@ fn what_cannot_be_analysed_is_refused() {
     assert!(nothing[0].contains("there is nothing to tell: add a `[[analytics.line]]`"), "{nothing:?}");
 }
 
+const DELIVERIES: &str = r#"
+[[stream]]
+uri = "door.mp4"
+[model]
+path = "model.onnx"
+[analytics]
+[[analytics.region]]
+name = "hall"
+points = [[0, 0], [9, 0], [9, 9]]
+[[sink]]
+type = "events"
+path = "events.jsonl"
+snapshots = "pictures"
+[[sink]]
+type = "mqtt"
+url = "mqtts://porter@[::1]"
+password_file = "secret"
+ca_file = "/ca.pem"
+topic = "site/{stream}/{kind}"
+qos = 0
+retain = true
+client_id = "gate-7"
+queue_events_max = 7
+timeout_ms = 200
+delay_ms_min = 20
+delay_ms_max = 30
+flush_ms = 40
+snapshots = "more"
+snapshots_mb_max = 9
+[[sink]]
+type = "webhook"
+url = "https://host:8443/events?x=1"
+token_file = "token"
+[[sink]]
+type = "mqtt"
+url = "mqtt://broker"
+"#;
+
+#[test]
+fn every_key_of_deliveries_is_read() {
+    let config = check(DELIVERIES).expect("it is right");
+    let ms = Duration::from_millis;
+    let events = SinkConfig::Events {
+        path: "dir/events.jsonl".into(),
+        snapshots: Some(SnapshotsConfig { folder: "dir/pictures".into(), mb_max: 500 }),
+    };
+    let mqtt = MqttConfig {
+        broker: BrokerAddress { tls: true, user: Some("porter".into()), host: "::1".into(), port: 8883 },
+        password_file: Some("dir/secret".into()),
+        ca_file: Some("/ca.pem".into()),
+        topic: "site/{stream}/{kind}".into(),
+        acknowledged: false,
+        retain: true,
+        client_id: Some("gate-7".into()),
+        courier: CourierConfig {
+            queue_events_max: 7,
+            timeout: ms(200),
+            delay_min: ms(20),
+            delay_max: ms(30),
+            flush: ms(40),
+        },
+        snapshots: Some(SnapshotsConfig { folder: "dir/more".into(), mb_max: 9 }),
+    };
+    let webhook = WebhookConfig {
+        url: "https://host:8443/events?x=1".into(),
+        token_file: Some("dir/token".into()),
+        ca_file: None,
+        courier: CourierConfig::default(),
+        snapshots: None,
+    };
+    let bare = MqttConfig {
+        broker: BrokerAddress { tls: false, user: None, host: "broker".into(), port: 1883 },
+        password_file: None,
+        ca_file: None,
+        topic: "revoada/{stream}/events".into(),
+        acknowledged: true,
+        retain: false,
+        client_id: None,
+        courier: CourierConfig::default(),
+        snapshots: None,
+    };
+    let expected = [events, SinkConfig::Mqtt(mqtt), SinkConfig::Webhook(webhook), SinkConfig::Mqtt(bare)];
+    assert_eq!(config.sinks, expected);
+    let printed = Draft::from_file(Path::new("b.toml"), &config.to_toml(), Path::new("/here")).check();
+    let relative = |text: &str| text.replace("dir/dir/", "dir/");
+    assert_eq!(relative(&printed.expect("it was printed").to_toml()), relative(&config.to_toml()));
+}
+
+#[test]
+fn deliveries_that_cannot_work_are_refused() {
+    for (right, wrong, expected) in [
+        ("mqtt://broker", "broker", "url: expected a broker such as `mqtt://user@host:1883`"),
+        ("mqtt://broker", "tcp://broker", "url: unknown scheme, choose `mqtt://` or `mqtts://`"),
+        ("mqtt://broker", "mqtt://broker/topic", "url: a broker has no path"),
+        (
+            "mqtt://broker",
+            "mqtt://me:secret@broker",
+            "a password stands in a file of its own: name it as `password_file`",
+        ),
+        ("mqtt://broker", "mqtt://broker:0", "url: expected a broker such as"),
+        ("site/{stream}", "site/#", "topic: expected a topic to publish to, without `+` and `#`"),
+        ("qos = 0", "qos = 2", "qos: expected an integer from 0 to 1, got 2"),
+        ("gate-7", "", "client_id: expected a name, got nothing"),
+        ("porter@", "", "password_file: has no effect without a user"),
+        ("mqtts://porter", "mqtt://porter", "ca_file: has no effect without TLS"),
+        ("https://host:8443", "ftp://host", "url: expected an address such as `https://host/events`"),
+        (
+            "https://host:8443",
+            "https://me:secret@host",
+            "a secret stands in a file of its own: name it as `token_file`",
+        ),
+        ("delay_ms_max = 30", "delay_ms_max = 10", "delay_ms_max: is less than `delay_ms_min`, 20"),
+        ("snapshots = \"more\"\n", "", "snapshots_mb_max: has no effect without a folder"),
+        ("\"more\"", "\"pictures\"", "snapshots: `dir/pictures` is already used by sink[0]"),
+    ] {
+        assert!(DELIVERIES.contains(right), "{right}");
+        let got = problems(&DELIVERIES.replacen(right, wrong, 1));
+        assert!(got.len() == 1 && got[0].contains(expected), "{wrong}\n{got:#?}");
+        assert!(!got[0].contains("secret@"), "{got:#?}");
+    }
+    let (rest, _) = DELIVERIES.split_once("[analytics]").expect("it is there");
+    for sink in ["type = \"mqtt\"\nurl = \"mqtt://a\"", "type = \"webhook\"\nurl = \"http://a\""] {
+        let got = problems(&format!("{rest}[[sink]]\n{sink}\n"));
+        assert!(got.len() == 1 && got[0].contains("nothing makes events: add `[analytics]`"), "{got:#?}");
+    }
+}
+
 #[test]
 fn two_streams_of_one_file_get_names_of_their_own() {
     let text = "[model]\npath=\"m\"\n[[stream]]\nuri=\"a.mp4\"\n[[stream]]\nuri=\"a.mp4\"\n";
@@ -491,7 +619,59 @@ fn sink() -> impl Strategy<Value = SinkConfig> {
         }),
         (1..=100u8, 1..60u32).prop_map(|(quality, fps_max)| SinkConfig::Preview { quality, fps_max }),
         Just(SinkConfig::None),
+        (path(), prop::option::of(snapshots()))
+            .prop_map(|(path, snapshots)| SinkConfig::Events { path: path.with_extension("events"), snapshots }),
+        mqtt().prop_map(SinkConfig::Mqtt),
+        webhook().prop_map(SinkConfig::Webhook),
     ]
+}
+
+fn snapshots() -> impl Strategy<Value = SnapshotsConfig> {
+    (path(), 1..1000u32).prop_map(|(path, mb_max)| SnapshotsConfig { folder: path.with_extension("pictures"), mb_max })
+}
+
+fn courier() -> impl Strategy<Value = CourierConfig> {
+    let times = (ms(100..600_000), ms(10..1000), ms(1000..3_600_000), ms(0..600_000));
+    (1..100_000usize, times).prop_map(|(queue_events_max, (timeout, delay_min, delay_max, flush))| CourierConfig {
+        queue_events_max,
+        timeout,
+        delay_min,
+        delay_max,
+        flush,
+    })
+}
+
+fn mqtt() -> impl Strategy<Value = MqttConfig> {
+    let address = (any::<bool>(), prop::option::of(word()), prop_oneof![word(), Just("::1".to_owned())], 1..u16::MAX);
+    let broker = address.prop_map(|(tls, user, host, port)| BrokerAddress { tls, user, host, port });
+    let files = (prop::option::of(path()), prop::option::of(path()));
+    let rest = (word(), any::<bool>(), any::<bool>(), prop::option::of(word()));
+    (broker, files, rest, courier(), prop::option::of(snapshots())).prop_map(
+        |(broker, (password_file, ca_file), (topic, acknowledged, retain, client_id), courier, snapshots)| MqttConfig {
+            password_file: password_file.filter(|_| broker.user.is_some()),
+            ca_file: ca_file.filter(|_| broker.tls),
+            broker,
+            topic,
+            acknowledged,
+            retain,
+            client_id,
+            courier,
+            snapshots,
+        },
+    )
+}
+
+fn webhook() -> impl Strategy<Value = WebhookConfig> {
+    let files = (prop::option::of(path()), prop::option::of(path()));
+    (word(), files, courier(), prop::option::of(snapshots())).prop_map(
+        |(host, (token_file, ca_file), courier, snapshots)| WebhookConfig {
+            url: format!("https://{host}/events"),
+            token_file,
+            ca_file,
+            courier,
+            snapshots,
+        },
+    )
 }
 
 fn inline_manifest(score_min: Option<f32>) -> Manifest {
@@ -693,9 +873,13 @@ fn pipeline() -> impl Strategy<Value = PipelineConfig> {
     let results = (prop::option::of(tracker()), prop::option::of(analytics()), draw());
     let models = (model(), prop::collection::vec(secondary(), 0..3));
     (lists, models, batch, results, edges).prop_map(
-        |((mut streams, sinks), (mut model, secondaries), batch, (tracker, analytics, draw), edges)| {
+        |((mut streams, mut sinks), (mut model, secondaries), batch, (tracker, analytics, draw), edges)| {
             model.score_low = tracker.and_then(|tracker| tracker.score_low()).map(|score| score as f32);
             let mut analytics = analytics.filter(|_| tracker.is_some());
+            let of_events = |sink: &SinkConfig| {
+                matches!(sink, SinkConfig::Events { .. } | SinkConfig::Mqtt(_) | SinkConfig::Webhook(_))
+            };
+            sinks.retain(|sink| analytics.is_some() || !of_events(sink));
             let (_, control, perf_s) = edges;
             for (index, stream) in streams.iter_mut().enumerate() {
                 stream.id = StreamId::new(&format!("{}{index}", stream.id));

@@ -55,7 +55,9 @@ fn check_sinks(drafted: &Drafted<'_>) {
                     table.problem("path", "several streams need a file each: put `{stream}` into the path");
                 }
             }
-            Some(SinkConfig::Events { .. }) if drafted.analytics.is_none() => {
+            Some(SinkConfig::Events { .. } | SinkConfig::Mqtt(_) | SinkConfig::Webhook(_))
+                if drafted.analytics.is_none() =>
+            {
                 table.problem("type", "nothing makes events: add `[analytics]` with what is to be told");
             }
             Some(SinkConfig::Preview { .. }) if drafted.http.is_none() => {
@@ -86,28 +88,36 @@ fn check_outputs(drafted: &Drafted<'_>) {
         }
     }
     for (index, (table, sink)) in drafted.sinks.iter().enumerate() {
-        let (key, path) = match sink {
-            Some(
-                SinkConfig::Video { path, .. }
-                | SinkConfig::JsonLines { path }
-                | SinkConfig::Csv { path }
-                | SinkConfig::Events { path }
-                | SinkConfig::Messages { path, .. },
-            ) => ("path", path),
-            Some(SinkConfig::Images { folder, .. } | SinkConfig::Kitti { folder, .. }) => ("folder", folder),
-            _ => continue,
-        };
-        let ids = drafted.streams.iter().filter_map(|(_, stream)| Some(stream.as_ref()?.id.as_str()));
-        let text = path.to_string_lossy();
-        let files: Vec<PathBuf> = match text.contains(STREAM_PLACE) {
-            true => ids.map(|id| normalized(Path::new(&text.replace(STREAM_PLACE, id)))).collect(),
-            false => vec![normalized(path)],
-        };
-        if let Some((file, owner)) = files.iter().find_map(|file| Some((file, taken.get(file)?))) {
-            table.problem(key, format!("`{}` is already used by {owner}", file.display()));
+        for (key, path) in sink.iter().flat_map(outputs) {
+            let ids = drafted.streams.iter().filter_map(|(_, stream)| Some(stream.as_ref()?.id.as_str()));
+            let text = path.to_string_lossy();
+            let files: Vec<PathBuf> = match text.contains(STREAM_PLACE) {
+                true => ids.map(|id| normalized(Path::new(&text.replace(STREAM_PLACE, id)))).collect(),
+                false => vec![normalized(path)],
+            };
+            if let Some((file, owner)) = files.iter().find_map(|file| Some((file, taken.get(file)?))) {
+                table.problem(key, format!("`{}` is already used by {owner}", file.display()));
+            }
+            taken.extend(files.into_iter().map(|file| (file, format!("sink[{index}]"))));
         }
-        taken.extend(files.into_iter().map(|file| (file, format!("sink[{index}]"))));
     }
+}
+
+/// The files and folders that a sink writes, by key.
+fn outputs(sink: &SinkConfig) -> Vec<(&'static str, &Path)> {
+    let (path, snapshots) = match sink {
+        SinkConfig::Video { path, .. }
+        | SinkConfig::JsonLines { path }
+        | SinkConfig::Csv { path }
+        | SinkConfig::Messages { path, .. } => (Some(("path", path)), None),
+        SinkConfig::Images { folder, .. } | SinkConfig::Kitti { folder, .. } => (Some(("folder", folder)), None),
+        SinkConfig::Events { path, snapshots } => (Some(("path", path)), snapshots.as_ref()),
+        SinkConfig::Mqtt(config) => (None, config.snapshots.as_ref()),
+        SinkConfig::Webhook(config) => (None, config.snapshots.as_ref()),
+        SinkConfig::Rtsp { .. } | SinkConfig::Preview { .. } | SinkConfig::None => (None, None),
+    };
+    let snapshots = snapshots.map(|snapshots| ("snapshots", &snapshots.folder));
+    path.into_iter().chain(snapshots).map(|(key, path)| (key, path.as_path())).collect()
 }
 
 fn check_addresses(drafted: &Drafted<'_>) {

@@ -96,9 +96,10 @@ impl Draft {
     fn value(&self, key: &str, value: Value) -> Value {
         let Some(text) = value.as_str().filter(|_| !self.flags_folder.as_os_str().is_empty()) else { return value };
         match key.rsplit('.').next() {
-            Some("path" | "folder" | "manifest" | "labels" | "socket") => {
-                self.flags_folder.join(text).display().to_string().into()
-            }
+            Some(
+                "path" | "folder" | "manifest" | "labels" | "socket" | "snapshots" | "password_file" | "token_file"
+                | "ca_file",
+            ) => self.flags_folder.join(text).display().to_string().into(),
             Some("uri") => match SourceConfig::parse(text) {
                 Ok(source) => source.relative_to(&self.flags_folder).uri().into(),
                 Err(_) => value,

@@ -143,8 +143,29 @@
 //! type = "jsonl"
 //! path = "out/results.jsonl"
 //! [[sink]]
-//! type = "events"        # needs [analytics]
+//! type = "events"        # needs [analytics], as do mqtt and webhook
 //! path = "out/events.jsonl"
+//! snapshots = "out/events"  # none; a folder for a picture of each event, `ID.event.jpg`; of mqtt and webhook too
+//! snapshots_mb_max = 500 # of the folder; the oldest of its pictures are deleted
+//! [[sink]]
+//! type = "mqtt"
+//! url = "mqtts://user@broker:8883"  # or mqtt://
+//! password_file = "mqtt.password"  # none
+//! ca_file = "ca.pem"     # the system's; what signs the broker's certificate
+//! topic = "revoada/{stream}/events"  # `{stream}` is the stream's id, `{kind}` the event's kind
+//! qos = 1                # 0: sent and forgotten
+//! retain = false
+//! client_id = "gate-7"   # another one in each run
+//! queue_events_max = 1000  # that wait; then the oldest is dropped. These five are webhook's too
+//! timeout_ms = 10000     # of an attempt
+//! delay_ms_min = 500     # to the next; doubles at every attempt
+//! delay_ms_max = 30000
+//! flush_ms = 5000        # to deliver what waits at the end
+//! [[sink]]
+//! type = "webhook"
+//! url = "https://host/events"  # or http://; one POST an event
+//! token_file = "webhook.token"  # none; sent as bearer token
+//! ca_file = "ca.pem"     # the system's
 //! [[sink]]
 //! type = "csv"
 //! path = "out/results.csv"
@@ -188,6 +209,7 @@
 mod analytics;
 mod check;
 mod classes;
+mod delivery;
 mod draft;
 mod live;
 mod print;
@@ -209,6 +231,7 @@ pub use analytics::{
     AnalyticsConfig, Anchor, CrossingMode, CrowdConfig, DirectionConfig, LineConfig, RegionConfig, Scope,
 };
 pub use classes::{ClassName, ClassRule};
+pub use delivery::{BrokerAddress, CourierConfig, MqttConfig, SnapshotsConfig, WebhookConfig};
 pub use draft::{Draft, Value};
 pub use revoada_bundle::strict::{Problem, Problems};
 pub use secondary::{ObjectsConfig, Reads, SecondaryConfig};
@@ -576,7 +599,11 @@ pub enum SinkConfig {
     /// One JSON object a line, a frame each.
     JsonLines { path: PathBuf },
     /// One JSON object a line, an event each.
-    Events { path: PathBuf },
+    Events { path: PathBuf, snapshots: Option<SnapshotsConfig> },
+    /// One message an event.
+    Mqtt(MqttConfig),
+    /// One request an event.
+    Webhook(WebhookConfig),
     /// One row per detection or class.
     Csv { path: PathBuf },
     /// Rows of detections or tracks, a file per frame in a folder, as DeepStream dumps them.

@@ -10,7 +10,7 @@ use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, Value};
 use super::read::{FORMATS, METHODS, PAYLOADS, TRANSPORTS};
 use super::{
     BatchConfig, CameraMode, DrawConfig, HttpConfig, ManifestConfig, ModelConfig, PipelineConfig, ReconnectConfig,
-    SinkConfig, SourceConfig, StreamConfig, TrackerAlgorithm, TrackerConfig, secondary, tiles,
+    SinkConfig, SourceConfig, StreamConfig, TrackerAlgorithm, TrackerConfig, delivery, secondary, tiles,
 };
 
 impl PipelineConfig {
@@ -210,7 +210,13 @@ fn sink(sink: &SinkConfig) -> Table {
             ("video", vec![("path", Some(path(file))), ("bitrate_kbps", bitrate_kbps.map(|rate| integer(rate.into())))])
         }
         SinkConfig::JsonLines { path: file } => ("jsonl", vec![("path", Some(path(file)))]),
-        SinkConfig::Events { path: file } => ("events", vec![("path", Some(path(file)))]),
+        SinkConfig::Events { path: file, snapshots } => {
+            let mut options = vec![("path", Some(path(file)))];
+            options.extend(delivery::print_snapshots(snapshots.as_ref()));
+            ("events", options)
+        }
+        SinkConfig::Mqtt(config) => ("mqtt", delivery::print_mqtt(config)),
+        SinkConfig::Webhook(config) => ("webhook", delivery::print_webhook(config)),
         SinkConfig::Csv { path: file } => ("csv", vec![("path", Some(path(file)))]),
         SinkConfig::Kitti { folder, tracks } => {
             ("kitti", vec![("folder", Some(path(folder))), ("tracks", Some((*tracks).into()))])
@@ -257,7 +263,7 @@ pub(super) fn table<const N: usize>(pairs: [(&str, Value); N]) -> Table {
     pairs.into_iter().map(|(key, value)| (key, Item::Value(value))).collect()
 }
 
-fn path(path: &Path) -> Value {
+pub(super) fn path(path: &Path) -> Value {
     path.display().to_string().into()
 }
 
@@ -274,7 +280,7 @@ pub(super) fn number(number: f32) -> Value {
     number.to_string().parse::<f64>().unwrap_or_else(|_| number.into()).into()
 }
 
-fn milliseconds(duration: Duration) -> Value {
+pub(super) fn milliseconds(duration: Duration) -> Value {
     integer(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }
 

@@ -17,7 +17,7 @@ use super::{
     DELTA_FRAMES_MAX, DrawConfig, FPS_MAX, HttpConfig, ID_CHARS_MAX, ImageFormat, LOST_FRAMES_MAX, ManifestConfig,
     ModelConfig, OcSortConfig, Payload, PipelineConfig, QUEUE_FRAMES_MAX, ReconnectConfig, RtspTransport,
     SIDE_PIXELS_MAX, SecondaryConfig, SinkConfig, SortConfig, SourceConfig, StreamConfig, TrackerAlgorithm,
-    TrackerConfig, is_stream_id, secondary, tiles,
+    TrackerConfig, delivery, is_stream_id, secondary, tiles,
 };
 
 /// Frames decoded ahead where nothing is said: enough to bridge one inference, and 9 MB of 1080p.
@@ -403,6 +403,8 @@ fn sink(table: &Table<'_>, folder: &Path) -> Option<SinkConfig> {
         Video,
         JsonLines,
         Events,
+        Mqtt,
+        Webhook,
         Csv,
         Kitti,
         Messages,
@@ -411,10 +413,12 @@ fn sink(table: &Table<'_>, folder: &Path) -> Option<SinkConfig> {
         Preview,
         None,
     }
-    const KINDS: [(&str, Kind); 10] = [
+    const KINDS: [(&str, Kind); 12] = [
         ("video", Kind::Video),
         ("jsonl", Kind::JsonLines),
         ("events", Kind::Events),
+        ("mqtt", Kind::Mqtt),
+        ("webhook", Kind::Webhook),
         ("csv", Kind::Csv),
         ("kitti", Kind::Kitti),
         ("messages", Kind::Messages),
@@ -435,7 +439,12 @@ fn sink(table: &Table<'_>, folder: &Path) -> Option<SinkConfig> {
             Some(SinkConfig::Video { path: path?, bitrate_kbps })
         }
         Kind::JsonLines => Some(SinkConfig::JsonLines { path: path(&required, "path", folder)? }),
-        Kind::Events => Some(SinkConfig::Events { path: path(&required, "path", folder)? }),
+        Kind::Events => {
+            let (path, snapshots) = (path(&required, "path", folder), delivery::snapshots(table, folder));
+            Some(SinkConfig::Events { path: path?, snapshots })
+        }
+        Kind::Mqtt => delivery::mqtt(table, folder).map(SinkConfig::Mqtt),
+        Kind::Webhook => delivery::webhook(table, folder).map(SinkConfig::Webhook),
         Kind::Csv => Some(SinkConfig::Csv { path: path(&required, "path", folder)? }),
         Kind::Kitti => {
             let tracks = table.boolean("tracks").unwrap_or(false);
@@ -463,7 +472,7 @@ fn sink(table: &Table<'_>, folder: &Path) -> Option<SinkConfig> {
     }
 }
 
-fn path(table: &Table<'_>, key: &str, folder: &Path) -> Option<PathBuf> {
+pub(super) fn path(table: &Table<'_>, key: &str, folder: &Path) -> Option<PathBuf> {
     let text = table.string(key)?;
     if text.is_empty() || text.contains('\0') {
         table.problem(key, "expected a path, got nothing");
@@ -481,6 +490,6 @@ fn address(table: &Table<'_>, key: &str) -> Option<SocketAddr> {
     address
 }
 
-fn milliseconds(table: &Table<'_>, key: &str, min: u64, max: u64) -> Option<Duration> {
+pub(super) fn milliseconds(table: &Table<'_>, key: &str, min: u64, max: u64) -> Option<Duration> {
     table.integer(key, min..=max).map(Duration::from_millis)
 }

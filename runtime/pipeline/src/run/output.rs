@@ -11,7 +11,7 @@ use revoada_engine::{Backend, Surface};
 use thiserror::Error;
 
 use super::analysis::Analysers;
-use super::cascade::{Cascade, Shown};
+use super::cascade::{self, Cascade};
 use super::infer::Batch;
 use super::model::{Answer, ModelError, ModelSession};
 use super::sessions::Sessions;
@@ -81,14 +81,23 @@ impl Drop for Returning {
     }
 }
 
+/// Of which frames a sink shows the picture.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Shown {
+    #[default]
+    None,
+    WithEvents,
+    All,
+}
+
 /// What other threads ask of the output thread.
 pub(crate) struct OutputControls {
     painter: Mutex<Painter>,
     tracker: Mutex<Option<TrackerConfig>>,
     /// `None` where nothing is analysed.
     analysers: Mutex<Option<Analysers>>,
-    /// Whether a sink shows pictures; drawing for nobody is left out.
-    shows_pictures: bool,
+    /// Drawing for nobody is left out.
+    shown: Shown,
     snapshots: Snapshots,
     pub(crate) shadow: Arc<Shadow>,
     /// Streams of which no frame will come any more, but for those under way.
@@ -104,13 +113,13 @@ impl OutputControls {
         painter: Painter,
         tracker: Option<TrackerConfig>,
         analysers: Option<Analysers>,
-        shows_pictures: bool,
+        shown: Shown,
     ) -> Self {
         Self {
             painter: Mutex::new(painter),
             tracker: Mutex::new(tracker),
             analysers: Mutex::new(analysers),
-            shows_pictures,
+            shown,
             snapshots: Snapshots::default(),
             shadow: Arc::default(),
             ended: Mutex::default(),
@@ -287,7 +296,12 @@ impl Output {
         let started = self.clock.now();
         // Decided once: a snapshot that is asked for meanwhile gets the next frame, so that no
         // picture leaves without what is to be hidden in it.
-        let shown = self.controls.shows_pictures || self.controls.snapshots.wants(&frame.stream);
+        let is_shown = match self.controls.shown {
+            Shown::None => false,
+            Shown::WithEvents => analysis.as_ref().is_some_and(|analysis| !analysis.events.is_empty()),
+            Shown::All => true,
+        };
+        let shown = is_shown || self.controls.snapshots.wants(&frame.stream);
         let drawn = if shown { self.controls.draw(&frame, &prediction, analysis.as_deref()) } else { None };
         stream.copied(u64::from(drawn.is_some()));
         let now = self.clock.now();
@@ -309,10 +323,14 @@ impl Output {
 }
 
 /// The frames of a batch as the further models take them.
-fn shown<'a>(tickets: &'a [Ticket], surfaces: &'a [Surface], predictions: &'a mut [Prediction]) -> Vec<Shown<'a>> {
+fn shown<'a>(
+    tickets: &'a [Ticket],
+    surfaces: &'a [Surface],
+    predictions: &'a mut [Prediction],
+) -> Vec<cascade::Shown<'a>> {
     let pictures = tickets.iter().zip(surfaces);
     let shown = pictures.zip(predictions);
-    shown.map(|((ticket, surface), prediction)| Shown { frame: &ticket.frame, surface, prediction }).collect()
+    shown.map(|((ticket, surface), prediction)| cascade::Shown { frame: &ticket.frame, surface, prediction }).collect()
 }
 
 impl OutputControls {

@@ -19,6 +19,7 @@ use crate::analyse::{Analysis, EventKind};
 use crate::decode::Decoder;
 use crate::http::{RunStatus, StreamStatus};
 use crate::sink::record::CountsRecord;
+use crate::sink::{Deliveries, DeliverySummary};
 
 /// A configuration that is reloaded again and again with other streams must not grow the process:
 /// of the streams that ended, so many are remembered.
@@ -94,6 +95,7 @@ pub(crate) struct RunStats {
     batch_frames: AtomicU64,
     /// One for each further model.
     secondaries: Vec<Arc<SecondaryStats>>,
+    deliveries: Deliveries,
     shadow: Arc<Shadow>,
 }
 
@@ -452,8 +454,13 @@ impl StreamStats {
 }
 
 impl RunStats {
-    pub(crate) fn new(decoder: Arc<dyn Decoder>, secondaries: Vec<Arc<SecondaryStats>>, shadow: Arc<Shadow>) -> Self {
-        let stats = Self { secondaries, shadow, ..Self::default() };
+    pub(crate) fn new(
+        decoder: Arc<dyn Decoder>,
+        secondaries: Vec<Arc<SecondaryStats>>,
+        shadow: Arc<Shadow>,
+        deliveries: Deliveries,
+    ) -> Self {
+        let stats = Self { secondaries, shadow, deliveries, ..Self::default() };
         stats.decoded_by(decoder);
         stats
     }
@@ -529,6 +536,16 @@ impl RunStats {
         self.secondaries.iter().map(|secondary| secondary.summary()).collect()
     }
 
+    #[cfg(test)]
+    pub(crate) fn delivering(deliveries: Deliveries) -> Self {
+        Self { deliveries, ..Self::default() }
+    }
+
+    /// Of each sink that delivers events.
+    pub(crate) fn deliveries(&self) -> Vec<DeliverySummary> {
+        self.deliveries.summaries()
+    }
+
     /// For the web page: what all streams did together, without the model's name. Unlike a summary it copies no
     /// distributions, so that it can be asked for every second.
     pub(crate) fn status(&self, now: Timestamp) -> RunStatus {
@@ -578,6 +595,7 @@ impl RunStats {
             batch_frames_mean: ratio(self.batch_frames.load(Relaxed) as f64, self.batches() as f64),
             latency: latencies(&steps),
             secondaries: self.secondaries(),
+            deliveries: self.deliveries(),
             shadow: self.shadow(),
             streams,
             files,

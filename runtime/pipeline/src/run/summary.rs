@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::cascade::SecondarySummary;
 use super::shadow::ShadowSummary;
+use crate::sink::DeliverySummary;
 use crate::sink::record::CountsRecord;
 
 /// All streams of a run, and their sum.
@@ -37,6 +38,9 @@ pub struct RunSummary {
     /// Of each `[[secondary]]`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secondaries: Vec<SecondarySummary>,
+    /// Of each sink that delivers events to another machine.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deliveries: Vec<DeliverySummary>,
     /// Of the second model that follows, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shadow: Option<ShadowSummary>,

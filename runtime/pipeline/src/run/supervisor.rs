@@ -16,7 +16,7 @@ use super::analysis::Analysers;
 use super::cascade::Cascade;
 use super::commands::Commands;
 use super::infer::Infer;
-use super::output::{Output, OutputControls, OutputError, Returning};
+use super::output::{Output, OutputControls, OutputError, Returning, Shown};
 use super::perf::PerfLines;
 use super::queue::{Lanes, WhenFull};
 use super::rebuild::Rebuilding;
@@ -31,7 +31,7 @@ use crate::config::{HttpConfig, PipelineConfig, SinkConfig, StreamConfig};
 use crate::control;
 use crate::draw::Painter;
 use crate::http::{self, Hub, RunStatus, StreamOptions};
-use crate::sink::SinkContext;
+use crate::sink::{Deliveries, SinkContext};
 
 /// How long frames that were already taken may need after a stop.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
@@ -146,21 +146,22 @@ impl Supervisor {
             model: model.name().to_owned(),
             labels: Arc::clone(&labels),
             hub: hub.clone(),
+            deliveries: Deliveries::default(),
         };
         let sinks = config.sinks.iter().map(|sink| (parts.open_sink)(sink, &context)).collect::<Result<Vec<_>, _>>()?;
 
         let (sender, events) = sync_channel(EVENTS_MAX);
         let sessions = Sessions::open(&model, frames_max)?;
         let (batches_in, batches) = sync_channel(SESSIONS);
-
         let lanes = Lanes::new();
-        let shows_pictures = config.sinks.iter().any(shows_pictures);
+        let shown = config.sinks.iter().map(shows).max().unwrap_or_default();
         if config.tracker.is_some() && !model.decoder().finds_boxes() {
             warn!(model = model.name(), "the model finds no boxes, so nothing will be tracked");
         }
-        let controls = Arc::new(OutputControls::new(painter, config.tracker, analysers, shows_pictures));
+        let controls = Arc::new(OutputControls::new(painter, config.tracker, analysers, shown));
         let shadow = Arc::clone(&controls.shadow);
-        let stats = Arc::new(RunStats::new(Arc::clone(model.decoder()), cascade.stats().to_vec(), shadow));
+        let stats =
+            Arc::new(RunStats::new(Arc::clone(model.decoder()), cascade.stats().to_vec(), shadow, context.deliveries));
         let infer = Infer {
             lanes: Arc::clone(&lanes),
             batch: config.batch,
@@ -616,19 +617,22 @@ impl Drop for Supervisor {
     }
 }
 
-/// Whether anybody sees what is drawn.
-fn shows_pictures(sink: &SinkConfig) -> bool {
-    match sink {
+/// Of which frames a sink shows the picture.
+fn shows(sink: &SinkConfig) -> Shown {
+    let snapshots = match sink {
         SinkConfig::Video { .. } | SinkConfig::Images { .. } | SinkConfig::Rtsp { .. } | SinkConfig::Preview { .. } => {
-            true
+            return Shown::All;
         }
+        SinkConfig::Events { snapshots, .. } => snapshots,
+        SinkConfig::Mqtt(config) => &config.snapshots,
+        SinkConfig::Webhook(config) => &config.snapshots,
         SinkConfig::JsonLines { .. }
-        | SinkConfig::Events { .. }
         | SinkConfig::Csv { .. }
         | SinkConfig::Kitti { .. }
         | SinkConfig::Messages { .. }
-        | SinkConfig::None => false,
-    }
+        | SinkConfig::None => return Shown::None,
+    };
+    if snapshots.is_some() { Shown::WithEvents } else { Shown::None }
 }
 
 /// Starts a named thread that reports its end, be it a panic (`None`).

@@ -1,32 +1,44 @@
-//! Events only, as JSON Lines: a header, then one line an event. See [`record`](super::record) for the fields.
+//! Events only: into a file, as JSON Lines with a header, or to another machine. See [`record`](super::record) for
+//! the fields.
 
 use std::path::Path;
 
 use revoada_core::StreamId;
 
 use super::SinkContext;
+use super::courier::{Courier, Letter};
 use super::jsonl::{Files, header, to_line};
+use super::mqtt::MqttCarrier;
 use super::record::{EventRecord, Record};
+use super::snapshots::Snapshots;
+use super::webhook::WebhookCarrier;
+use crate::config::{MqttConfig, SnapshotsConfig, WebhookConfig};
 use crate::{FrameResult, Sink, SinkError, SinkReport};
 
 pub(super) struct EventsSink {
     files: Files,
+    snapshots: Option<Snapshots>,
     line: Vec<u8>,
 }
 
 impl EventsSink {
-    pub(super) fn open(path: &Path, context: &SinkContext) -> Result<Self, SinkError> {
+    pub(super) fn open(
+        path: &Path,
+        snapshots: Option<&SnapshotsConfig>,
+        context: &SinkContext,
+    ) -> Result<Self, SinkError> {
         let mut files = Files::open(path, &context.streams, header(context))?;
         files.flush()?;
-        Ok(Self { files, line: Vec::new() })
+        let snapshots = snapshots.map(Snapshots::open).transpose()?;
+        Ok(Self { files, snapshots, line: Vec::new() })
     }
 }
 
 impl Sink for EventsSink {
     fn write(&mut self, result: &FrameResult) -> Result<(), SinkError> {
-        let mut any = false;
-        for event in EventRecord::of(result) {
-            any = true;
+        let events = events(result, self.snapshots.as_mut());
+        let any = !events.is_empty();
+        for event in events {
             to_line(&Record::Event(event), &mut self.line);
             self.files.write_line(&result.frame.stream, &self.line)?;
         }
@@ -41,4 +53,50 @@ impl Sink for EventsSink {
     fn finish(&mut self) -> Result<SinkReport, SinkError> {
         self.files.finish()
     }
+}
+
+/// Hands each event to a courier.
+pub(super) struct DeliverySink {
+    courier: Courier,
+    snapshots: Option<Snapshots>,
+}
+
+impl DeliverySink {
+    pub(super) fn mqtt(config: &MqttConfig, context: &SinkContext) -> Result<Self, SinkError> {
+        let snapshots = config.snapshots.as_ref().map(Snapshots::open).transpose()?;
+        let carrier = MqttCarrier::new(config)?;
+        let delivery = context.deliveries.open("mqtt");
+        let courier = Courier::start(carrier, config.broker.url(), config.courier, delivery)?;
+        Ok(Self { courier, snapshots })
+    }
+
+    pub(super) fn webhook(config: &WebhookConfig, context: &SinkContext) -> Result<Self, SinkError> {
+        let snapshots = config.snapshots.as_ref().map(Snapshots::open).transpose()?;
+        let carrier = WebhookCarrier::new(config)?;
+        let delivery = context.deliveries.open("webhook");
+        let courier = Courier::start(carrier, config.url.clone(), config.courier, delivery)?;
+        Ok(Self { courier, snapshots })
+    }
+}
+
+impl Sink for DeliverySink {
+    fn write(&mut self, result: &FrameResult) -> Result<(), SinkError> {
+        for event in events(result, self.snapshots.as_mut()) {
+            self.courier.send(Letter::new(event));
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<SinkReport, SinkError> {
+        self.courier.finish();
+        Ok(SinkReport::default())
+    }
+}
+
+fn events(result: &FrameResult, snapshots: Option<&mut Snapshots>) -> Vec<EventRecord> {
+    let mut events: Vec<_> = EventRecord::of(result).collect();
+    if let Some(snapshots) = snapshots {
+        snapshots.keep(result, &mut events);
+    }
+    events
 }

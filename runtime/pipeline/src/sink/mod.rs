@@ -1,16 +1,19 @@
-//! Where results go: files, pictures, a browser.
+//! Where results go: files, pictures, a browser, another machine.
 //!
 //! A file appears under its name when its sink finishes, and then replaces what stood there at
 //! once; until then it is `.name.partial` beside it, and a sink that is dropped unfinished removes
 //! that. The folder of a file must exist: a mistyped path fails at the start.
 
+mod courier;
 mod csv;
+mod delivery;
 mod events;
 mod folder;
 mod images;
 mod jsonl;
 mod kitti;
 mod messages;
+mod mqtt;
 mod output;
 pub mod payload;
 mod picture;
@@ -18,7 +21,9 @@ mod preview;
 pub mod record;
 #[cfg(feature = "rtsp-server")]
 mod rtsp;
+mod snapshots;
 mod video;
+mod webhook;
 
 use std::sync::Arc;
 
@@ -28,6 +33,7 @@ use crate::config::SinkConfig;
 use crate::http::Hub;
 use crate::{FrameResult, Sink, SinkError, SinkReport};
 
+pub use delivery::{Deliveries, DeliverySummary};
 pub use picture::{jpeg, png, rgb};
 
 /// What sinks need to know of the pipeline they end.
@@ -41,6 +47,8 @@ pub struct SinkContext {
     pub labels: Arc<[String]>,
     /// Where a preview shows its pictures; `None` where the pipeline serves no HTTP.
     pub hub: Option<Arc<Hub>>,
+    /// Where sinks that deliver events count them.
+    pub deliveries: Deliveries,
 }
 
 /// Opens one destination. What can be known to fail — a missing folder, a port in use — fails here,
@@ -48,7 +56,11 @@ pub struct SinkContext {
 pub fn open(config: &SinkConfig, context: &SinkContext) -> Result<Box<dyn Sink>, SinkError> {
     Ok(match config {
         SinkConfig::JsonLines { path } => Box::new(jsonl::JsonLinesSink::open(path, context)?),
-        SinkConfig::Events { path } => Box::new(events::EventsSink::open(path, context)?),
+        SinkConfig::Events { path, snapshots } => {
+            Box::new(events::EventsSink::open(path, snapshots.as_ref(), context)?)
+        }
+        SinkConfig::Mqtt(config) => Box::new(events::DeliverySink::mqtt(config, context)?),
+        SinkConfig::Webhook(config) => Box::new(events::DeliverySink::webhook(config, context)?),
         SinkConfig::Csv { path } => Box::new(csv::CsvSink::open(path, context)?),
         SinkConfig::Images { folder, format, every } => {
             Box::new(images::ImagesSink::open(folder, *format, *every, context)?)

@@ -24,6 +24,7 @@ pub(super) fn context(streams: &[&str]) -> SinkContext {
         model: "centerface".to_owned(),
         labels: ["face".to_owned(), "the \"plate\", of a car".to_owned()].into(),
         hub: None,
+        deliveries: Deliveries::default(),
     }
 }
 
@@ -215,7 +216,8 @@ fn every_line_holds_to_the_published_schema() {
     let bare = FrameResult { prediction: Prediction::default(), ..result("a", 1) };
     let unlabelled = FrameResult { labels: [].into(), ..result("a", 2) };
     let events_path = folder.path().join("events.jsonl");
-    let mut events = open(&SinkConfig::Events { path: events_path.clone() }, &context(&["a"])).unwrap();
+    let mut events =
+        open(&SinkConfig::Events { path: events_path.clone(), snapshots: None }, &context(&["a"])).unwrap();
     let results = analysed("a");
     for result in [result("a", 0), bare, unlabelled].iter().chain(&results) {
         sink.write(result).unwrap();
@@ -288,7 +290,8 @@ fn analysed(stream: &str) -> Vec<FrameResult> {
 #[test]
 fn events_are_on_disk_when_they_have_happened() {
     let folder = TempDir::new().unwrap();
-    let mut sink = open(&SinkConfig::Events { path: folder.path().join("events.jsonl") }, &context(&["a"])).unwrap();
+    let config = SinkConfig::Events { path: folder.path().join("events.jsonl"), snapshots: None };
+    let mut sink = open(&config, &context(&["a"])).unwrap();
     let mut events = 0;
     for result in analysed("a") {
         sink.write(&result).unwrap();

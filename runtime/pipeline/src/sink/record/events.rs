@@ -57,6 +57,9 @@ pub struct EventRecord {
     /// The object was not seen to leave but not seen any more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub lost: bool,
+    /// File of the frame's picture, on the device; absent where none is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub snapshot: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -161,6 +164,7 @@ impl EventRecord {
             lasted_ms: None,
             objects: None,
             lost: false,
+            snapshot: None,
         };
         let ms = |duration: Duration| Some(rounded(duration.as_secs_f64() * 1e3, 3));
         match event.kind {
