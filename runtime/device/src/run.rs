@@ -89,6 +89,9 @@ pub(crate) struct Args {
     /// How long an incomplete batch waits for more frames.
     #[arg(long, value_name = "MS", help_heading = "Model")]
     batch_wait: Option<i64>,
+    /// Give the same results for the same files each time, byte for byte, whatever the threads do.
+    #[arg(long, help_heading = "Model")]
+    deterministic: bool,
 
     /// Follow objects from frame to frame: sort, bytetrack or ocsort. All parameters are keys of `[tracker]`.
     #[arg(long, value_name = "ALGORITHM", help_heading = "Tracking")]
@@ -238,6 +241,7 @@ fn configure(args: &Args) -> anyhow::Result<PipelineConfig> {
     set(&mut draft, "http.address", args.http.clone());
     set(&mut draft, "control.socket", args.control.as_deref().map(text));
     set(&mut draft, "perf.interval_s", args.perf);
+    set(&mut draft, "deterministic", args.deterministic.then_some(true));
     Ok(draft.check()?)
 }
 

@@ -176,6 +176,12 @@ fn keys_that_are_wrong_together_are_refused() {
         (MODEL.to_owned(), "a pipeline has at least one `[[stream]]`"),
         (format!("{MODEL}{STREAM}id = \"x\"\n{STREAM}id = \"x\"\n"), "there is another stream `x`"),
         (format!("{MODEL}{STREAM}id = \"a/b\"\n"), "expected 1 to 64 letters"),
+        (format!("deterministic = true\n{MODEL}[[stream]]\nuri = \"csi://0\"\n"), "`deterministic` runs read files"),
+        (
+            format!("deterministic = true\n{MODEL}{STREAM}[batch]\nwait_ms = 7\n"),
+            "has no effect: batches of a `deterministic` run",
+        ),
+        (format!("deterministic = true\n{MODEL}rebuild = true\n{STREAM}"), "cannot go over to a plan"),
         (format!("{MODEL}{STREAM}rtsp = {{}}\n"), "has no effect: the source is not `rtsp://`"),
         (format!("{MODEL}{STREAM}camera = {{}}\n"), "has no effect: the source is neither"),
         (format!("{MODEL}{STREAM}reconnect = {{}}\n"), "has no effect on a source that cannot be lost"),
@@ -873,7 +879,7 @@ fn pipeline() -> impl Strategy<Value = PipelineConfig> {
     let results = (prop::option::of(tracker()), prop::option::of(analytics()), draw());
     let models = (model(), prop::collection::vec(secondary(), 0..3));
     (lists, models, batch, results, edges).prop_map(
-        |((mut streams, mut sinks), (mut model, secondaries), batch, (tracker, analytics, draw), edges)| {
+        |((mut streams, mut sinks), (mut model, mut secondaries), mut batch, (tracker, analytics, draw), edges)| {
             model.score_low = tracker.and_then(|tracker| tracker.score_low()).map(|score| score as f32);
             let mut analytics = analytics.filter(|_| tracker.is_some());
             let of_events = |sink: &SinkConfig| {
@@ -890,7 +896,19 @@ fn pipeline() -> impl Strategy<Value = PipelineConfig> {
             if let Some(rule) = analytics.as_mut().and_then(|analytics| analytics.lines.first_mut()) {
                 rule.scope.streams = streams.iter().map(|stream| stream.id.clone()).collect();
             }
+            let comes_again =
+                |stream: &StreamConfig| !stream.source.is_live() && !matches!(stream.source, SourceConfig::Http(_));
+            let deterministic = streams.iter().all(comes_again) && perf_s.is_some_and(|perf_s| perf_s % 2 == 0);
+            if deterministic {
+                batch.wait = BatchConfig::default().wait;
+                let further = secondaries.iter_mut().map(|secondary| &mut secondary.model);
+                for model in std::iter::once(&mut model).chain(further) {
+                    model.threads.get_or_insert(2);
+                    model.rebuild = false;
+                }
+            }
             PipelineConfig {
+                deterministic,
                 streams,
                 model,
                 secondaries,

@@ -30,6 +30,25 @@ pub(super) fn pipeline(root: &Table<'_>, drafted: &Drafted<'_>) {
     check_sinks(drafted);
     check_outputs(drafted);
     check_addresses(drafted);
+    if drafted.deterministic {
+        check_deterministic(root, drafted);
+    }
+}
+
+/// Whoever asks for the same results each time is told what can never give them.
+fn check_deterministic(root: &Table<'_>, drafted: &Drafted<'_>) {
+    for (table, stream) in &drafted.streams {
+        let source = stream.as_ref().map(|stream| &stream.source);
+        if source.is_some_and(|source| source.is_live() || matches!(source, SourceConfig::Http(_))) {
+            table.problem("uri", "`deterministic` runs read files and folders of pictures, which come the same each time");
+        }
+    }
+    if let Some(batch) = root.table("batch").filter(|batch| batch.has("wait_ms")) {
+        batch.problem("wait_ms", "has no effect: batches of a `deterministic` run wait until they are full");
+    }
+    if let Some(model) = root.table("model").filter(|model| model.boolean("rebuild") == Some(true)) {
+        model.problem("rebuild", "a `deterministic` run cannot go over to a plan that is built meanwhile");
+    }
 }
 
 /// What is in a region can be counted without tracks; all else is told of tracks.

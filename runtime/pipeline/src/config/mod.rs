@@ -20,6 +20,8 @@
 //!
 //! ```
 //! # let text = r#"
+//! ## deterministic = true  # false; files of JSON Lines and CSV come out the same each time, byte for byte: see below
+//!
 //! [[stream]]
 //! uri = "rtsp://user:password@camera/1"  # or a path, file://, images:FOLDER, http(s)://,
 //!                        ## v4l2:///dev/video0, csi://0, test://smpte?width=640&height=480&fps=30
@@ -205,6 +207,11 @@
 //!
 //! What is shown with a tracker: detections from `model.score_min` on, with or without a track, and the weaker ones down
 //! to the tracker's `score_low` that have one. A frame is one that is inferred: with `interval = 5`, every fifth.
+//!
+//! A deterministic run reads files, folders of pictures and test patterns that are not live. Batches are formed of the
+//! streams in turn, however long that takes; an inference has 2 threads where nothing is said, whatever the machine has;
+//! a plan is not built meanwhile; and JSON Lines leave the times of processing out. The same program, model, backend and
+//! kind of processor then give the same results. What is encoded, and the ids of messages, may differ.
 
 mod analytics;
 mod check;
@@ -248,6 +255,8 @@ pub const DELTA_FRAMES_MAX: u32 = 8;
 /// Frames that a track may be lost for: objects that are gone cost memory and time for so long, and no guess of where they
 /// are is worth anything by then.
 pub(crate) const LOST_FRAMES_MAX: u32 = 1000;
+/// Threads of an inference whose results must not depend on how many cores there are.
+const THREADS_DETERMINISTIC: usize = 2;
 const SINKS_MAX: usize = 32;
 const ID_CHARS_MAX: usize = 64;
 /// The largest side of a picture that a frame can have.
@@ -284,6 +293,8 @@ pub struct PipelineConfig {
     pub control: Option<PathBuf>,
     /// Print `**PERF:` lines this often.
     pub perf_interval: Option<Duration>,
+    /// The same input gives the same results, whatever the threads do.
+    pub deterministic: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

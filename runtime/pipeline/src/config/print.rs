@@ -17,6 +17,9 @@ impl PipelineConfig {
     /// Every key with its value, defaults included. URLs are printed in full, passwords included.
     pub fn to_toml(&self) -> String {
         let mut root = DocumentMut::new();
+        if self.deterministic {
+            root.insert("deterministic", Item::Value(true.into()));
+        }
         let streams: ArrayOfTables = self.streams.iter().map(stream).collect();
         root.insert("stream", Item::ArrayOfTables(streams));
         root.insert("model", Item::Table(model(&self.model)));
@@ -24,7 +27,7 @@ impl PipelineConfig {
             let secondaries = self.secondaries.iter().map(secondary::to_table).collect();
             root.insert("secondary", Item::ArrayOfTables(secondaries));
         }
-        root.insert("batch", Item::Table(batch(&self.batch)));
+        root.insert("batch", Item::Table(batch(&self.batch, self.deterministic)));
         if let Some(tracker) = &self.tracker {
             root.insert("tracker", Item::Table(tracked(tracker)));
         }
@@ -129,8 +132,12 @@ pub(super) fn model(model: &ModelConfig) -> Table {
     out
 }
 
-fn batch(batch: &BatchConfig) -> Table {
-    table([("frames_max", integer(batch.frames_max as u64)), ("wait_ms", milliseconds(batch.wait))])
+fn batch(batch: &BatchConfig, deterministic: bool) -> Table {
+    let mut out = table([("frames_max", integer(batch.frames_max as u64))]);
+    if !deterministic {
+        out.insert("wait_ms", Item::Value(milliseconds(batch.wait)));
+    }
+    out
 }
 
 fn tracked(tracker: &TrackerConfig) -> Table {

@@ -16,8 +16,8 @@ use super::{
     AnalyticsConfig, AnonymizeConfig, AnonymizeMethod, BATCH_FRAMES_MAX, BatchConfig, ByteTrackConfig, CameraMode,
     DELTA_FRAMES_MAX, DrawConfig, FPS_MAX, HttpConfig, ID_CHARS_MAX, ImageFormat, LOST_FRAMES_MAX, ManifestConfig,
     ModelConfig, OcSortConfig, Payload, PipelineConfig, QUEUE_FRAMES_MAX, ReconnectConfig, RtspTransport,
-    SIDE_PIXELS_MAX, SecondaryConfig, SinkConfig, SortConfig, SourceConfig, StreamConfig, TrackerAlgorithm,
-    TrackerConfig, delivery, is_stream_id, secondary, tiles,
+    SIDE_PIXELS_MAX, SecondaryConfig, SinkConfig, SortConfig, SourceConfig, StreamConfig, THREADS_DETERMINISTIC,
+    TrackerAlgorithm, TrackerConfig, delivery, is_stream_id, secondary, tiles,
 };
 
 /// Frames decoded ahead where nothing is said: enough to bridge one inference, and 9 MB of 1080p.
@@ -50,6 +50,7 @@ pub(super) struct Drafted<'d> {
     pub(super) http: Option<HttpConfig>,
     pub(super) control: Option<PathBuf>,
     pub(super) perf_interval: Option<Duration>,
+    pub(super) deterministic: bool,
 }
 
 impl Drafted<'_> {
@@ -57,10 +58,19 @@ impl Drafted<'_> {
     pub(super) fn config(self) -> Option<PipelineConfig> {
         let mut model = self.model?;
         model.score_low = self.tracker.and_then(|tracker| tracker.score_low()).map(|score| score as f32);
+        let secondaries = self.secondaries.into_iter().map(|(_, secondary)| secondary);
+        let mut secondaries: Vec<_> = secondaries.collect::<Option<_>>()?;
+        if self.deterministic {
+            let further = secondaries.iter_mut().map(|secondary| &mut secondary.model);
+            for model in std::iter::once(&mut model).chain(further) {
+                model.threads.get_or_insert(THREADS_DETERMINISTIC);
+                model.rebuild = false;
+            }
+        }
         Some(PipelineConfig {
             streams: self.streams.into_iter().map(|(_, stream)| stream).collect::<Option<_>>()?,
             model,
-            secondaries: self.secondaries.into_iter().map(|(_, secondary)| secondary).collect::<Option<_>>()?,
+            secondaries,
             batch: self.batch,
             tracker: self.tracker,
             analytics: self.analytics,
@@ -69,6 +79,7 @@ impl Drafted<'_> {
             http: self.http,
             control: self.control,
             perf_interval: self.perf_interval,
+            deterministic: self.deterministic,
         })
     }
 }
@@ -109,6 +120,7 @@ pub(super) fn pipeline<'d>(root: &Table<'d>, folder: &Path) -> Drafted<'d> {
             .table("perf")
             .and_then(|table| table.required().float("interval_s", 0.1..=86_400.0))
             .map(Duration::from_secs_f64),
+        deterministic: root.boolean("deterministic").unwrap_or(false),
     }
 }
 

@@ -29,7 +29,19 @@ pub(crate) enum Pushed<T> {
     Refused(T),
 }
 
+/// Which lane is served next.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Turns {
+    /// The next one that has an item: nobody waits for a slow stream.
+    #[default]
+    Ready,
+    /// The next one, waiting for its item, and batches are full as long as there are items: whatever the threads do, the
+    /// same items come in the same batches.
+    Strict,
+}
+
 pub(crate) struct Lanes<T> {
+    turns: Turns,
     state: Mutex<State<T>>,
     /// Something was pushed or closed.
     arrived: Condvar,
@@ -39,7 +51,7 @@ struct State<T> {
     lanes: BTreeMap<u64, LaneState<T>>,
     next_key: u64,
     /// The lane that was served last; the next turn starts behind it.
-    served: u64,
+    served: Option<u64>,
     queued: usize,
     /// No lane will be opened any more.
     finished: bool,
@@ -63,9 +75,9 @@ pub(crate) struct Lane<T> {
 }
 
 impl<T> Lanes<T> {
-    pub(crate) fn new() -> Arc<Self> {
-        let state = State { lanes: BTreeMap::new(), next_key: 0, served: 0, queued: 0, finished: false };
-        Arc::new(Self { state: Mutex::new(state), arrived: Condvar::new() })
+    pub(crate) fn new(turns: Turns) -> Arc<Self> {
+        let state = State { lanes: BTreeMap::new(), next_key: 0, served: None, queued: 0, finished: false };
+        Arc::new(Self { turns, state: Mutex::new(state), arrived: Condvar::new() })
     }
 
     /// A new lane for at most `frames_max` items, none of which is taken before the last of the lane
@@ -92,9 +104,28 @@ impl<T> Lanes<T> {
     }
 
     /// The next batch: at most `max` items, one of each lane in turn, each lane's in order. Waits
-    /// for the first item as long as it takes, then up to `wait` for the batch to fill. `None`
-    /// where there will be no more.
+    /// for the first item as long as it takes, then up to `wait` for the batch to fill; where turns are strict, as long
+    /// as that takes. `None` where there will be no more.
     pub(crate) fn take(&self, max: usize, wait: Duration) -> Option<Vec<T>> {
+        match self.turns {
+            Turns::Ready => self.take_ready(max, wait),
+            Turns::Strict => self.take_strictly(max),
+        }
+    }
+
+    fn take_strictly(&self, max: usize) -> Option<Vec<T>> {
+        let mut batch = Vec::with_capacity(max);
+        let mut state = lock(&self.state);
+        while batch.len() < max && !state.is_over() {
+            match state.turn(Turns::Strict) {
+                Some(key) => batch.extend(state.serve(key)),
+                None => state = self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+        if batch.is_empty() { None } else { Some(batch) }
+    }
+
+    fn take_ready(&self, max: usize, wait: Duration) -> Option<Vec<T>> {
         let state = lock(&self.state);
         let state = self
             .arrived
@@ -173,23 +204,33 @@ impl<T> State<T> {
     fn take_in_turn(&mut self, max: usize) -> Vec<T> {
         let mut batch = Vec::with_capacity(max.min(self.queued));
         while batch.len() < max && self.queued > 0 {
-            let behind = self.lanes.range(self.served.saturating_add(1)..);
-            let from_start = self.lanes.range(..=self.served);
-            let turn = behind.chain(from_start).find(|(_, lane)| self.may_serve(lane)).map(|(key, _)| *key);
-            let key = turn.expect("`queued` counts the items of all lanes");
-            let lane = self.lanes.get_mut(&key).expect("the key was just found");
-            batch.extend(lane.items.pop_front());
-            lane.room.notify_one();
-            self.queued -= 1;
-            self.served = key;
-            self.forget_closed();
+            let key = self.turn(Turns::Ready).expect("`queued` counts the items of all lanes");
+            batch.extend(self.serve(key));
         }
         batch
     }
 
-    /// A lane that comes after another waits until that one, closed by then, is empty and forgotten.
-    fn may_serve(&self, lane: &LaneState<T>) -> bool {
-        !lane.items.is_empty() && lane.after.is_none_or(|key| !self.lanes.contains_key(&key))
+    /// The lane whose turn it is, where it has an item.
+    fn turn(&self, turns: Turns) -> Option<u64> {
+        let first_behind = self.served.map_or(0, |served| served.saturating_add(1));
+        let mut in_turn = self.lanes.range(first_behind..).chain(self.lanes.range(..first_behind));
+        // A lane that comes after another waits until that one, closed by then, is empty and forgotten.
+        let may_come = |lane: &LaneState<T>| lane.after.is_none_or(|key| !self.lanes.contains_key(&key));
+        let (key, lane) = in_turn.find(|(_, lane)| match turns {
+            Turns::Ready => !lane.items.is_empty() && may_come(lane),
+            Turns::Strict => may_come(lane),
+        })?;
+        if lane.items.is_empty() { None } else { Some(*key) }
+    }
+
+    fn serve(&mut self, key: u64) -> Option<T> {
+        let lane = self.lanes.get_mut(&key)?;
+        let item = lane.items.pop_front()?;
+        lane.room.notify_one();
+        self.queued -= 1;
+        self.served = Some(key);
+        self.forget_closed();
+        Some(item)
     }
 
     fn forget_closed(&mut self) {
@@ -256,7 +297,7 @@ mod tests {
 
     #[test]
     fn a_batch_takes_one_of_each_lane_in_turn() {
-        let lanes = Lanes::new();
+        let lanes = Lanes::new(Turns::Ready);
         let open = [(); 3].map(|()| lanes.open(4, WhenFull::Wait, None));
         for (name, lane) in ["a", "b", "c"].into_iter().zip(&open) {
             for n in 0..if name == "a" { 4 } else { 1 } {
@@ -271,7 +312,7 @@ mod tests {
 
     #[test]
     fn a_flooding_lane_does_not_starve_another() {
-        let lanes = Lanes::new();
+        let lanes = Lanes::new(Turns::Ready);
         let (flood, quiet) = (lanes.open(100, WhenFull::DropOldest, None), lanes.open(1, WhenFull::DropOldest, None));
         for n in 0..1000 {
             flood.push(n);
@@ -283,7 +324,7 @@ mod tests {
 
     #[test]
     fn a_lane_after_another_waits_for_its_last_item() {
-        let lanes = Lanes::new();
+        let lanes = Lanes::new(Turns::Ready);
         let old = lanes.open(4, WhenFull::Wait, None);
         let new = lanes.open(4, WhenFull::Wait, Some(old.key()));
         for n in 0..3 {
@@ -296,7 +337,7 @@ mod tests {
 
     #[test]
     fn a_batch_does_not_wait_for_lanes_that_are_full() {
-        let lanes = Lanes::new();
+        let lanes = Lanes::new(Turns::Ready);
         let lane = lanes.open(2, WhenFull::Wait, None);
         lane.push(0);
         lane.push(1);
@@ -305,7 +346,7 @@ mod tests {
 
     #[test]
     fn closing_wakes_a_push_that_waits_for_room() {
-        let lanes = Lanes::new();
+        let lanes = Lanes::new(Turns::Ready);
         let lane = lanes.open(1, WhenFull::Wait, None);
         lane.push(1);
         let close = lane.closer();
@@ -319,7 +360,7 @@ mod tests {
 
     #[test]
     fn an_incomplete_batch_does_not_wait_once_all_lanes_are_closed() {
-        let lanes = Lanes::new();
+        let lanes = Lanes::new(Turns::Ready);
         let lane = lanes.open(2, WhenFull::Wait, None);
         lane.push(1);
         drop(lane);
@@ -330,7 +371,7 @@ mod tests {
 
     #[test]
     fn discarding_gives_back_what_was_queued_and_ends_the_mux() {
-        let lanes = Lanes::new();
+        let lanes = Lanes::new(Turns::Ready);
         let lane = lanes.open(2, WhenFull::Wait, None);
         lane.push(1);
         assert_eq!(lanes.discard(), [1]);
@@ -346,7 +387,7 @@ mod tests {
             frames_max in 1usize..5,
             steps in prop::collection::vec((any::<bool>(), 1usize..6), 1..60),
         ) {
-            let lanes = Lanes::new();
+            let lanes = Lanes::new(Turns::Ready);
             let lane = lanes.open(frames_max, WhenFull::DropOldest, None);
             let mut model: VecDeque<usize> = VecDeque::new();
             for (index, (push, max)) in steps.into_iter().enumerate() {
@@ -362,12 +403,56 @@ mod tests {
         }
     }
 
+    #[test]
+    fn strict_turns_form_the_same_batches_whatever_the_threads_do() {
+        let lengths = [7u32, 0, 12, 3];
+        let run = |seed: u64| {
+            let lanes = Lanes::new(Turns::Strict);
+            let open: Vec<_> = (1..=4).map(|frames_max| lanes.open(frames_max, WhenFull::Wait, None)).collect();
+            lanes.finish();
+            let threads: Vec<_> = open
+                .into_iter()
+                .zip(lengths)
+                .enumerate()
+                .map(|(stream, (lane, length))| {
+                    let mut chance = fastrand::Rng::with_seed(seed + stream as u64);
+                    thread::spawn(move || {
+                        for n in 0..length {
+                            (0..chance.u32(..50)).for_each(|_| thread::yield_now());
+                            assert_eq!(lane.push((stream, n)), Pushed::Queued);
+                        }
+                    })
+                })
+                .collect();
+            let batches: Vec<_> = std::iter::from_fn(|| lanes.take(5, Duration::ZERO)).collect();
+            threads.into_iter().for_each(|thread| thread.join().expect("a producer panicked"));
+            batches
+        };
+        let batches = run(0);
+        assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), [5, 5, 5, 5, 2]);
+        assert_eq!(batches[0], [(0, 0), (2, 0), (3, 0), (0, 1), (2, 1)]);
+        (1..50).for_each(|seed| assert_eq!(run(seed), batches, "seed {seed}"));
+    }
+
+    #[test]
+    fn discarding_wakes_a_strict_mux() {
+        let lanes = Lanes::new(Turns::Strict);
+        let lane = lanes.open(2, WhenFull::Wait, None);
+        let taking = thread::spawn({
+            let lanes = Arc::clone(&lanes);
+            move || lanes.take(2, Duration::ZERO)
+        });
+        lanes.discard();
+        assert_eq!(taking.join().expect("take does not panic"), None);
+        assert_eq!(lane.push(1), Pushed::Refused(1));
+    }
+
     /// Every item is taken, displaced or refused, exactly once, and each lane's in order.
     #[test]
     fn many_threads_lose_and_double_nothing() {
         const ITEMS: u64 = 2_000;
         for when_full in [WhenFull::Wait, WhenFull::DropOldest] {
-            let lanes = Lanes::new();
+            let lanes = Lanes::new(Turns::Ready);
             let producers: Vec<_> = (0..6u64)
                 .map(|stream| {
                     let lane = lanes.open(1 + stream as usize % 3, when_full, None);

@@ -61,6 +61,7 @@ pub(crate) fn changes(from: &PipelineConfig, to: &PipelineConfig) -> Result<Chan
         http,
         control,
         perf_interval: _,
+        deterministic,
     } = from;
     // What a model's decoder was built for.
     let score_low = to.model.score_low;
@@ -72,6 +73,7 @@ pub(crate) fn changes(from: &PipelineConfig, to: &PipelineConfig) -> Result<Chan
         ("sink", *sinks != to.sinks),
         ("http", *http != to.http),
         ("control", *control != to.control),
+        ("deterministic", *deterministic != to.deterministic),
     ];
     let keys: Vec<String> = fixed.iter().filter(|(_, differs)| *differs).map(|(key, _)| format!("`{key}`")).collect();
     if !keys.is_empty() {

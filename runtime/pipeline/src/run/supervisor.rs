@@ -18,7 +18,7 @@ use super::commands::Commands;
 use super::infer::Infer;
 use super::output::{Output, OutputControls, OutputError, Returning, Shown};
 use super::perf::PerfLines;
-use super::queue::{Lanes, WhenFull};
+use super::queue::{Lanes, Turns, WhenFull};
 use super::rebuild::Rebuilding;
 use super::sessions::{SESSIONS, Sessions};
 use super::stats::{Dropped, RunStats};
@@ -147,13 +147,14 @@ impl Supervisor {
             labels: Arc::clone(&labels),
             hub: hub.clone(),
             deliveries: Deliveries::default(),
+            deterministic: config.deterministic,
         };
         let sinks = config.sinks.iter().map(|sink| (parts.open_sink)(sink, &context)).collect::<Result<Vec<_>, _>>()?;
 
         let (sender, events) = sync_channel(EVENTS_MAX);
         let sessions = Sessions::open(&model, frames_max)?;
         let (batches_in, batches) = sync_channel(SESSIONS);
-        let lanes = Lanes::new();
+        let lanes = Lanes::new(if config.deterministic { Turns::Strict } else { Turns::Ready });
         let shown = config.sinks.iter().map(shows).max().unwrap_or_default();
         if config.tracker.is_some() && !model.decoder().finds_boxes() {
             warn!(model = model.name(), "the model finds no boxes, so nothing will be tracked");
@@ -273,8 +274,9 @@ impl Supervisor {
     }
 
     fn spawn_all(&mut self, infer: Infer, output: Output) -> Result<(), RunError> {
-        self.spawn_workers(infer, output)?;
-        self.config.streams.clone().into_iter().try_for_each(|stream| self.spawn_stream(stream, None))
+        // Every lane is there before the first batch is formed.
+        self.config.streams.clone().into_iter().try_for_each(|stream| self.spawn_stream(stream, None))?;
+        self.spawn_workers(infer, output)
     }
 
     fn spawn_workers(&mut self, infer: Infer, output: Output) -> Result<(), RunError> {

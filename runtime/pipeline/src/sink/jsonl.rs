@@ -95,12 +95,14 @@ fn begin(claims: &mut Claims, stream: &StreamId, first_line: &FirstLine) -> Resu
 
 pub(super) struct JsonLinesSink {
     files: Files,
+    with_timings: bool,
     line: Vec<u8>,
 }
 
 impl JsonLinesSink {
     pub(super) fn open(path: &Path, context: &SinkContext) -> Result<Self, SinkError> {
-        Ok(Self { files: Files::open(path, &context.streams, header(context))?, line: Vec::new() })
+        let files = Files::open(path, &context.streams, header(context))?;
+        Ok(Self { files, with_timings: !context.deterministic, line: Vec::new() })
     }
 }
 
@@ -123,7 +125,9 @@ pub(super) fn header(context: &SinkContext) -> FirstLine {
 
 impl Sink for JsonLinesSink {
     fn write(&mut self, result: &FrameResult) -> Result<(), SinkError> {
-        to_line(&Record::Frame(FrameRecord::from(result)), &mut self.line);
+        let mut record = FrameRecord::from(result);
+        record.timings_ms = record.timings_ms.filter(|_| self.with_timings);
+        to_line(&Record::Frame(record), &mut self.line);
         self.files.write_line(&result.frame.stream, &self.line)
     }
 

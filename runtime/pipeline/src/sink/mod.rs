@@ -49,6 +49,8 @@ pub struct SinkContext {
     pub hub: Option<Arc<Hub>>,
     /// Where sinks that deliver events count them.
     pub deliveries: Deliveries,
+    /// What is written does not tell how long anything took.
+    pub deterministic: bool,
 }
 
 /// Opens one destination. What can be known to fail — a missing folder, a port in use — fails here,

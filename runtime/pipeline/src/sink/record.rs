@@ -70,7 +70,9 @@ pub struct FrameRecord {
     /// The counts of the stream's lines, regions and directions; absent where it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counts: Option<CountsRecord>,
-    pub timings_ms: TimingsRecord,
+    /// Absent from a deterministic run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timings_ms: Option<TimingsRecord>,
 }
 
 /// One object.
@@ -190,7 +192,7 @@ impl From<&FrameResult> for FrameRecord {
             segmentation: prediction.segmentation.as_ref().map(|grid| segmentation(grid, labels)),
             events: EventRecord::of(result).collect(),
             counts: result.analysis.as_deref().map(CountsRecord::from),
-            timings_ms: timings(&result.timings),
+            timings_ms: Some(timings(&result.timings)),
         }
     }
 }

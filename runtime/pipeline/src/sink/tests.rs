@@ -25,6 +25,7 @@ pub(super) fn context(streams: &[&str]) -> SinkContext {
         labels: ["face".to_owned(), "the \"plate\", of a car".to_owned()].into(),
         hub: None,
         deliveries: Deliveries::default(),
+        deterministic: false,
     }
 }
 
@@ -107,7 +108,7 @@ fn json_lines_begin_with_a_header_and_hold_a_frame_each() {
     assert_eq!(first.detections[0].label.as_deref(), Some("face"));
     assert_eq!((first.detections[0].score, first.detections[0].landmarks[0]), (0.9877, [1.24, 2.0]));
     assert_eq!((first.classifications[0].class, &first.classifications[0].label), (7, &None));
-    assert_eq!(first.timings_ms.inference, 12.345);
+    assert_eq!(first.timings_ms.as_ref().unwrap().inference, 12.345);
     let segmentation = first.segmentation.as_ref().unwrap();
     assert_eq!(segmentation.runs, [0, 2, 1, 3, 255, 1]);
     assert_eq!(segmentation.shares[0].share, 0.5);
