@@ -31,6 +31,7 @@
 mod assign;
 mod bounds;
 mod byte_track;
+mod heading;
 mod kalman;
 mod oc_sort;
 mod overlap;

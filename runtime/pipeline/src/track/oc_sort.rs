@@ -7,13 +7,14 @@
 use revoada_core::TrackId;
 
 use super::bounds::Bounds;
+use super::heading::Headings;
 use super::kalman::{AreaBox, AreaMotion};
 use super::overlap::Overlaps;
 use super::{Algorithm, Ids, Now, Seen, Told, Warp};
 use crate::config::{DELTA_FRAMES_MAX, OcSortConfig};
 
 /// Added to lengths and heights that are divided by, as in the authors' code.
-const TINY: f64 = 1e-6;
+pub(super) const TINY: f64 = 1e-6;
 
 #[derive(Debug)]
 pub(super) struct OcSort {
@@ -186,28 +187,6 @@ fn direction(from: &Bounds, to: &Bounds) -> (f64, f64) {
     unit(to_x - from_x, to_y - from_y)
 }
 
-/// Where a track came from, and its direction.
-#[derive(Clone, Copy, Debug)]
-struct Heading {
-    from: (f64, f64),
-    direction: (f64, f64),
-}
-
-impl Heading {
-    fn of(track: &Track, delta_frames: u32) -> Option<Self> {
-        let from = track.observations.earlier(track.age, delta_frames)?.center();
-        Some(Self { from, direction: track.direction? })
-    }
-
-    /// 0.5 for a detection straight ahead, −0.5 for one behind.
-    fn agreement(&self, to: (f64, f64)) -> f64 {
-        let (x, y) = (to.0 - self.from.0, to.1 - self.from.1);
-        let along = x * self.direction.0 + y * self.direction.1;
-        let cosine = along / ((x * x + y * y).sqrt() + TINY);
-        0.5 - cosine.clamp(-1.0, 1.0).acos() / std::f64::consts::PI
-    }
-}
-
 impl OcSort {
     pub(super) fn new(config: OcSortConfig) -> Self {
         Self { config, tracks: Vec::new(), good: Vec::new(), weak: Vec::new(), matching: Matching::default() }
@@ -220,7 +199,7 @@ struct Matching {
     /// Positions among the tracks.
     candidates: Vec<usize>,
     expected: Vec<Bounds>,
-    headings: Vec<Option<Heading>>,
+    headings: Headings,
     seen: Vec<Bounds>,
     is_matched: Vec<bool>,
     overlaps: Overlaps,
@@ -257,10 +236,12 @@ impl Matching {
         let pairs = match round {
             Round::Ahead => {
                 headings.clear();
-                headings.extend(candidates.iter().map(|&candidate| Heading::of(&tracks[candidate], delta_frames)));
-                overlaps.pairs(seen, expected, iou_min, |seen, candidate| match &headings[candidate] {
-                    Some(heading) => heading.agreement(found[seen].bounds.center()) * inertia * found[seen].score,
-                    None => 0.0,
+                for track in candidates.iter().map(|&candidate| &tracks[candidate]) {
+                    let from = track.observations.earlier(track.age, delta_frames).map(|bounds| bounds.center());
+                    headings.push(from.zip(track.direction));
+                }
+                overlaps.pairs(seen, expected, iou_min, |seen, gains| {
+                    headings.add_agreements(found[seen].bounds.center(), inertia * found[seen].score, gains);
                 })
             }
             Round::Expected | Round::LastSeen => overlaps.best_pairs(seen, expected, iou_min),

@@ -8,6 +8,8 @@ use super::bounds::Bounds;
 pub(super) struct Overlaps {
     /// Rows × columns.
     overlaps: Vec<f64>,
+    /// The overlaps with their bonuses.
+    gains: Vec<f64>,
     /// Whether a column has an overlap above the threshold already.
     above: Vec<bool>,
     assignment: Assignment,
@@ -16,18 +18,18 @@ pub(super) struct Overlaps {
 
 impl Overlaps {
     /// Pairs of a row and a column that overlap by at least `iou_min`, out of the assignment with the largest sum of
-    /// overlaps and bonuses. Where no box overlaps two others by more than `iou_min`, whatever does so is a pair, and
-    /// the bonuses and overlaps below it have no say.
+    /// overlaps and bonuses, which `add_bonuses` adds to those of a row. Where no box overlaps two others by more than
+    /// `iou_min`, whatever does so is a pair, and the bonuses and overlaps below it have no say.
     pub(super) fn pairs(
         &mut self,
         rows: &[Bounds],
         columns: &[Bounds],
         iou_min: f64,
-        bonus: impl Fn(usize, usize) -> f64,
+        add_bonuses: impl Fn(usize, &mut [f64]),
     ) -> &[(usize, usize)] {
         self.measure(rows, columns);
         if !self.pair_plainly(columns.len(), iou_min) {
-            self.pair_best(rows.len(), columns.len(), iou_min, bonus);
+            self.pair_best(rows.len(), columns.len(), iou_min, add_bonuses);
         }
         &self.pairs
     }
@@ -36,7 +38,7 @@ impl Overlaps {
     pub(super) fn best_pairs(&mut self, rows: &[Bounds], columns: &[Bounds], iou_min: f64) -> &[(usize, usize)] {
         self.measure(rows, columns);
         if self.overlaps.iter().any(|overlap| *overlap > iou_min) {
-            self.pair_best(rows.len(), columns.len(), iou_min, |_, _| 0.0);
+            self.pair_best(rows.len(), columns.len(), iou_min, |_, _| ());
         }
         &self.pairs
     }
@@ -49,12 +51,13 @@ impl Overlaps {
         }
     }
 
-    fn pair_best(&mut self, rows: usize, columns: usize, iou_min: f64, bonus: impl Fn(usize, usize) -> f64) {
-        let Self { overlaps, assignment, pairs, .. } = self;
-        let overlap = |row: usize, column: usize| overlaps[row * columns + column];
-        let assigned = assignment.solve(rows, columns, |row, column| -(overlap(row, column) + bonus(row, column)));
+    fn pair_best(&mut self, rows: usize, columns: usize, iou_min: f64, add_bonuses: impl Fn(usize, &mut [f64])) {
+        let Self { overlaps, gains, assignment, pairs, .. } = self;
+        gains.clone_from(overlaps);
+        gains.chunks_exact_mut(columns.max(1)).enumerate().for_each(|(row, gains)| add_bonuses(row, gains));
+        let assigned = assignment.solve(rows, columns, |row, column| -gains[row * columns + column]);
         pairs.clear();
-        pairs.extend(assigned.iter().filter(|&&(row, column)| overlap(row, column) >= iou_min));
+        pairs.extend(assigned.iter().filter(|&&(row, column)| overlaps[row * columns + column] >= iou_min));
     }
 
     /// Whether some boxes overlap, and none overlaps two; they are the pairs then.
@@ -85,7 +88,7 @@ mod tests {
     #[test]
     fn without_a_conflict_what_is_below_the_threshold_has_no_say() {
         let (rows, columns) = (boxes([0.0, 17.0]), boxes([5.0, -8.5]));
-        let none = |_: usize, _: usize| 0.0;
+        let none = |_: usize, _: &mut [f64]| ();
         // 5/15 between the first two; the sum of the other way round would be larger: 1.5/18.5 and … nothing.
         assert_eq!(Overlaps::default().pairs(&rows, &columns, 0.3, none), [(0, 0)]);
     }
@@ -94,7 +97,7 @@ mod tests {
     fn the_largest_sum_wins_and_what_overlaps_too_little_is_no_pair() {
         // The first row overlaps both columns; the second overlaps only the first column.
         let (rows, columns) = (boxes([0.0, -3.0]), boxes([-1.0, 4.0]));
-        let none = |_: usize, _: usize| 0.0;
+        let none = |_: usize, _: &mut [f64]| ();
         assert_eq!(Overlaps::default().pairs(&rows, &columns, 0.3, none), [(0, 1), (1, 0)]);
         // 6/14 and 8/12 together are more than 9/11 and 3/17, but 6/14 is below this threshold.
         assert_eq!(Overlaps::default().pairs(&rows, &columns, 0.5, none), [(1, 0)]);
@@ -104,8 +107,8 @@ mod tests {
     fn a_bonus_decides_between_equal_overlaps() {
         let (rows, columns) = (boxes([0.0, 0.0]), boxes([1.0, -1.0]));
         let mut overlaps = Overlaps::default();
-        let crossed = |row: usize, column: usize| if row == column { 0.0 } else { 0.1 };
-        let straight = |row: usize, column: usize| if row == column { 0.1 } else { 0.0 };
+        let crossed = |row: usize, gains: &mut [f64]| gains[1 - row] += 0.1;
+        let straight = |row: usize, gains: &mut [f64]| gains[row] += 0.1;
         assert_eq!(overlaps.pairs(&rows, &columns, 0.3, crossed), [(0, 1), (1, 0)]);
         assert_eq!(overlaps.pairs(&rows, &columns, 0.3, straight), [(0, 0), (1, 1)]);
     }

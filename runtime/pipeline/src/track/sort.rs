@@ -66,7 +66,7 @@ impl Algorithm for Sort {
         self.seen.extend(seen.iter().map(|seen| seen.bounds));
         self.is_matched.clear();
         self.is_matched.resize(seen.len(), false);
-        for &(found, track) in self.overlaps.pairs(&self.seen, &self.expected, self.config.iou_min, |_, _| 0.0) {
+        for &(found, track) in self.overlaps.pairs(&self.seen, &self.expected, self.config.iou_min, |_, _| ()) {
             self.is_matched[found] = true;
             let track = &mut self.tracks[track];
             track.motion.update(AreaBox::of(&seen[found].bounds));
