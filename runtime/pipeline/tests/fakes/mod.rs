@@ -418,6 +418,8 @@ impl Drop for CollectingSink {
 pub struct Script {
     openings: BTreeMap<String, Vec<Vec<Step>>>,
     draft: Option<Draft>,
+    /// What streams do that come later.
+    pub visit: Option<Vec<Step>>,
     pub gate: Option<Gate>,
     pub sink_fails_after: Option<usize>,
 }
@@ -446,7 +448,7 @@ impl Script {
             openings.insert((*id).to_owned(), steps.iter().map(|steps| steps.to_vec()).collect());
         }
         text += tables;
-        Self { openings, draft: Some(draft(&text)), gate: None, sink_fails_after: None }
+        Self { openings, draft: Some(draft(&text)), ..Self::default() }
     }
 
     pub fn set(mut self, key: &str, value: impl Into<revoada_pipeline::config::Value>) -> Self {
@@ -466,11 +468,14 @@ impl Script {
     /// The parts, and what the two sinks collect. The first sink is the one that fails or waits.
     pub fn parts(&self) -> (Parts, [Collected; 2]) {
         let collected = [Collected::default(), Collected::default()];
-        let openings = Mutex::new(self.openings.clone());
+        let (openings, visit) = (Mutex::new(self.openings.clone()), self.visit.clone());
         let open = move |stream: &StreamConfig, clock: &Arc<dyn Clock>| -> Result<Box<dyn Source>, SourceError> {
             let mut openings = openings.lock().unwrap();
-            let openings = openings.get_mut(stream.id.as_str()).expect("the script knows the stream");
-            let steps = if openings.len() > 1 { openings.remove(0) } else { openings[0].clone() };
+            let steps = match openings.get_mut(stream.id.as_str()) {
+                Some(openings) if openings.len() > 1 => openings.remove(0),
+                Some(openings) => openings[0].clone(),
+                None => visit.clone().expect("the script knows the stream"),
+            };
             let uri = stream.id.to_string();
             if matches!(steps.first(), Some(Step::Unopenable)) {
                 return Err(SourceError::Open { uri, reason: "no such file".into() });
