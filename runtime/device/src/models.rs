@@ -80,6 +80,7 @@ impl ModelArgs {
             labels: self.labels.clone(),
             backend: self.backend.choice(),
             threads: self.backend.threads(),
+            concurrent_max: None,
             score_min: self.score_min,
             score_low: None,
             size: self.size,

@@ -724,6 +724,7 @@ fn model() -> impl Strategy<Value = ModelConfig> {
                 trust,
                 tiles,
                 rebuild,
+                concurrent_max: None,
                 classes,
             }
         },

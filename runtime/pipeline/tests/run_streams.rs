@@ -43,6 +43,32 @@ fn every_frame_of_every_file_arrives_once_and_in_order() {
 }
 
 #[test]
+fn inferences_at_once_leave_frames_in_their_order() {
+    let streams = [("a", FILE, &[&[Step::Frames(30)][..]][..]), ("b", FILE, &[&[Step::Frames(10)]])];
+    for deterministic in [false, true] {
+        let script = Script::new(&streams).set("model.path", "pairs.onnx").set("model.concurrent_max", 2);
+        let (summary, collected) = script.set("deterministic", deterministic).run();
+        let summary = summary.unwrap();
+        assert_balanced(&summary);
+        for (id, frames) in [("a", 30), ("b", 10)] {
+            assert_eq!(collected[0].of(id), (0..frames).collect::<Vec<_>>());
+        }
+    }
+}
+
+#[test]
+fn one_of_several_inferences_that_fails_ends_the_run() {
+    let steps: &[&[Step]] = &[&[Step::FramesWithoutEnd]];
+    let silent: &[&[Step]] = &[&[Step::Silence]];
+    let script = Script::new(&[("a", FILE, steps), ("b", CAMERA, silent)]).set("model.path", "breaks.onnx");
+    let (summary, collected) = script.set("model.concurrent_max", 4).run();
+    assert!(matches!(&summary, Err(RunError::Model(error)) if error.to_string().contains("told to")), "{summary:?}");
+    let written = collected[0].of("a");
+    assert_eq!(written, (0..written.len() as u64).collect::<Vec<_>>());
+    assert!(written.len() <= 5, "what follows the failed one is not written: {written:?}");
+}
+
+#[test]
 fn a_live_stream_that_floods_drops_its_oldest_and_holds_up_nobody() {
     let flooded = Gate::default();
     let mut script = Script::new(&[

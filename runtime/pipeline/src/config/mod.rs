@@ -51,7 +51,8 @@
 //! manifest = "model.toml"  # the one beside the model; a table in its place holds the keys of a manifest
 //! labels = "labels.txt"  # those of the manifest
 //! backend = "auto"       # onnxruntime, rten
-//! threads = 2            # none: one per core
+//! threads = 2            # of an inference; none: the cores shared among those that run at once
+//! concurrent_max = 1     # inferences at once, of a batch each; more pay where one does not keep the processor busy
 //! score_min = 0.4        # the manifest's, like `size` (where the model leaves it open) and `decoder`
 //! size = "640x640"
 //! decoder = "yolo-v8"
@@ -257,6 +258,8 @@ pub const DELTA_FRAMES_MAX: u32 = 8;
 pub(crate) const LOST_FRAMES_MAX: u32 = 1000;
 /// Threads of an inference whose results must not depend on how many cores there are.
 const THREADS_DETERMINISTIC: usize = 2;
+/// Inferences at once: each holds buffers, and may hold the weights, once more.
+const CONCURRENT_MAX: usize = 16;
 const SINKS_MAX: usize = 32;
 const ID_CHARS_MAX: usize = 64;
 /// The largest side of a picture that a frame can have.
@@ -397,8 +400,10 @@ pub struct ModelConfig {
     /// Replaces the manifest's labels.
     pub labels: Option<PathBuf>,
     pub backend: BackendChoice,
-    /// Threads inside one inference; `None`: one per core.
+    /// Threads inside one inference; `None` shares the cores among those that run at once.
     pub threads: Option<usize>,
+    /// Inferences that run at once, each of a batch of its own; `None`: one.
+    pub concurrent_max: Option<usize>,
     /// Replaces the manifest's least score.
     pub score_min: Option<f32>,
     /// Decode down to this score, below the least of a result, for a tracker that goes on with weak detections.

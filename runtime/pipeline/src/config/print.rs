@@ -106,6 +106,7 @@ pub(super) fn model(model: &ModelConfig) -> Table {
     let options = [
         ("labels", model.labels.as_deref().map(path)),
         ("threads", model.threads.map(|threads| integer(threads as u64))),
+        ("concurrent_max", model.concurrent_max.map(|concurrent_max| integer(concurrent_max as u64))),
         ("score_min", model.score_min.map(number)),
         ("size", model.size.map(size)),
         ("decoder", model.decoder.as_deref().map(Value::from)),

@@ -13,7 +13,8 @@ use revoada_core::{Size, StreamId};
 use revoada_engine::BackendChoice;
 
 use super::{
-    AnalyticsConfig, AnonymizeConfig, AnonymizeMethod, BATCH_FRAMES_MAX, BatchConfig, ByteTrackConfig, CameraMode,
+    AnalyticsConfig, AnonymizeConfig, AnonymizeMethod, BATCH_FRAMES_MAX, BatchConfig, ByteTrackConfig,
+    CONCURRENT_MAX, CameraMode,
     DELTA_FRAMES_MAX, DrawConfig, FPS_MAX, HttpConfig, ID_CHARS_MAX, ImageFormat, LOST_FRAMES_MAX, ManifestConfig,
     ModelConfig, OcSortConfig, Payload, PipelineConfig, QUEUE_FRAMES_MAX, ReconnectConfig, RtspTransport,
     SIDE_PIXELS_MAX, SecondaryConfig, SinkConfig, SortConfig, SourceConfig, StreamConfig, THREADS_DETERMINISTIC,
@@ -260,6 +261,7 @@ pub(super) fn model(table: &Table<'_>, folder: &Path) -> Option<ModelConfig> {
         labels: path(table, "labels", folder),
         backend: backend.unwrap_or_default(),
         threads: table.integer("threads", 1..=1024),
+        concurrent_max: table.integer("concurrent_max", 1..=CONCURRENT_MAX),
         score_min: table.float("score_min", 0.0..=1.0).map(|score| score as f32),
         size: size(table, "size"),
         decoder: table.string("decoder"),

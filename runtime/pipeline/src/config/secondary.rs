@@ -103,6 +103,9 @@ pub(super) fn secondary(table: &Table<'_>, folder: &Path) -> Option<SecondaryCon
     if matches!(reads, Reads::Objects(_)) && table.has("tiles") {
         table.problem("tiles", "has no effect on a model that reads objects");
     }
+    if table.has("concurrent_max") {
+        table.problem("concurrent_max", "has no effect: a further model is asked about one batch after the other");
+    }
     let batch_max = table.integer("batch_max", 1..=BATCH_MAX).unwrap_or(BATCH_DEFAULT);
     Some(SecondaryConfig { name, model: read::model(table, folder)?, reads, batch_max })
 }

@@ -41,6 +41,7 @@ pub struct Model {
     manifest: Manifest,
     name: String,
     labels: Arc<[String]>,
+    concurrent_max: usize,
     tiles: Option<TilesConfig>,
     bundle: Option<VerifiedBundle>,
     no_plan: Option<String>,
@@ -116,7 +117,8 @@ impl Loader {
             [] => None,
             named => Some(TrustedKeys::read_all(named)?),
         };
-        let options = LoadOptions { threads: config.threads, trusted, ..LoadOptions::default() };
+        let concurrent_max = config.concurrent_max.unwrap_or(1);
+        let options = LoadOptions { threads: config.threads, concurrent_max, trusted };
         let rows = frames * config.tiles.as_ref().map_or(1, TilesConfig::count);
         let wanted = Wanted { path: &config.path, backend: &config.backend, rows, when_out_of_memory, options };
         let Opened { backend, engine, bundle, no_plan } = open(&wanted, &self.backends, &self.plans)?;
@@ -132,7 +134,7 @@ impl Loader {
         }
         let filter = Filter::new(&config.classes, &model.labels)
             .map_err(|source| ModelError::Class { model: model.name.clone(), source })?;
-        Ok(Arc::new(Model { tiles: config.tiles, bundle, no_plan, filter, ..model }))
+        Ok(Arc::new(Model { concurrent_max, tiles: config.tiles, bundle, no_plan, filter, ..model }))
     }
 }
 
@@ -179,6 +181,7 @@ impl Model {
             input,
             decoder,
             manifest,
+            concurrent_max: 1,
             tiles: None,
             bundle: None,
             no_plan: None,
@@ -189,6 +192,11 @@ impl Model {
     /// What people call it: the manifest's name, else the file's.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Inferences that may run at once.
+    pub(crate) fn concurrent_max(&self) -> usize {
+        self.concurrent_max
     }
 
     /// Names of the classes, by index; may be empty.

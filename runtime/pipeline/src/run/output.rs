@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender};
+use std::sync::mpsc::{RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use super::analysis::Analysers;
 use super::cascade::{self, Cascade};
-use super::infer::Batch;
+use super::infer::{Batch, InOrder};
 use super::model::{Answer, ModelError, ModelSession};
 use super::sessions::Sessions;
 use super::shadow::Shadow;
@@ -40,7 +40,7 @@ pub(crate) enum OutputError {
 }
 
 pub(crate) struct Output {
-    pub(crate) batches: Receiver<Batch>,
+    pub(crate) batches: InOrder,
     /// Where sessions go back to.
     pub(crate) sessions: Returning,
     pub(crate) sinks: Vec<Box<dyn Sink>>,
@@ -203,7 +203,7 @@ impl Output {
     fn write_all(&mut self, frames: &mut u64) -> Result<(), OutputError> {
         loop {
             self.end_streams()?;
-            let Batch { mut session, tickets, taken } = match self.batches.recv_timeout(ENDS_NOTICED) {
+            let Batch { mut session, tickets, taken, .. } = match self.batches.next(ENDS_NOTICED) {
                 Ok(batch) => batch,
                 Err(RecvTimeoutError::Timeout) => continue,
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),

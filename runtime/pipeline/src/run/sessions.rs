@@ -6,9 +6,6 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use super::model::{Model, ModelError, ModelSession};
 use super::stop::lock;
 
-/// One batch is inferred while another is read. A third would only lengthen the queue.
-pub(crate) const SESSIONS: usize = 2;
-
 pub(crate) struct Sessions {
     state: Mutex<State>,
     changed: Condvar,
@@ -124,7 +121,12 @@ impl Drop for Unloaded<'_> {
     }
 }
 
+/// How many sessions go round: one batch is read while others are inferred. More would only lengthen the queue.
+pub(crate) fn count(model: &Model) -> usize {
+    model.concurrent_max() + 1
+}
+
 /// As many sessions of a model as a pipeline has.
 pub(crate) fn all(model: &Arc<Model>, frames: usize) -> Result<Vec<ModelSession>, ModelError> {
-    (0..SESSIONS).map(|_| model.session(frames)).collect()
+    (0..count(model)).map(|_| model.session(frames)).collect()
 }

@@ -15,12 +15,12 @@ use tracing::{error, info, warn};
 use super::analysis::Analysers;
 use super::cascade::Cascade;
 use super::commands::Commands;
-use super::infer::Infer;
+use super::infer::{Infer, InOrder};
 use super::output::{Output, OutputControls, OutputError, Returning, Shown};
 use super::perf::PerfLines;
 use super::queue::{Lanes, Turns, WhenFull};
 use super::rebuild::Rebuilding;
-use super::sessions::{SESSIONS, Sessions};
+use super::sessions::{self, Sessions};
 use super::stats::{Dropped, RunStats};
 use super::stop::{Halt, StopFlag, StopLevel};
 use super::stream::{Stream, Ticket};
@@ -153,7 +153,7 @@ impl Supervisor {
 
         let (sender, events) = sync_channel(EVENTS_MAX);
         let sessions = Sessions::open(&model, frames_max)?;
-        let (batches_in, batches) = sync_channel(SESSIONS);
+        let (batches_in, batches) = sync_channel(sessions::count(&model));
         let lanes = Lanes::new(if config.deterministic { Turns::Strict } else { Turns::Ready });
         let shown = config.sinks.iter().map(shows).max().unwrap_or_default();
         if config.tracker.is_some() && !model.decoder().finds_boxes() {
@@ -170,10 +170,12 @@ impl Supervisor {
             stats: Arc::clone(&stats),
             controls: Arc::clone(&controls),
             sessions: Arc::clone(&sessions),
+            concurrent_max: model.concurrent_max(),
+            turn: Mutex::default(),
             batches: batches_in,
         };
         let output = Output {
-            batches,
+            batches: InOrder::new(batches),
             sessions: Returning(Arc::clone(&sessions)),
             sinks,
             labels: Arc::clone(&labels),

@@ -116,7 +116,8 @@ impl Source for ScriptedSource {
 
 /// Answers every picture with the value of its first byte, as sure as its model's name says: `fake` is 1, `fake-25`
 /// a quarter. A `wide` model reads other pictures, a `missing` one is not there, and a `heavy` one needs all memory,
-/// of which a `heavy-broken` one makes nothing and a `heavy-panic` one a panic.
+/// of which a `heavy-broken` one makes nothing and a `heavy-panic` one a panic. A `pairs` model answers every first batch
+/// after the second one, and a `breaks` one fails at the sixth frame of a stream.
 #[derive(Default)]
 struct FakeBackend {
     /// Held by every engine and session.
@@ -124,13 +125,44 @@ struct FakeBackend {
 }
 
 struct FakeEngine {
+    behaviour: Behaviour,
+    pairs: Arc<Pairs>,
     inputs: Vec<TensorSpec>,
     outputs: Vec<TensorSpec>,
     score: f32,
     memory: Arc<()>,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Behaviour {
+    Plain,
+    Pairs,
+    Breaks,
+}
+
+/// Batches that were begun, and the second ones that are done.
+#[derive(Default)]
+struct Pairs(Mutex<(u64, Vec<u64>)>, Condvar);
+
+impl Pairs {
+    /// Waits in every first batch until the one behind it has passed.
+    fn pass(&self) {
+        let mut state = self.0.lock().unwrap();
+        let number = state.0;
+        state.0 += 1;
+        if number % 2 == 1 {
+            state.1.push(number);
+            self.1.notify_all();
+            return;
+        }
+        let alone = |state: &mut (u64, Vec<u64>)| !state.1.contains(&(number + 1));
+        assert!(!self.1.wait_timeout_while(state, DEADLINE, alone).unwrap().1.timed_out(), "batch {number} is alone");
+    }
+}
+
 struct FakeSession {
+    behaviour: Behaviour,
+    pairs: Arc<Pairs>,
     score: f32,
     _memory: Arc<()>,
     rows_max: usize,
@@ -171,7 +203,14 @@ impl Backend for FakeBackend {
             dtype: DType::F32,
             dims: std::iter::once(Dim::Dynamic("N".into())).chain(sides.iter().map(|side| Dim::Fixed(*side))).collect(),
         };
+        let behaviour = match &*stem {
+            "pairs" => Behaviour::Pairs,
+            "breaks" => Behaviour::Breaks,
+            _ => Behaviour::Plain,
+        };
         Ok(Arc::new(FakeEngine {
+            behaviour,
+            pairs: Arc::default(),
             inputs: vec![spec("picture", &[3, side, side])],
             outputs: vec![spec("brightness", &[2])],
             score,
@@ -196,6 +235,8 @@ impl Engine for FakeEngine {
     fn session(&self, shapes: &Shapes) -> Result<Box<dyn Session>, EngineError> {
         let rows_max = shapes.rows_max;
         Ok(Box::new(FakeSession {
+            behaviour: self.behaviour,
+            pairs: Arc::clone(&self.pairs),
             score: self.score,
             _memory: Arc::clone(&self.memory),
             rows_max,
@@ -226,6 +267,12 @@ impl Session for FakeSession {
     }
 
     fn submit(&mut self, rows: usize) -> Result<(), EngineError> {
+        match self.behaviour {
+            Behaviour::Plain => {}
+            Behaviour::Pairs => self.pairs.pass(),
+            Behaviour::Breaks if !self.staged.values().any(|value| *value == 5) => {}
+            Behaviour::Breaks => return Err(EngineError::Run { backend: "fake", reason: "told to".into() }),
+        }
         self.answers = (0..rows).flat_map(|row| [f32::from(self.staged[&row]), self.score]).collect();
         self.shape = [rows, 2];
         self.staged.clear();
