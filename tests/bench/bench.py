@@ -1,6 +1,6 @@
 """Measures `revoada` beside what people use today, and prints tables for the README.
 
-    bench.py [--rounds N] [python] [pipeline] [start]
+    bench.py [--rounds N] [python] [pipeline] [start] [streams] [latency]
 
 Started by `cargo xtask bench`, in the root of the repository, after everything it runs was built. The programs
 take turns, round after round, so that a machine that slows down slows all of them; each figure is a median.
@@ -22,6 +22,9 @@ LIBRARY = ".cache/lib/libonnxruntime.so"
 REVOADA = "target/release/revoada"
 BARE_ORT = "target/release/examples/bare_ort"
 CLASSIFIER = ".cache/models/efficientnet-lite0.onnx"
+CAMERA_CLIP = ".cache/clips/bench-360p.mp4"
+SERVE_CLIP = "target/release/examples/serve_clip"
+LATENCY_BENCH = "target/release/examples/latency_bench"
 DETECTOR = ".cache/models/centerface.onnx"
 PICTURE = ".cache/pictures/chelsea.png"
 MODELS = [("EfficientNet-Lite0", CLASSIFIER, 224), ("CenterFace 640×640", DETECTOR, 640)]
@@ -190,6 +193,62 @@ def start(rounds):
     )
 
 
+def cameras(count, seconds):
+    """So many cameras of 360p at 5 frames a second, each watched for so long."""
+    server = subprocess.Popen([SERVE_CLIP, CAMERA_CLIP, str(count)], stdout=subprocess.PIPE, text=True)
+    try:
+        address = server.stdout.readline().strip()
+        sources = [word for camera in range(count) for word in ("--source", f"{address}{camera}")]
+        options = ["--model", CLASSIFIER, "--batch", "4", "--frames", str(seconds * 5), "--no-output", "--json"]
+        return revoada("run", *sources, *options)
+    finally:
+        server.kill()
+        server.wait()
+
+
+def streams(rounds):
+    print("**Many cameras** (RTSP, 360p H.264 at 5 frames/s each, EfficientNet-Lite0 on every frame)\n")
+    results = interleave(rounds, {count: lambda count=count: cameras(count, 60) for count in (1, 16)})
+    rows = []
+    for count, runs in results.items():
+        summaries = [json.loads(ran.output) for ran in runs]
+        memory = median(ran.memory_mib for ran in runs)
+        cores = median(ran.cpu_s / summary["elapsed_s"] for ran, summary in zip(runs, summaries))
+        rows.append(
+            [
+                str(count),
+                str(median(summary["frames_out"] for summary in summaries)),
+                str(max(summary["frames_dropped"] for summary in summaries)),
+                f"{cores:.2f}",
+                f"{cores / count * 100:.1f} %",
+                f"{memory:.0f}",
+                f"{median(summary['latency']['total']['p50_ms'] for summary in summaries):.1f} ms",
+                f"{median(summary['latency']['total']['p99_ms'] for summary in summaries):.1f} ms",
+            ]
+        )
+    head = ["cameras", "frames", "dropped", "cores", "of a core each", "MiB", "decoded to told, median", "p99"]
+    table(head, rows)
+    one, many = (median(ran.memory_mib for ran in results[count]) for count in (1, 16))
+    print(f"Each further camera takes {(many - one) / 15:.1f} MiB.\n")
+
+
+def latency(rounds):
+    print("**From a picture to its results** (RTSP, 360p H.264 at 25 frames/s, encoding and sending included)\n")
+    rows = json.loads(run(LATENCY_BENCH, LIBRARY, CLASSIFIER, str(rounds)).output)
+    both = {reader: [row for row in rows if row["reader"] == reader] for reader in ("gstreamer", "revoada")}
+    figures = {
+        reader: [median(row[key] for row in runs) for key in ("p50_ms", "p99_ms")] for reader, runs in both.items()
+    }
+    names = {"gstreamer": "plain GStreamer, decoded", "revoada": "revoada, EfficientNet-Lite0, told"}
+    table(
+        ["", "median", "p99"],
+        [[names[reader], *(f"{figure:.1f} ms" for figure in figures[reader])] for reader in names],
+    )
+    inference = median(row["inference_p50_ms"] for row in both["revoada"])
+    staging = median(row["staging_p50_ms"] for row in both["revoada"])
+    print(f"Of it inference {inference:.1f} ms and staging {staging:.1f} ms.\n")
+
+
 def machine():
     model = platform.machine()
     with open("/proc/cpuinfo", encoding="utf-8") as file:
@@ -203,7 +262,7 @@ def machine():
 
 
 if __name__ == "__main__":
-    parts = {"python": against_python, "pipeline": overhead, "start": start}
+    parts = {"python": against_python, "pipeline": overhead, "start": start, "streams": streams, "latency": latency}
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("parts", nargs="*", default=[])

@@ -56,7 +56,10 @@ fn the_same_files_give_the_same_lines_whatever_the_threads_do() {
         assert!(first[0].contains(r#""event":"region-dwelt""#) && !first[0].contains("timings_ms"), "{}", first[0]);
         assert!(first[1].lines().count() > 30, "{}", first[1]);
         for (queue, busy) in [(1, 0), (8, 4)] {
-            assert!(results(backend, queue, busy) == first, "{backend} with a queue of {queue} and {busy} busy threads");
+            assert!(
+                results(backend, queue, busy) == first,
+                "{backend} with a queue of {queue} and {busy} busy threads"
+            );
         }
     }
 }

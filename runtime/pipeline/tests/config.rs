@@ -13,8 +13,8 @@ use revoada_pipeline::config::{
     ClassName, ClassRule, CourierConfig, CrossingMode, CrowdConfig, DELTA_FRAMES_MAX, DirectionConfig, Draft,
     DrawConfig, HttpConfig, ImageFormat, LineConfig, ManifestConfig, ModelConfig, MqttConfig, ObjectsConfig,
     OcSortConfig, Payload, PipelineConfig, Reads, ReconnectConfig, RegionConfig, RtspTransport, Scope, SecondaryConfig,
-    SinkConfig, SnapshotsConfig, SortConfig, SourceConfig, StreamConfig, TilesConfig, TrackerAlgorithm, TrackerConfig,
-    WebhookConfig,
+    Sends, SinkConfig, SnapshotsConfig, SortConfig, SourceConfig, StreamConfig, TilesConfig, TrackerAlgorithm,
+    TrackerConfig, WebhookConfig,
 };
 
 fn check(text: &str) -> Result<PipelineConfig, String> {
@@ -409,6 +409,8 @@ snapshots_mb_max = 9
 type = "webhook"
 url = "https://host:8443/events?x=1"
 token_file = "token"
+payload = "deepstream-minimal"
+every = 30
 [[sink]]
 type = "mqtt"
 url = "mqtt://broker"
@@ -437,14 +439,14 @@ fn every_key_of_deliveries_is_read() {
             delay_max: ms(30),
             flush: ms(40),
         },
-        snapshots: Some(SnapshotsConfig { folder: "dir/more".into(), mb_max: 9 }),
+        sends: Sends::Events { snapshots: Some(SnapshotsConfig { folder: "dir/more".into(), mb_max: 9 }) },
     };
     let webhook = WebhookConfig {
         url: "https://host:8443/events?x=1".into(),
         token_file: Some("dir/token".into()),
         ca_file: None,
+        sends: Sends::Messages { payload: Payload::DeepStreamMinimal, every: 30 },
         courier: CourierConfig::default(),
-        snapshots: None,
     };
     let bare = MqttConfig {
         broker: BrokerAddress { tls: false, user: None, host: "broker".into(), port: 1883 },
@@ -454,8 +456,8 @@ fn every_key_of_deliveries_is_read() {
         acknowledged: true,
         retain: false,
         client_id: None,
+        sends: Sends::Events { snapshots: None },
         courier: CourierConfig::default(),
-        snapshots: None,
     };
     let expected = [events, SinkConfig::Mqtt(mqtt), SinkConfig::Webhook(webhook), SinkConfig::Mqtt(bare)];
     assert_eq!(config.sinks, expected);
@@ -489,6 +491,8 @@ fn deliveries_that_cannot_work_are_refused() {
         ),
         ("delay_ms_max = 30", "delay_ms_max = 10", "delay_ms_max: is less than `delay_ms_min`, 20"),
         ("snapshots = \"more\"\n", "", "snapshots_mb_max: has no effect without a folder"),
+        ("payload = \"deepstream-minimal\"\n", "", "every: has no effect on events, which are all sent"),
+        ("every = 30", "snapshots = \"p\"", "snapshots: has no effect on messages: pictures go with events"),
         ("\"more\"", "\"pictures\"", "snapshots: `dir/pictures` is already used by sink[0]"),
     ] {
         assert!(DELIVERIES.contains(right), "{right}");
@@ -632,6 +636,14 @@ fn sink() -> impl Strategy<Value = SinkConfig> {
     ]
 }
 
+fn sends() -> impl Strategy<Value = Sends> {
+    let payload = prop::sample::select(vec![Payload::DeepStreamFull, Payload::DeepStreamMinimal]);
+    prop_oneof![
+        prop::option::of(snapshots()).prop_map(|snapshots| Sends::Events { snapshots }),
+        (payload, 1..99u32).prop_map(|(payload, every)| Sends::Messages { payload, every }),
+    ]
+}
+
 fn snapshots() -> impl Strategy<Value = SnapshotsConfig> {
     (path(), 1..1000u32).prop_map(|(path, mb_max)| SnapshotsConfig { folder: path.with_extension("pictures"), mb_max })
 }
@@ -652,8 +664,8 @@ fn mqtt() -> impl Strategy<Value = MqttConfig> {
     let broker = address.prop_map(|(tls, user, host, port)| BrokerAddress { tls, user, host, port });
     let files = (prop::option::of(path()), prop::option::of(path()));
     let rest = (word(), any::<bool>(), any::<bool>(), prop::option::of(word()));
-    (broker, files, rest, courier(), prop::option::of(snapshots())).prop_map(
-        |(broker, (password_file, ca_file), (topic, acknowledged, retain, client_id), courier, snapshots)| MqttConfig {
+    (broker, files, rest, courier(), sends()).prop_map(
+        |(broker, (password_file, ca_file), (topic, acknowledged, retain, client_id), courier, sends)| MqttConfig {
             password_file: password_file.filter(|_| broker.user.is_some()),
             ca_file: ca_file.filter(|_| broker.tls),
             broker,
@@ -662,22 +674,20 @@ fn mqtt() -> impl Strategy<Value = MqttConfig> {
             retain,
             client_id,
             courier,
-            snapshots,
+            sends,
         },
     )
 }
 
 fn webhook() -> impl Strategy<Value = WebhookConfig> {
     let files = (prop::option::of(path()), prop::option::of(path()));
-    (word(), files, courier(), prop::option::of(snapshots())).prop_map(
-        |(host, (token_file, ca_file), courier, snapshots)| WebhookConfig {
-            url: format!("https://{host}/events"),
-            token_file,
-            ca_file,
-            courier,
-            snapshots,
-        },
-    )
+    (word(), files, courier(), sends()).prop_map(|(host, (token_file, ca_file), courier, sends)| WebhookConfig {
+        url: format!("https://{host}/events"),
+        token_file,
+        ca_file,
+        courier,
+        sends,
+    })
 }
 
 fn inline_manifest(score_min: Option<f32>) -> Manifest {
@@ -883,8 +893,11 @@ fn pipeline() -> impl Strategy<Value = PipelineConfig> {
         |((mut streams, mut sinks), (mut model, mut secondaries), mut batch, (tracker, analytics, draw), edges)| {
             model.score_low = tracker.and_then(|tracker| tracker.score_low()).map(|score| score as f32);
             let mut analytics = analytics.filter(|_| tracker.is_some());
-            let of_events = |sink: &SinkConfig| {
-                matches!(sink, SinkConfig::Events { .. } | SinkConfig::Mqtt(_) | SinkConfig::Webhook(_))
+            let of_events = |sink: &SinkConfig| match sink {
+                SinkConfig::Mqtt(MqttConfig { sends, .. }) | SinkConfig::Webhook(WebhookConfig { sends, .. }) => {
+                    matches!(sends, Sends::Events { .. })
+                }
+                sink => matches!(sink, SinkConfig::Events { .. }),
             };
             sinks.retain(|sink| analytics.is_some() || !of_events(sink));
             let (_, control, perf_s) = edges;

@@ -132,6 +132,32 @@ fn with_infer(lines: &str) -> Result<Converted, Problems> {
 }
 
 #[test]
+fn messages_go_to_a_broker_of_mqtt() {
+    let convert_sink = |lines: &str| {
+        let app = format!(
+            "[source0]\nenable=1\ntype=2\nuri=file:///clip.mp4\n[primary-gie]\nenable=1\nconfig-file=infer.txt\n\
+             [sink0]\nenable=1\ntype=6\nmsg-conv-payload-type=1\nmsg-conv-frame-interval=5\n\
+             msg-broker-proto-lib=/opt/lib/libnvds_mqtt_proto.so\n{lines}"
+        );
+        convert(Path::new("app.txt"), Path::new(""), &mut |path| match path.to_str() {
+            Some("app.txt") => Ok(app.clone().into_bytes()),
+            Some("infer.txt") => Ok(b"[property]\nonnx-file=m.onnx\n".to_vec()),
+            _ => Err(std::io::ErrorKind::NotFound.into()),
+        })
+    };
+    let converted =
+        convert_sink("msg-broker-conn-str=broker;1884;x\ntopic=street\nmsg-broker-config=c.txt\n").expect("right");
+    let expected = "type = \"mqtt\"\nurl = \"mqtt://broker:1884\"\ntopic = \"street\"\npayload = \"deepstream-minimal\"\nevery = 5\n";
+    assert!(converted.toml.contains(expected), "{}", converted.toml);
+    check(&converted);
+    assert!(converted.notes_text().contains("msg-broker-config"), "{}", converted.notes_text());
+    for lines in ["", "msg-broker-conn-str=broker\n", "msg-broker-conn-str=broker;none\n"] {
+        let problems = convert_sink(lines).expect_err("wrong").to_string();
+        assert!(problems.contains("expected the host and port of a broker, as `host;1883`"), "{problems}");
+    }
+}
+
+#[test]
 fn words_of_nvinfer_become_those_of_a_manifest() {
     for (lines, expected) in [
         ("", "decoder = \"detectnet\"\nscore_min = 0.2\nnms_iou_max = 0.3\n"),

@@ -386,6 +386,26 @@ fn topics_retention_and_names_are_those_of_the_configuration() {
 }
 
 #[test]
+fn messages_of_deepstream_are_delivered_in_the_place_of_events() {
+    let folder = tempfile::tempdir().unwrap();
+    for (payload, kind, place) in [("full", "object", "/sensor/id"), ("minimal", "frame", "/sensorId")] {
+        let published = Log::new();
+        let broker = Broker::start("127.0.0.1:0".parse().unwrap(), published.clone(), None);
+        let sink = format!(
+            "[[sink]]\ntype = \"mqtt\"\nurl = \"mqtt://{}\"\npayload = \"deepstream-{payload}\"\nevery = 16\n\
+             topic = \"{{stream}}/{{kind}}\"\n{EAGER}",
+            broker.address,
+        );
+        let summary = finished(&script(folder.path(), FRAMES, &sink));
+        assert_eq!(outcome(&summary).delivered, 4, "an object in each of the frames 0, 16, 32 and 48");
+        for Published { topic, event, .. } in published.all() {
+            assert_eq!(topic, format!("front/{kind}"));
+            assert_eq!(event.pointer(place).and_then(Value::as_str), Some("front"), "{event}");
+        }
+    }
+}
+
+#[test]
 fn each_event_has_a_picture_of_its_frame_as_drawn() {
     let folder = tempfile::tempdir().unwrap();
     let pictures = folder.path().join("pictures");

@@ -59,7 +59,8 @@ impl Camera {
                 }
                 let pixels = vec![sequence as u8; layout.bytes().unwrap()];
                 let pts = Timestamp::from_nanos(sequence * 40_000_000);
-                let frame = Frame::new(id.clone(), sequence, pts, pts, layout, MemoryKind::Host, Box::new(pixels)).unwrap();
+                let frame =
+                    Frame::new(id.clone(), sequence, pts, pts, layout, MemoryKind::Host, Box::new(pixels)).unwrap();
                 server.push(&Arc::new(frame)).unwrap();
             }
         };

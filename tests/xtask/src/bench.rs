@@ -18,12 +18,15 @@ const CLIP_REPEATS: usize = 3;
 pub(crate) fn run(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
     setup::run(workspace, setup::For::Tests)?;
     make_clip(workspace)?;
+    make_camera_clip(workspace)?;
     for (package, kind, name) in [
         ("revoada", "--bin", "revoada"),
         ("revoada-tests", "--example", "bare_ort"),
         ("revoada-engine", "--example", "stage_bench"),
         ("revoada-engine", "--example", "stage_cuda"),
         ("revoada-pipeline", "--example", "track_mot"),
+        ("revoada-pipeline", "--example", "serve_clip"),
+        ("revoada-pipeline", "--example", "latency_bench"),
     ] {
         let mut build = process::cargo(workspace);
         process::show(build.args(["build", "--release", "--package", package, kind, name]))?;
@@ -78,6 +81,28 @@ fn make_clip(workspace: &Workspace) -> Result<()> {
             fs::rename(&beside, &target).with_context(|| format!("cannot put `{}` in place", target.display()))
         })
     })
+}
+
+/// Makes a minute and a half of 360p at 5 frames a second, as cameras send it.
+fn make_camera_clip(workspace: &Workspace) -> Result<()> {
+    let source = workspace.cached("clips/bigbuckbunny.mp4");
+    let target = workspace.cached("clips/bench-360p.mp4");
+    let inputs = [source.clone(), workspace.file("tests/xtask/src/bench.rs")];
+    Made { name: "bench-camera-clip", inputs: &inputs, outputs: std::slice::from_ref(&target) }.ensure(
+        workspace,
+        || {
+            step("make a 360p clip", || {
+                let beside = target.with_added_extension("part");
+                let mut encoder = Command::new("ffmpeg");
+                encoder.args(["-v", "error", "-y", "-stream_loop", "-1", "-i"]).arg(&source);
+                encoder.args(
+                    "-t 90 -an -vf fps=5,scale=640:360 -c:v libx264 -pix_fmt yuv420p -g 10 -bf 0 -f mp4".split(' '),
+                );
+                process::output(encoder.arg(&beside))?;
+                fs::rename(&beside, &target).with_context(|| format!("cannot put `{}` in place", target.display()))
+            })
+        },
+    )
 }
 
 fn encoder(source: &Path, target: &Path) -> Command {

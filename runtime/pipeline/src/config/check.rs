@@ -7,7 +7,7 @@ use revoada_bundle::strict::Table;
 
 use super::read::Drafted;
 use super::secondary::SECONDARIES_MAX;
-use super::{ManifestConfig, SINKS_MAX, STREAMS_MAX, SinkConfig, SourceConfig};
+use super::{ManifestConfig, MqttConfig, SINKS_MAX, STREAMS_MAX, Sends, SinkConfig, SourceConfig, WebhookConfig};
 
 /// Where a sink's path names the stream.
 const STREAM_PLACE: &str = "{stream}";
@@ -40,7 +40,10 @@ fn check_deterministic(root: &Table<'_>, drafted: &Drafted<'_>) {
     for (table, stream) in &drafted.streams {
         let source = stream.as_ref().map(|stream| &stream.source);
         if source.is_some_and(|source| source.is_live() || matches!(source, SourceConfig::Http(_))) {
-            table.problem("uri", "`deterministic` runs read files and folders of pictures, which come the same each time");
+            table.problem(
+                "uri",
+                "`deterministic` runs read files and folders of pictures, which come the same each time",
+            );
         }
     }
     if let Some(batch) = root.table("batch").filter(|batch| batch.has("wait_ms")) {
@@ -74,9 +77,11 @@ fn check_sinks(drafted: &Drafted<'_>) {
                     table.problem("path", "several streams need a file each: put `{stream}` into the path");
                 }
             }
-            Some(SinkConfig::Events { .. } | SinkConfig::Mqtt(_) | SinkConfig::Webhook(_))
-                if drafted.analytics.is_none() =>
-            {
+            Some(
+                SinkConfig::Events { .. }
+                | SinkConfig::Mqtt(MqttConfig { sends: Sends::Events { .. }, .. })
+                | SinkConfig::Webhook(WebhookConfig { sends: Sends::Events { .. }, .. }),
+            ) if drafted.analytics.is_none() => {
                 table.problem("type", "nothing makes events: add `[analytics]` with what is to be told");
             }
             Some(SinkConfig::Preview { .. }) if drafted.http.is_none() => {
@@ -131,8 +136,8 @@ fn outputs(sink: &SinkConfig) -> Vec<(&'static str, &Path)> {
         | SinkConfig::Messages { path, .. } => (Some(("path", path)), None),
         SinkConfig::Images { folder, .. } | SinkConfig::Kitti { folder, .. } => (Some(("folder", folder)), None),
         SinkConfig::Events { path, snapshots } => (Some(("path", path)), snapshots.as_ref()),
-        SinkConfig::Mqtt(config) => (None, config.snapshots.as_ref()),
-        SinkConfig::Webhook(config) => (None, config.snapshots.as_ref()),
+        SinkConfig::Mqtt(config) => (None, config.sends.snapshots()),
+        SinkConfig::Webhook(config) => (None, config.sends.snapshots()),
         SinkConfig::Rtsp { .. } | SinkConfig::Preview { .. } | SinkConfig::None => (None, None),
     };
     let snapshots = snapshots.map(|snapshots| ("snapshots", &snapshots.folder));

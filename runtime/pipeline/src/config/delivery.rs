@@ -7,8 +7,9 @@ use revoada_bundle::strict::Table;
 use toml_edit::Value;
 use ureq::http::Uri;
 
-use super::print::{integer, milliseconds, path as path_value};
-use super::read::{milliseconds as read_milliseconds, path};
+use super::Payload;
+use super::print::{integer, milliseconds, path as path_value, word};
+use super::read::{PAYLOADS, milliseconds as read_milliseconds, path};
 
 /// An event is about 400 bytes: so many are 40 MB.
 const QUEUE_EVENTS_MAX: usize = 100_000;
@@ -16,7 +17,7 @@ const QUEUE_EVENTS_MAX: usize = 100_000;
 /// What an MQTT topic can have, in bytes.
 const TOPIC_BYTES_MAX: usize = 65_535;
 
-/// Events published to an MQTT 3.1.1 broker.
+/// Events or messages published to an MQTT 3.1.1 broker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MqttConfig {
     pub broker: BrokerAddress,
@@ -24,15 +25,15 @@ pub struct MqttConfig {
     pub password_file: Option<PathBuf>,
     /// Certificates in PEM that sign the broker's; `None`: those that the system trusts.
     pub ca_file: Option<PathBuf>,
-    /// `{stream}` becomes the stream's id and `{kind}` the event's kind.
+    /// `{stream}` becomes the stream's id and `{kind}` the event's kind, or a message's: `object` or `frame`.
     pub topic: String,
     /// Wait for the broker's word that it has the event (QoS 1), or send and forget (QoS 0).
     pub acknowledged: bool,
     pub retain: bool,
     /// `None`: another one in each run.
     pub client_id: Option<String>,
+    pub sends: Sends,
     pub courier: CourierConfig,
-    pub snapshots: Option<SnapshotsConfig>,
 }
 
 /// `mqtt://user@host:1883`, or `mqtts://` for TLS.
@@ -45,7 +46,7 @@ pub struct BrokerAddress {
     pub port: u16,
 }
 
-/// Events posted to an HTTP server, one JSON object each.
+/// Events or messages posted to an HTTP server, one JSON object each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WebhookConfig {
     pub url: String,
@@ -53,8 +54,26 @@ pub struct WebhookConfig {
     pub token_file: Option<PathBuf>,
     /// Certificates in PEM that sign the server's; `None`: those that the system trusts.
     pub ca_file: Option<PathBuf>,
+    pub sends: Sends,
     pub courier: CourierConfig,
-    pub snapshots: Option<SnapshotsConfig>,
+}
+
+/// What is delivered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sends {
+    /// What objects did, with pictures where they are kept.
+    Events { snapshots: Option<SnapshotsConfig> },
+    /// The results of every n-th frame of a stream.
+    Messages { payload: Payload, every: u32 },
+}
+
+impl Sends {
+    pub(crate) fn snapshots(&self) -> Option<&SnapshotsConfig> {
+        match self {
+            Self::Events { snapshots } => snapshots.as_ref(),
+            Self::Messages { .. } => None,
+        }
+    }
 }
 
 /// How events are carried to where they go.
@@ -132,7 +151,11 @@ impl BrokerAddress {
 pub(super) fn mqtt(table: &Table<'_>, folder: &Path) -> Option<MqttConfig> {
     let url = table.required().string("url");
     let broker = url.and_then(|url| BrokerAddress::parse(&url).map_err(|message| table.problem("url", message)).ok());
-    let topic = table.string("topic").unwrap_or_else(|| "revoada/{stream}/events".to_owned());
+    let sends = sends(table, folder);
+    let topic = table.string("topic").unwrap_or_else(|| match sends {
+        Sends::Events { .. } => "revoada/{stream}/events".to_owned(),
+        Sends::Messages { .. } => "revoada/{stream}/messages".to_owned(),
+    });
     if topic.is_empty() || topic.len() > TOPIC_BYTES_MAX || topic.contains(['+', '#', '\0']) {
         table.problem("topic", "expected a topic to publish to, without `+` and `#`");
     }
@@ -148,8 +171,8 @@ pub(super) fn mqtt(table: &Table<'_>, folder: &Path) -> Option<MqttConfig> {
         acknowledged: table.integer("qos", 0u8..=1).unwrap_or(1) == 1,
         retain: table.boolean("retain").unwrap_or(false),
         client_id,
+        sends,
         courier: courier(table),
-        snapshots: snapshots(table, folder),
     };
     let broker = broker?;
     if config.password_file.is_some() && broker.user.is_none() {
@@ -173,8 +196,8 @@ pub(super) fn webhook(table: &Table<'_>, folder: &Path) -> Option<WebhookConfig>
         url: url.clone().unwrap_or_default(),
         token_file: path(table, "token_file", folder),
         ca_file: path(table, "ca_file", folder),
+        sends: sends(table, folder),
         courier: courier(table),
-        snapshots: snapshots(table, folder),
     };
     if config.ca_file.is_some() && url.as_ref().is_some_and(|url| url.starts_with("http://")) {
         table.problem("ca_file", "has no effect without TLS: `https://`");
@@ -189,6 +212,25 @@ fn check_url(url: &str) -> Result<(), &'static str> {
     match authority.as_str().contains('@') {
         true => Err("a secret stands in a file of its own: name it as `token_file`"),
         false => Ok(()),
+    }
+}
+
+fn sends(table: &Table<'_>, folder: &Path) -> Sends {
+    let events = [("events", None)].into_iter();
+    let payloads: Vec<_> = events.chain(PAYLOADS.map(|(word, payload)| (word, Some(payload)))).collect();
+    match table.choice("payload", &payloads).flatten() {
+        None => {
+            if table.has("every") {
+                table.problem("every", "has no effect on events, which are all sent");
+            }
+            Sends::Events { snapshots: snapshots(table, folder) }
+        }
+        Some(payload) => {
+            for key in ["snapshots", "snapshots_mb_max"].into_iter().filter(|key| table.has(key)) {
+                table.problem(key, "has no effect on messages: pictures go with events");
+            }
+            Sends::Messages { payload, every: table.integer("every", 1u32..).unwrap_or(1) }
+        }
     }
 }
 
@@ -230,8 +272,8 @@ pub(super) fn print_mqtt(config: &MqttConfig) -> Options {
         ("retain", Some(config.retain.into())),
         ("client_id", config.client_id.as_deref().map(Value::from)),
     ];
+    options.extend(print_sends(&config.sends));
     options.extend(print_courier(&config.courier));
-    options.extend(print_snapshots(config.snapshots.as_ref()));
     options
 }
 
@@ -241,9 +283,18 @@ pub(super) fn print_webhook(config: &WebhookConfig) -> Options {
         ("token_file", config.token_file.as_deref().map(path_value)),
         ("ca_file", config.ca_file.as_deref().map(path_value)),
     ];
+    options.extend(print_sends(&config.sends));
     options.extend(print_courier(&config.courier));
-    options.extend(print_snapshots(config.snapshots.as_ref()));
     options
+}
+
+fn print_sends(sends: &Sends) -> Options {
+    match sends {
+        Sends::Events { snapshots } => print_snapshots(snapshots.as_ref()),
+        Sends::Messages { payload, every } => {
+            vec![("payload", Some(word(&PAYLOADS, payload))), ("every", Some(integer((*every).into())))]
+        }
+    }
 }
 
 fn print_courier(courier: &CourierConfig) -> Options {

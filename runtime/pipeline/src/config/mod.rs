@@ -155,11 +155,14 @@
 //! url = "mqtts://user@broker:8883"  # or mqtt://
 //! password_file = "mqtt.password"  # none
 //! ca_file = "ca.pem"     # the system's; what signs the broker's certificate
-//! topic = "revoada/{stream}/events"  # `{stream}` is the stream's id, `{kind}` the event's kind
+//! payload = "events"     # or, of every frame, what a sink of type messages has: deepstream-full, deepstream-minimal
+//! ## every = 1            # n-th frame, of messages
+//! topic = "revoada/{stream}/events"  # `{stream}` is the stream's id, `{kind}` the event's kind; of messages
+//!                        ## "revoada/{stream}/messages", and `{kind}` is object or frame
 //! qos = 1                # 0: sent and forgotten
 //! retain = false
 //! client_id = "gate-7"   # another one in each run
-//! queue_events_max = 1000  # that wait; then the oldest is dropped. These five are webhook's too
+//! queue_events_max = 1000  # that wait; then the oldest is dropped. These five and payload are webhook's too
 //! timeout_ms = 10000     # of an attempt
 //! delay_ms_min = 500     # to the next; doubles at every attempt
 //! delay_ms_max = 30000
@@ -239,7 +242,7 @@ pub use analytics::{
     AnalyticsConfig, Anchor, CrossingMode, CrowdConfig, DirectionConfig, LineConfig, RegionConfig, Scope,
 };
 pub use classes::{ClassName, ClassRule};
-pub use delivery::{BrokerAddress, CourierConfig, MqttConfig, SnapshotsConfig, WebhookConfig};
+pub use delivery::{BrokerAddress, CourierConfig, MqttConfig, Sends, SnapshotsConfig, WebhookConfig};
 pub use draft::{Draft, Value};
 pub use revoada_bundle::strict::{Problem, Problems};
 pub use secondary::{ObjectsConfig, Reads, SecondaryConfig};

@@ -13,12 +13,11 @@ use revoada_core::{Size, StreamId};
 use revoada_engine::BackendChoice;
 
 use super::{
-    AnalyticsConfig, AnonymizeConfig, AnonymizeMethod, BATCH_FRAMES_MAX, BatchConfig, ByteTrackConfig,
-    CONCURRENT_MAX, CameraMode,
-    DELTA_FRAMES_MAX, DrawConfig, FPS_MAX, HttpConfig, ID_CHARS_MAX, ImageFormat, LOST_FRAMES_MAX, ManifestConfig,
-    ModelConfig, OcSortConfig, Payload, PipelineConfig, QUEUE_FRAMES_MAX, ReconnectConfig, RtspTransport,
-    SIDE_PIXELS_MAX, SecondaryConfig, SinkConfig, SortConfig, SourceConfig, StreamConfig, THREADS_DETERMINISTIC,
-    TrackerAlgorithm, TrackerConfig, delivery, is_stream_id, secondary, tiles,
+    AnalyticsConfig, AnonymizeConfig, AnonymizeMethod, BATCH_FRAMES_MAX, BatchConfig, ByteTrackConfig, CONCURRENT_MAX,
+    CameraMode, DELTA_FRAMES_MAX, DrawConfig, FPS_MAX, HttpConfig, ID_CHARS_MAX, ImageFormat, LOST_FRAMES_MAX,
+    ManifestConfig, ModelConfig, OcSortConfig, Payload, PipelineConfig, QUEUE_FRAMES_MAX, ReconnectConfig,
+    RtspTransport, SIDE_PIXELS_MAX, SecondaryConfig, SinkConfig, SortConfig, SourceConfig, StreamConfig,
+    THREADS_DETERMINISTIC, TrackerAlgorithm, TrackerConfig, delivery, is_stream_id, secondary, tiles,
 };
 
 /// Frames decoded ahead where nothing is said: enough to bridge one inference, and 9 MB of 1080p.

@@ -6,6 +6,7 @@ use toml_edit::{Table, value};
 
 use super::Files;
 use super::section::Section;
+use crate::config::BrokerAddress;
 
 /// Where a browser finds what DeepStream would show on a screen.
 pub(super) const PREVIEW_ADDRESS: &str = "127.0.0.1:8080";
@@ -30,6 +31,8 @@ impl Sinks {
         let payload = section.integer("msg-conv-payload-type").unwrap_or(0);
         let every = section.count("msg-conv-frame-interval").unwrap_or(30);
         let broker = section.text("msg-broker-proto-lib");
+        let (connection, topic) = (section.text("msg-broker-conn-str"), section.text("topic"));
+        let credentials = section.text("msg-broker-config");
         let codec = section.integer("codec").unwrap_or(1);
         let mut table = Table::new();
         let mut set = |key: &str, value: toml_edit::Value| drop(table.insert(key, toml_edit::Item::Value(value)));
@@ -61,18 +64,41 @@ impl Sinks {
                 set("address", format!("0.0.0.0:{port}").into());
             }
             Some(6) => {
-                set("type", "messages".into());
-                self.messages += 1;
-                let name = match self.messages {
-                    1 => "messages.jsonl".to_owned(),
-                    number => format!("messages-{number}.jsonl"),
-                };
                 let broker = broker.map_or("a broker", broker_name);
-                section.note(
-                    "msg-broker-proto-lib",
-                    format!("{broker} is not spoken: the messages are written as JSON Lines to `{name}`"),
-                );
-                set("path", files.shown(Path::new(&name)).into());
+                if broker == MQTT {
+                    let Some(url) = connection.and_then(broker_url) else {
+                        let message = "expected the host and port of a broker, as `host;1883`";
+                        return section.problem("msg-broker-conn-str", message);
+                    };
+                    set("type", "mqtt".into());
+                    set("url", url.into());
+                    if let Some(topic) = topic {
+                        set("topic", topic.into());
+                    }
+                    if credentials.is_some() {
+                        section.note(
+                            "msg-broker-config",
+                            "is not read: a user stands in `sink.url`, a password in a `password_file`, and `mqtts://` is TLS",
+                        );
+                    }
+                } else {
+                    set("type", "messages".into());
+                    self.messages += 1;
+                    let name = match self.messages {
+                        1 => "messages.jsonl".to_owned(),
+                        number => format!("messages-{number}.jsonl"),
+                    };
+                    section.note(
+                        "msg-broker-proto-lib",
+                        format!("{broker} is not spoken: the messages are written as JSON Lines to `{name}`"),
+                    );
+                    set("path", files.shown(Path::new(&name)).into());
+                    let unused =
+                        [("msg-broker-conn-str", connection), ("topic", topic), ("msg-broker-config", credentials)];
+                    for (key, _) in unused.into_iter().filter(|(_, value)| value.is_some()) {
+                        section.note(key, "has no effect: no broker is spoken to");
+                    }
+                }
                 let payload = match payload {
                     0 => "deepstream-full",
                     1 => "deepstream-minimal",
@@ -144,13 +170,23 @@ fn video_path(
     files.shown(&path)
 }
 
+const MQTT: &str = "MQTT";
+
+/// `host;port`, as NVIDIA's adapter of MQTT takes it; what comes behind the port has no meaning there.
+fn broker_url(connection: &str) -> Option<String> {
+    let mut parts = connection.split(';');
+    let (host, port) = (parts.next()?.trim(), parts.next()?.trim().parse::<u16>().ok()?);
+    let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+    Some(format!("mqtt://{host}:{port}")).filter(|url| BrokerAddress::parse(url).is_ok())
+}
+
 fn broker_name(library: &str) -> &'static str {
     const BROKERS: [(&str, &str); 6] = [
         ("kafka", "Kafka"),
         ("amqp", "AMQP"),
         ("redis", "Redis"),
         ("azure", "Azure IoT"),
-        ("mqtt", "MQTT"),
+        ("mqtt", MQTT),
         ("nats", "NATS"),
     ];
     BROKERS.iter().find(|(word, _)| library.contains(word)).map_or("that broker", |(_, name)| name)

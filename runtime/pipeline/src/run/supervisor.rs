@@ -15,7 +15,7 @@ use tracing::{error, info, warn};
 use super::analysis::Analysers;
 use super::cascade::Cascade;
 use super::commands::Commands;
-use super::infer::{Infer, InOrder};
+use super::infer::{InOrder, Infer};
 use super::output::{Output, OutputControls, OutputError, Returning, Shown};
 use super::perf::PerfLines;
 use super::queue::{Lanes, Turns, WhenFull};
@@ -627,9 +627,9 @@ fn shows(sink: &SinkConfig) -> Shown {
         SinkConfig::Video { .. } | SinkConfig::Images { .. } | SinkConfig::Rtsp { .. } | SinkConfig::Preview { .. } => {
             return Shown::All;
         }
-        SinkConfig::Events { snapshots, .. } => snapshots,
-        SinkConfig::Mqtt(config) => &config.snapshots,
-        SinkConfig::Webhook(config) => &config.snapshots,
+        SinkConfig::Events { snapshots, .. } => snapshots.as_ref(),
+        SinkConfig::Mqtt(config) => config.sends.snapshots(),
+        SinkConfig::Webhook(config) => config.sends.snapshots(),
         SinkConfig::JsonLines { .. }
         | SinkConfig::Csv { .. }
         | SinkConfig::Kitti { .. }

@@ -19,11 +19,11 @@ use crate::config::CourierConfig;
 /// At the end of a run where nothing waits: for taking leave of the other side.
 const LEAVE_MAX: Duration = Duration::from_secs(1);
 
-/// An event on its way.
+/// An event or a message on its way.
 #[derive(Clone, Debug)]
 pub(super) struct Letter {
     pub(super) stream: String,
-    /// What happened, as records name it.
+    /// What happened, as records name it, or what a message tells of.
     pub(super) kind: String,
     /// JSON.
     pub(super) body: Vec<u8>,

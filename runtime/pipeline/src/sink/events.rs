@@ -1,5 +1,5 @@
-//! Events only: into a file, as JSON Lines with a header, or to another machine. See [`record`](super::record) for
-//! the fields.
+//! Events: into a file, as JSON Lines with a header, or, like messages, to another machine. See [`record`](super::record)
+//! for the fields.
 
 use std::path::Path;
 
@@ -8,11 +8,12 @@ use revoada_core::StreamId;
 use super::SinkContext;
 use super::courier::{Courier, Letter};
 use super::jsonl::{Files, header, to_line};
+use super::messages::Messages;
 use super::mqtt::MqttCarrier;
 use super::record::{EventRecord, Record};
 use super::snapshots::Snapshots;
 use super::webhook::WebhookCarrier;
-use crate::config::{MqttConfig, SnapshotsConfig, WebhookConfig};
+use crate::config::{MqttConfig, Sends, SnapshotsConfig, WebhookConfig};
 use crate::{FrameResult, Sink, SinkError, SinkReport};
 
 pub(super) struct EventsSink {
@@ -55,34 +56,58 @@ impl Sink for EventsSink {
     }
 }
 
-/// Hands each event to a courier.
+/// Hands each event or message to a courier.
 pub(super) struct DeliverySink {
     courier: Courier,
-    snapshots: Option<Snapshots>,
+    writes: Writes,
+}
+
+enum Writes {
+    Events(Option<Snapshots>),
+    Messages(Messages),
+}
+
+impl Writes {
+    fn open(config: &Sends, context: &SinkContext) -> Result<Self, SinkError> {
+        Ok(match config {
+            Sends::Events { snapshots } => Self::Events(snapshots.as_ref().map(Snapshots::open).transpose()?),
+            Sends::Messages { payload, every } => Self::Messages(Messages::new(*payload, *every, context)),
+        })
+    }
 }
 
 impl DeliverySink {
     pub(super) fn mqtt(config: &MqttConfig, context: &SinkContext) -> Result<Self, SinkError> {
-        let snapshots = config.snapshots.as_ref().map(Snapshots::open).transpose()?;
+        let writes = Writes::open(&config.sends, context)?;
         let carrier = MqttCarrier::new(config)?;
         let delivery = context.deliveries.open("mqtt");
         let courier = Courier::start(carrier, config.broker.url(), config.courier, delivery)?;
-        Ok(Self { courier, snapshots })
+        Ok(Self { courier, writes })
     }
 
     pub(super) fn webhook(config: &WebhookConfig, context: &SinkContext) -> Result<Self, SinkError> {
-        let snapshots = config.snapshots.as_ref().map(Snapshots::open).transpose()?;
+        let writes = Writes::open(&config.sends, context)?;
         let carrier = WebhookCarrier::new(config)?;
         let delivery = context.deliveries.open("webhook");
         let courier = Courier::start(carrier, config.url.clone(), config.courier, delivery)?;
-        Ok(Self { courier, snapshots })
+        Ok(Self { courier, writes })
     }
 }
 
 impl Sink for DeliverySink {
     fn write(&mut self, result: &FrameResult) -> Result<(), SinkError> {
-        for event in events(result, self.snapshots.as_mut()) {
-            self.courier.send(Letter::new(event));
+        match &mut self.writes {
+            Writes::Events(snapshots) => {
+                let events = events(result, snapshots.as_mut());
+                events.into_iter().for_each(|event| self.courier.send(Letter::new(event)));
+            }
+            Writes::Messages(messages) => {
+                let (stream, kind) = (result.frame.stream.to_string(), messages.kind().to_owned());
+                for message in messages.of(result) {
+                    let (stream, kind, body) = (stream.clone(), kind.clone(), message.into_bytes());
+                    self.courier.send(Letter { stream, kind, body });
+                }
+            }
         }
         Ok(())
     }
