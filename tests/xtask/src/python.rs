@@ -26,6 +26,9 @@ pub(crate) const TESTS: Requirements = Requirements::new("tests", "tests/python/
 pub(crate) const TRACKING: Requirements =
     Requirements { is_whole: true, ..Requirements::new("tracking", "tests/python/tracking.txt") };
 
+/// Drives a browser.
+pub(crate) const BROWSER: Requirements = Requirements::new("browser", "tests/python/browser.txt");
+
 /// A list of packages pinned by version and hash.
 pub(crate) struct Requirements {
     name: &'static str,
@@ -57,7 +60,7 @@ pub(crate) fn make_environment(workspace: &Workspace) -> Result<()> {
     let outputs = [executable(workspace)];
     Made { name: "venv", inputs: &[], outputs: &outputs }.ensure(workspace, || {
         step("make a Python environment", || {
-            for requirements in [MODELS, TESTS, TRACKING, QUANTISE, CROSS] {
+            for requirements in [MODELS, TESTS, TRACKING, QUANTISE, CROSS, BROWSER] {
                 Made::forget(workspace, &requirements.stamp())?;
             }
             let interpreter =

@@ -42,6 +42,9 @@ pub(crate) fn run(workspace: &Workspace, purpose: For) -> Result<()> {
         python::install(workspace, &python::TESTS)?;
         python::install(workspace, &python::TRACKING)?;
     }
+    if purpose >= For::SlowTests {
+        python::install(workspace, &python::BROWSER)?;
+    }
     eprintln!("ready  everything is in `.cache` ({:.1} s)", started.elapsed().as_secs_f64());
     Ok(())
 }

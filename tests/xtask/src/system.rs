@@ -41,6 +41,9 @@ const TEST_PACKAGES: &[&str] = &["ffmpeg"];
 /// Makes the Debian in which the package is installed.
 const SLOW_TEST_PACKAGES: &[&str] = &["debootstrap"];
 
+/// Shows the preview page; Ubuntu's is no package.
+const SLOW_TEST_BROWSER: &[&str] = &["chromium"];
+
 /// Installs what is missing; asks the network only then.
 pub(crate) fn install_packages(purpose: For) -> Result<()> {
     let python_is_there = python::interpreter().is_some();
@@ -49,7 +52,8 @@ pub(crate) fn install_packages(purpose: For) -> Result<()> {
         .chain(if purpose >= For::Demo { PACKAGES } else { CROSS_PACKAGES })
         .chain(if python_is_there { &[] } else { PYTHON_PACKAGES })
         .chain(if purpose >= For::Tests { TEST_PACKAGES } else { &[] })
-        .chain(if purpose >= For::SlowTests { SLOW_TEST_PACKAGES } else { &[] });
+        .chain(if purpose >= For::SlowTests { SLOW_TEST_PACKAGES } else { &[] })
+        .chain(if purpose >= For::SlowTests && is_debian() { SLOW_TEST_BROWSER } else { &[] });
     if !process::succeeds(Command::new("dpkg-query").arg("--version")) {
         if python_is_there
             && process::succeeds(Command::new("pkg-config").args(["--exists", "gstreamer-rtsp-server-1.0"]))
@@ -94,6 +98,11 @@ pub(crate) fn install_packages(purpose: For) -> Result<()> {
         apt(&arguments)
     })?;
     Ok(())
+}
+
+fn is_debian() -> bool {
+    let release = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
+    release.lines().any(|line| line == "ID=debian")
 }
 
 fn is_installed(package: &str) -> bool {
