@@ -14,11 +14,11 @@ use crate::{VisionError, While, plane, stay_on_the_calling_thread};
 /// The longer side of the picture that is looked at. At the size of the frame itself corners are no better, and cost more.
 const SIDE_PIXELS_MAX: usize = 640;
 /// Corners that are followed from one picture to the next.
-const CORNERS_MAX: i32 = 400;
+const CORNERS_MAX: i32 = 200;
 /// Of a corner against the best one.
 const QUALITY_MIN: f64 = 0.01;
 /// Between corners, so that one object that is rich in them is not all there is to see.
-const APART_PIXELS_MIN: f64 = 6.0;
+const APART_PIXELS_MIN: f64 = 8.0;
 const BLOCK_PIXELS: i32 = 3;
 /// What a corner may lie beside its place for the motion to explain it: OpenCV's own.
 const RESIDUAL_PIXELS_MAX: f64 = 3.0;
