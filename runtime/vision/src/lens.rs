@@ -1,7 +1,11 @@
 //! Straight pictures from a lens that bends them.
 
+use opencv::boxed_ref::BoxedRef;
 use opencv::calib3d::{get_optimal_new_camera_matrix, init_undistort_rectify_map};
-use opencv::core::{BORDER_CONSTANT, CV_16SC2, Mat, MatTrait, MatTraitConst, Scalar, Size as CvSize, no_array};
+use opencv::core::{
+    BORDER_CONSTANT, CV_16SC2, Mat, MatTrait, MatTraitConst, Scalar, Size as CvSize, ToInputArray, ToOutputArray,
+    no_array,
+};
 use opencv::imgproc::{INTER_LINEAR, remap};
 use revoada_core::{ColorRange, ImageLayout, ImageView, PixelFormat, Size};
 
@@ -101,7 +105,11 @@ impl Undistort {
             };
             let (target, rest) = left.split_at_mut(row * rows);
             left = rest;
-            map.apply(picture, index, channels, border, target, row, rows).to("make a picture straight")?;
+            let straighten = |plane: &BoxedRef<'_, Mat>| {
+                let mut target = Mat::new_rows_cols_with_data_mut(rows as i32, row as i32, target)?;
+                map.apply(plane, &mut target.reshape_mut(channels, 0)?, border)
+            };
+            plane::seen(picture, index, channels, straighten).to("make a picture straight")?;
         }
         Ok(layout)
     }
@@ -126,22 +134,9 @@ impl Map {
         Ok(Self { places, fractions })
     }
 
-    fn apply(
-        &self,
-        picture: &ImageView<'_>,
-        index: usize,
-        channels: i32,
-        border: f64,
-        target: &mut [u8],
-        row: usize,
-        rows: usize,
-    ) -> opencv::Result<()> {
-        let mut target = Mat::new_rows_cols_with_data_mut(rows as i32, row as i32, target)?;
-        let mut target = target.reshape_mut(channels, 0)?;
+    fn apply(&self, bent: &impl ToInputArray, straight: &mut impl ToOutputArray, border: f64) -> opencv::Result<()> {
         let border = Scalar::all(border);
-        plane::seen(picture, index, channels, |plane| {
-            remap(plane, &mut target, &self.places, &self.fractions, INTER_LINEAR, BORDER_CONSTANT, border)
-        })
+        remap(bent, straight, &self.places, &self.fractions, INTER_LINEAR, BORDER_CONSTANT, border)
     }
 }
 
