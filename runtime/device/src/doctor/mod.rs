@@ -209,6 +209,10 @@ fn render(report: &Report, all: bool) -> String {
     }
     text.push_str("\nGPU\n");
     render_gpu(&mut text, &report.gpu);
+    text.push_str("\nlenses and moving cameras\n");
+    let opencv = report.opencv.as_ref().map(|version| format!("OpenCV {version}"));
+    let (Ok(opencv) | Err(opencv)) = &opencv.map_err(String::clone);
+    let _ = writeln!(text, "  {} {opencv}", mark(report.opencv.is_ok()));
     text.push_str("\nvideo\n");
     match &report.media {
         Ok(media) => render_media(&mut text, media, all),
@@ -216,10 +220,6 @@ fn render(report: &Report, all: bool) -> String {
             let _ = writeln!(text, "  {} {reason}", mark(false));
         }
     }
-    text.push_str("\nlenses and moving cameras\n");
-    let opencv = report.opencv.as_ref().map(|version| format!("OpenCV {version}"));
-    let (Ok(opencv) | Err(opencv)) = &opencv.map_err(String::clone);
-    let _ = writeln!(text, "  {} {opencv}", mark(report.opencv.is_ok()));
     if let Some(load) = &report.load {
         text.push_str("\nnow\n");
         render_load(&mut text, load);
