@@ -84,8 +84,8 @@ impl Undistort {
         self.size
     }
 
-    /// The straight picture into `pixels`, packed; its size must be the one that this was made for. What the lens did not
-    /// see is black.
+    /// The straight picture into `pixels`, packed. What the lens did not see is black. Panics at a picture of another size
+    /// than this was made for.
     pub fn apply(&self, picture: &ImageView<'_>, pixels: &mut Vec<u8>) -> Result<ImageLayout, VisionError> {
         assert_eq!(picture.size(), self.size, "the map is of pictures of one size");
         let ImageLayout { format, color, size, .. } = *picture.layout();
