@@ -14,6 +14,9 @@ const SCORE_TOLERANCE: f64 = 1e-3;
 /// Of a side of a box in pixels.
 const PLACE_TOLERANCE: f64 = 0.5;
 
+/// What the program for aarch64 says of it.
+const WITHOUT_OPENCV: &str = "this program was built without feature `opencv`";
+
 /// Why a test cannot run here.
 type Skipped = String;
 
@@ -91,6 +94,25 @@ fn doctor_sees_the_processor_and_gstreamer_of_the_device_and_speaks_every_dialec
         // Every dialect of TensorRT.
         assert!(!list(&ours["gpu"]["spoken"]).is_empty());
         assert_eq!(theirs["gpu"]["spoken"], ours["gpu"]["spoken"]);
+        assert_eq!(theirs["opencv"]["Err"], WITHOUT_OPENCV);
+        Ok(())
+    });
+}
+
+#[test]
+fn what_needs_opencv_is_refused_by_name_where_it_is_left_out() {
+    on_a_device("what needs OpenCV", |device| {
+        let config = device.home.path().join("lens.toml");
+        let lens = "camera_matrix = [900, 900, 640, 360], distortion = [0, 0, 0, 0], size = \"1280x720\"";
+        let text = format!(
+            "[[stream]]\nuri = \"a.mp4\"\nlens = {{ {lens} }}\n[model]\npath = \"m.onnx\"\n[tracker]\n\
+             algorithm = \"sort\"\ncamera_motion = true\n"
+        );
+        std::fs::write(&config, text).unwrap();
+        let refused = finish(device.program("revoada")?.arg("run").arg(&config)).expect_code(2).stderr;
+        for place in ["lens.toml:3: stream[0].lens", "lens.toml:8: tracker.camera_motion"] {
+            assert!(refused.contains(&format!("{place}: {WITHOUT_OPENCV}")), "{refused}");
+        }
         Ok(())
     });
 }

@@ -17,6 +17,7 @@ const FLOORS: &[(u8, &str, &str, &[&str])] = &[
     (0, "revoada-emulator", "tests/emulator", &[]),
     (1, "revoada-bundle", "builder/bundle", &["revoada-core"]),
     (1, "revoada-tensorrt", "runtime/tensorrt", &["revoada-core"]),
+    (1, "revoada-vision", "runtime/vision", &["revoada-core"]),
     (1, "revoada-proto", "fleet/proto", &["revoada-core"]),
     (1, "revoada-federated", "fleet/federated", &["revoada-core"]),
     (
@@ -26,7 +27,12 @@ const FLOORS: &[(u8, &str, &str, &[&str])] = &[
         &["revoada-core", "revoada-bundle", "revoada-tensorrt", "revoada-emulator"],
     ),
     (3, "revoada-builder", "builder", &["revoada-core", "revoada-bundle", "revoada-engine", "revoada-tensorrt"]),
-    (3, "revoada-pipeline", "runtime/pipeline", &["revoada-core", "revoada-bundle", "revoada-engine"]),
+    (
+        3,
+        "revoada-pipeline",
+        "runtime/pipeline",
+        &["revoada-core", "revoada-bundle", "revoada-engine", "revoada-vision"],
+    ),
     (3, "revoada-learn", "fleet/learn", &["revoada-core", "revoada-bundle", "revoada-engine", "revoada-federated"]),
     (3, "revoada-agent", "fleet/agent", &["revoada-core", "revoada-bundle", "revoada-proto"]),
     (3, "revoada-fleet", "fleet/server", &["revoada-core", "revoada-bundle", "revoada-proto", "revoada-federated"]),
@@ -63,6 +69,9 @@ const UNSAFE_CRATES: &[&str] = &["revoada-tensorrt", "revoada-engine"];
 const GSTREAMER_CRATES: &[&str] = &["revoada-pipeline", "revoada-tests"];
 const GSTREAMER_PLACES: &[&str] =
     &["runtime/pipeline/src/media", "runtime/pipeline/tests/media_clips", "runtime/pipeline/tests/media_network"];
+
+/// The only crate that may depend on OpenCV.
+const OPENCV_CRATE: &str = "revoada-vision";
 
 /// The rooms, and what tools look for beside them.
 const TOP_LEVEL: &[&str] = &[
@@ -173,6 +182,27 @@ fn gstreamer_stays_in_the_media_module() {
             .any(|word| code.contains(word))
     };
     assert_eq!(lines_outside(GSTREAMER_PLACES, &["builder", "fleet", "runtime"], names_it), Vec::<String>::new());
+}
+
+#[test]
+fn opencv_stays_in_its_crate() {
+    for package in packages() {
+        let name = text(&package["name"]);
+        assert!(name == OPENCV_CRATE || imports(&package).all(|import| import != "opencv"), "{name} depends on OpenCV");
+        if name == OPENCV_CRATE {
+            continue;
+        }
+        for dependency in package["dependencies"].as_array().expect("cargo names the dependencies") {
+            let left_out = dependency["optional"] == true && !builds_by_default(&package, "opencv");
+            assert!(text(&dependency["name"]) != OPENCV_CRATE || left_out, "{name} cannot be built without OpenCV");
+        }
+    }
+}
+
+/// Whether a package has the feature and builds with it where nothing is said.
+fn builds_by_default(package: &Value, feature: &str) -> bool {
+    let default = package["features"]["default"].as_array();
+    default.is_some_and(|features| features.iter().any(|default| text(default) == feature))
 }
 
 #[test]

@@ -32,5 +32,6 @@ mod metrics;
 pub mod run;
 pub mod sink;
 pub mod track;
+pub mod vision;
 
 pub use api::{FrameResult, FrameTimings, Pull, Sink, SinkError, SinkReport, Source, SourceError};

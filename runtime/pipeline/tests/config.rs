@@ -11,10 +11,10 @@ use revoada_engine::BackendChoice;
 use revoada_pipeline::config::{
     AnalyticsConfig, Anchor, AnonymizeConfig, AnonymizeMethod, BatchConfig, BrokerAddress, ByteTrackConfig, CameraMode,
     ClassName, ClassRule, CourierConfig, CrossingMode, CrowdConfig, DELTA_FRAMES_MAX, DirectionConfig, Draft,
-    DrawConfig, HttpConfig, ImageFormat, LineConfig, ManifestConfig, ModelConfig, MqttConfig, ObjectsConfig,
-    OcSortConfig, Payload, PipelineConfig, Reads, ReconnectConfig, RegionConfig, RtspTransport, Scope, SecondaryConfig,
-    Sends, SinkConfig, SnapshotsConfig, SortConfig, SourceConfig, StreamConfig, TilesConfig, TrackerAlgorithm,
-    TrackerConfig, WebhookConfig,
+    DrawConfig, HttpConfig, ImageFormat, LensConfig, LineConfig, ManifestConfig, ModelConfig, MqttConfig,
+    ObjectsConfig, OcSortConfig, Payload, PipelineConfig, Reads, ReconnectConfig, RegionConfig, RtspTransport, Scope,
+    SecondaryConfig, Sends, SinkConfig, SnapshotsConfig, SortConfig, SourceConfig, StreamConfig, TilesConfig,
+    TrackerAlgorithm, TrackerConfig, WebhookConfig,
 };
 
 fn check(text: &str) -> Result<PipelineConfig, String> {
@@ -120,8 +120,12 @@ fn every_key_is_read_and_paths_are_relative_to_the_file() {
     assert_eq!(config.batch, BatchConfig { frames_max: 4, wait: Duration::from_millis(25) });
     let byte_track = ByteTrackConfig { score_high: 0.5, score_new: 0.6, ..ByteTrackConfig::STANDARD };
     // Pictures are anonymised, so boxes stay where they were found.
-    let tracker =
-        TrackerConfig { algorithm: TrackerAlgorithm::ByteTrack(byte_track), across_classes: true, smooth: false };
+    let tracker = TrackerConfig {
+        algorithm: TrackerAlgorithm::ByteTrack(byte_track),
+        across_classes: true,
+        smooth: false,
+        camera_motion: false,
+    };
     assert_eq!(config.tracker, Some(tracker));
     assert_eq!(config.model.score_low, Some(0.1));
     assert!(config.draw.boxes && !config.draw.scores);
@@ -594,7 +598,7 @@ fn stream() -> impl Strategy<Value = StreamConfig> {
         stall,
     });
     let numbers = (1..=64usize, 1..100u32, prop::option::of(1..u64::MAX >> 1), prop::option::of(1..9u32));
-    (word(), source(), numbers, reconnect).prop_map(|(id, source, numbers, reconnect)| {
+    (word(), source(), numbers, reconnect, lens()).prop_map(|(id, source, numbers, reconnect, lens)| {
         let (queue_frames_max, interval, frames_max, repeat) = numbers;
         let over_network = !source.ends() || matches!(source, SourceConfig::Http(_));
         let is_file = matches!(source, SourceConfig::File(_) | SourceConfig::Images(_));
@@ -606,8 +610,26 @@ fn stream() -> impl Strategy<Value = StreamConfig> {
             repeat: if is_file { repeat } else { Some(1) },
             reconnect: if over_network { reconnect } else { ReconnectConfig::default() },
             source,
+            lens,
         }
     })
+}
+
+/// None in a program that would refuse it.
+fn lens() -> impl Strategy<Value = Option<LensConfig>> {
+    let number = || -1e6..=1e6;
+    let camera_matrix = (0.1..=1e6, 0.1..=1e6, number(), number());
+    let distortion = prop_oneof![Just(4usize), Just(5), Just(8)];
+    let distortion = distortion.prop_flat_map(move |count| prop::collection::vec(number(), count));
+    let size = (1..=9999usize, 1..=9999usize);
+    let lens = (camera_matrix, distortion, size, prop::option::of(0f64..=1.0));
+    let lens = lens.prop_map(|((fx, fy, cx, cy), distortion, (width, height), alpha)| LensConfig {
+        camera_matrix: [fx, fy, cx, cy],
+        distortion,
+        size: Size::new(width, height),
+        alpha,
+    });
+    prop::option::of(lens).prop_map(|lens| lens.filter(|_| cfg!(feature = "opencv")))
 }
 
 fn sink() -> impl Strategy<Value = SinkConfig> {
@@ -804,11 +826,15 @@ fn tracker() -> impl Strategy<Value = TrackerConfig> {
         byte_track.prop_map(TrackerAlgorithm::ByteTrack),
         oc_sort.prop_map(TrackerAlgorithm::OcSort),
     ];
-    (algorithm, any::<bool>(), any::<bool>()).prop_map(|(algorithm, across_classes, smooth)| TrackerConfig {
-        algorithm,
-        across_classes,
-        smooth,
-    })
+    let camera_motion = any::<bool>().prop_map(|on| on && cfg!(feature = "opencv"));
+    (algorithm, any::<bool>(), any::<bool>(), camera_motion).prop_map(
+        |(algorithm, across_classes, smooth, camera_motion)| TrackerConfig {
+            algorithm,
+            across_classes,
+            smooth,
+            camera_motion,
+        },
+    )
 }
 
 #[test]
@@ -834,6 +860,67 @@ fn a_tracker_has_the_keys_of_its_algorithm() {
     ] {
         let error = tracker(keys).expect_err(keys);
         assert!(error.contains(refusal), "{keys}: {error}");
+    }
+}
+
+#[test]
+fn a_lens_is_read_or_refused() {
+    let stream = |lens: &str| {
+        check(&format!("[[stream]]\nuri = \"a.mp4\"\nlens = {{ {lens} }}\n[model]\npath = \"m.onnx\"\n"))
+            .map(|mut config| config.streams.remove(0).lens)
+    };
+    const CAMERA: &str = "camera_matrix = [900, 901.5, 640, 359]";
+    const BENT: &str = "distortion = [-0.3, 0.1, 0, 0.001]";
+    const SIZE: &str = "size = \"1280x720\"";
+    let lens = LensConfig {
+        camera_matrix: [900.0, 901.5, 640.0, 359.0],
+        distortion: vec![-0.3, 0.1, 0.0, 0.001],
+        size: Size::new(1280, 720),
+        alpha: None,
+    };
+    let whole = format!("{CAMERA}, {BENT}, {SIZE}");
+    if cfg!(feature = "opencv") {
+        assert_eq!(stream(&whole), Ok(Some(lens.clone())));
+        let whole = format!("{CAMERA}, {BENT}, size = [1280, 720], alpha = 0.5");
+        assert_eq!(stream(&whole), Ok(Some(LensConfig { alpha: Some(0.5), ..lens })));
+    } else {
+        let error = stream(&whole).expect_err("there is no OpenCV");
+        assert!(error.contains("stream[0].lens: this program was built without feature `opencv`"), "{error}");
+    }
+    for (keys, refusal) in [
+        (format!("{CAMERA}, {SIZE}"), "lens.distortion: this key is missing"),
+        (format!("{BENT}, {SIZE}"), "lens.camera_matrix: this key is missing"),
+        (format!("{CAMERA}, {BENT}"), "lens.size: this key is missing"),
+        (format!("camera_matrix = [900, 901, 640], {BENT}, {SIZE}"), "expected `[fx, fy, cx, cy]`, the first two"),
+        (format!("camera_matrix = [900, 0, 640, 360], {BENT}, {SIZE}"), "expected `[fx, fy, cx, cy]`, the first two"),
+        (
+            format!("{CAMERA}, distortion = [-0.3, 0.1], {SIZE}"),
+            "expected 4, 5 or 8 coefficients as OpenCV gives them, got 2",
+        ),
+        (format!("{CAMERA}, distortion = [nan, 0, 0, 0], {SIZE}"), "lens.distortion"),
+        (format!("{CAMERA}, {BENT}, size = \"0x720\""), "expected width and height"),
+        (format!("{CAMERA}, {BENT}, {SIZE}, alpha = 1.5"), "lens.alpha"),
+        (format!("{CAMERA}, {BENT}, {SIZE}, crop = true"), "lens.crop: unknown key"),
+    ] {
+        let error = stream(&keys).expect_err(&keys);
+        assert!(error.contains(refusal), "{keys}: {error}");
+    }
+}
+
+#[test]
+fn the_motion_of_a_camera_is_followed_by_a_program_with_opencv_alone() {
+    let tracker = |on: bool| {
+        let text = format!(
+            "[[stream]]\nuri = \"a.mp4\"\n[model]\npath = \"m.onnx\"\n[tracker]\nalgorithm = \"sort\"\ncamera_motion = {on}\n"
+        );
+        check(&text).map(|config| config.tracker)
+    };
+    assert_eq!(tracker(false), Ok(Some(TrackerConfig::SORT)));
+    if cfg!(feature = "opencv") {
+        assert_eq!(tracker(true), Ok(Some(TrackerConfig { camera_motion: true, ..TrackerConfig::SORT })));
+    } else {
+        let error = tracker(true).expect_err("there is no OpenCV");
+        assert!(error.contains("tracker.camera_motion: this program was built without feature `opencv`"), "{error}");
     }
 }
 

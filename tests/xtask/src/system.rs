@@ -35,8 +35,15 @@ const PACKAGES: &[&str] = &[
 /// Installed only where no Python of the machine can make virtual environments.
 const PYTHON_PACKAGES: &[&str] = &["python3", "python3-venv"];
 
-/// Writes clips that GStreamer's command line cannot, such as those that are to be shown turned.
-const TEST_PACKAGES: &[&str] = &["ffmpeg"];
+/// Needed by tests alone.
+const TEST_PACKAGES: &[&str] = &[
+    // Writes clips that GStreamer's command line cannot, such as those that are to be shown turned.
+    "ffmpeg",
+    // Feature `opencv`, and the program that tells its bindings where the compiler's headers are.
+    "clang",
+    "libopencv-calib3d-dev",
+    "libopencv-video-dev",
+];
 
 /// Makes the Debian in which the package is installed.
 const SLOW_TEST_PACKAGES: &[&str] = &["debootstrap"];

@@ -12,6 +12,10 @@ use crate::progress::step;
 use crate::workspace::Workspace;
 use crate::{bench, cross, process, release, setup, tools};
 
+/// What the program is built without where nothing is said, and tested with. The program without it is the one that is
+/// built for aarch64.
+const FEATURES: &[&str] = &["--features", "revoada/opencv"];
+
 /// Version of `cargo deny`, which is built from source where the machine has none.
 const CARGO_DENY: &str = "0.20.2";
 
@@ -39,8 +43,9 @@ pub(crate) fn run(workspace: &Workspace, extent: Extent) -> Result<ExitCode> {
         eprintln!("note: {error:#}");
     }
     check(&mut total, "formatting", "rustfmt", cargo(workspace, &["fmt", "--all", "--check"]));
-    let lints = ["clippy", "--workspace", "--all-targets", "--quiet", "--", "--deny", "warnings"];
-    check(&mut total, "lints", "clippy-driver", cargo(workspace, &lints));
+    let mut lints = cargo(workspace, &["clippy", "--workspace", "--all-targets", "--quiet"]);
+    lints.args(FEATURES).args(["--", "--deny", "warnings"]);
+    check(&mut total, "lints", "clippy-driver", lints);
     dependencies(workspace, extent, &mut total);
     match cross::prepare_tests(workspace, extent) {
         Ok(()) => total.passed += 1,
@@ -50,7 +55,9 @@ pub(crate) fn run(workspace: &Workspace, extent: Extent) -> Result<ExitCode> {
         }
     }
     let mut log = Log::create(workspace)?;
-    tests(cargo(workspace, &["test", "--workspace", "--no-fail-fast"]), extent, &mut log, &mut total)?;
+    let mut all = cargo(workspace, &["test", "--workspace", "--no-fail-fast"]);
+    all.args(FEATURES);
+    tests(all, extent, &mut log, &mut total)?;
     if extent == Extent::Full {
         eprintln!("unit tests for {} under an emulator", cross::TARGET);
         tests(cross::unit_tests(workspace)?, extent, &mut log, &mut total)?;

@@ -15,6 +15,7 @@ use revoada_core::TensorRtVersion;
 use revoada_engine::Backend;
 use revoada_engine::cuda::Device;
 use revoada_pipeline::media::{self, MediaReport};
+use revoada_pipeline::vision;
 use revoada_tensorrt::Library;
 use serde::Serialize;
 
@@ -61,6 +62,8 @@ struct Report {
     backends: Vec<BackendReport>,
     gpu: GpuReport,
     media: Result<MediaReport, String>,
+    /// The version that follows cameras and makes pictures straight, or why there is none.
+    opencv: Result<String, String>,
     /// Of a Jetson, by `tegrastats`; or why it is not known.
     load: Option<Result<Look, String>>,
     proposals: Vec<Proposal>,
@@ -114,6 +117,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
         load: board.is_jetson().then(load),
         proposals: diagnose(&board),
         media: media::probe().map_err(|error| error.to_string()),
+        opencv: vision::opencv_version(),
     };
     if let Some(path) = &args.report {
         report::write(path, &system, &board, &report)?;
@@ -205,6 +209,10 @@ fn render(report: &Report, all: bool) -> String {
     }
     text.push_str("\nGPU\n");
     render_gpu(&mut text, &report.gpu);
+    text.push_str("\nlenses and moving cameras\n");
+    let opencv = report.opencv.as_ref().map(|version| format!("OpenCV {version}"));
+    let (Ok(opencv) | Err(opencv)) = &opencv.map_err(String::clone);
+    let _ = writeln!(text, "  {} {opencv}", mark(report.opencv.is_ok()));
     text.push_str("\nvideo\n");
     match &report.media {
         Ok(media) => render_media(&mut text, media, all),

@@ -38,6 +38,11 @@
 //! delay_ms_max = 30000
 //! attempts_max = 10      # none: for ever
 //! stall_ms = 5000        # without a frame for so long, the source is lost
+//! ## [stream.lens]       # none, and refused without feature `opencv`; frames are made straight before all else
+//! ## camera_matrix = [1400, 1400, 960, 540]  # fx, fy, cx, cy, as OpenCV's `calibrateCamera` gives them
+//! ## distortion = [-0.3, 0.1, 0, 0]  # k1, k2, p1, p2; or k3 too; or k3, k4, k5, k6 too
+//! ## size = "1920x1080"  # of the pictures of the calibration; the stream's may be larger or smaller
+//! ## alpha = 0.5         # 0: cut off what was not seen, 1: show all that was; none: the middle keeps its size
 //!
 //! [[stream]]
 //! uri = "v4l2:///dev/video0"
@@ -85,6 +90,7 @@
 //! [tracker]              # none: nothing is tracked
 //! algorithm = "bytetrack"  # sort, ocsort; these are the keys of bytetrack, below are those of the others
 //! across_classes = false # match boxes of whatever class
+//! camera_motion = false  # let objects move as the camera does; true is refused without feature `opencv`
 //! smooth = true          # bytetrack, sort: boxes as the filter sees them; false where pictures are anonymised
 //! lost_frames_max = 30   # a track ends when it was not seen for more frames; 1 for sort
 //! score_high = 0.6       # better detections are matched first; for worse ones see below
@@ -222,6 +228,7 @@ mod check;
 mod classes;
 mod delivery;
 mod draft;
+mod lens;
 mod live;
 mod print;
 mod read;
@@ -244,6 +251,7 @@ pub use analytics::{
 pub use classes::{ClassName, ClassRule};
 pub use delivery::{BrokerAddress, CourierConfig, MqttConfig, Sends, SnapshotsConfig, WebhookConfig};
 pub use draft::{Draft, Value};
+pub use lens::LensConfig;
 pub use revoada_bundle::strict::{Problem, Problems};
 pub use secondary::{ObjectsConfig, Reads, SecondaryConfig};
 pub use tiles::TilesConfig;
@@ -323,6 +331,8 @@ pub struct StreamConfig {
     /// Play a file or image folder so many times; `None`: for ever.
     pub repeat: Option<u32>,
     pub reconnect: ReconnectConfig,
+    /// Frames are made straight; `None`: they stay as they are. Needs feature `opencv`.
+    pub lens: Option<LensConfig>,
 }
 
 /// Where frames come from.
@@ -455,6 +465,8 @@ pub struct TrackerConfig {
     pub across_classes: bool,
     /// Tracks have the boxes that the filters of SORT and ByteTrack see, not the detector's.
     pub smooth: bool,
+    /// Look in the pictures for how the camera moved, and let objects move with it. Needs feature `opencv`.
+    pub camera_motion: bool,
 }
 
 impl TrackerConfig {
@@ -463,7 +475,7 @@ impl TrackerConfig {
     pub const OC_SORT: Self = Self::of(TrackerAlgorithm::OcSort(OcSortConfig::STANDARD));
 
     const fn of(algorithm: TrackerAlgorithm) -> Self {
-        Self { algorithm, across_classes: false, smooth: true }
+        Self { algorithm, across_classes: false, smooth: true, camera_motion: false }
     }
 
     /// The least score of a detection that the algorithm has a use for, where it needs weaker ones than are results.

@@ -10,7 +10,7 @@ use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, Value};
 use super::read::{FORMATS, METHODS, PAYLOADS, TRANSPORTS};
 use super::{
     BatchConfig, CameraMode, DrawConfig, HttpConfig, ManifestConfig, ModelConfig, PipelineConfig, ReconnectConfig,
-    SinkConfig, SourceConfig, StreamConfig, TrackerAlgorithm, TrackerConfig, delivery, secondary, tiles,
+    SinkConfig, SourceConfig, StreamConfig, TrackerAlgorithm, TrackerConfig, delivery, lens, secondary, tiles,
 };
 
 impl PipelineConfig {
@@ -81,6 +81,9 @@ fn stream(stream: &StreamConfig) -> Table {
     }
     if !source.ends() || matches!(source, SourceConfig::Http(_)) {
         out.insert("reconnect", Item::Table(reconnect(&stream.reconnect)));
+    }
+    if let Some(stream_lens) = &stream.lens {
+        out.insert("lens", Item::Table(lens::to_table(stream_lens)));
     }
     out
 }
@@ -183,6 +186,7 @@ fn tracked(tracker: &TrackerConfig) -> Table {
         ("algorithm", name.into()),
         ("across_classes", tracker.across_classes.into()),
         ("smooth", tracker.smooth.into()),
+        ("camera_motion", tracker.camera_motion.into()),
     ]);
     out.extend(options.into_iter().map(|(key, value): (&str, Value)| (key, Item::Value(value))));
     out

@@ -17,8 +17,9 @@ use super::{
     CameraMode, DELTA_FRAMES_MAX, DrawConfig, FPS_MAX, HttpConfig, ID_CHARS_MAX, ImageFormat, LOST_FRAMES_MAX,
     ManifestConfig, ModelConfig, OcSortConfig, Payload, PipelineConfig, QUEUE_FRAMES_MAX, ReconnectConfig,
     RtspTransport, SIDE_PIXELS_MAX, SecondaryConfig, SinkConfig, SortConfig, SourceConfig, StreamConfig,
-    THREADS_DETERMINISTIC, TrackerAlgorithm, TrackerConfig, delivery, is_stream_id, secondary, tiles,
+    THREADS_DETERMINISTIC, TrackerAlgorithm, TrackerConfig, delivery, is_stream_id, lens, secondary, tiles,
 };
+use crate::vision;
 
 /// Frames decoded ahead where nothing is said: enough to bridge one inference, and 9 MB of 1080p.
 const QUEUE_FRAMES_DEFAULT: usize = 3;
@@ -148,6 +149,8 @@ fn stream(table: &Table<'_>, index: usize, folder: &Path, ids: &mut BTreeSet<Str
     let rtsp = table.table("rtsp").map(|table| rtsp(&table));
     let camera = table.table("camera").map(|table| camera(&table));
     let reconnect = table.table("reconnect").map(|table| reconnect(&table));
+    let lens = table.table("lens").and_then(|table| lens::lens(&table));
+    lens::check(table, lens.as_ref());
     let repeat = match table.is_string("repeat") {
         true => table.choice("repeat", &[("forever", None)]),
         false => table.integer("repeat", 1u32..).map(Some),
@@ -171,6 +174,7 @@ fn stream(table: &Table<'_>, index: usize, folder: &Path, ids: &mut BTreeSet<Str
         frames_max,
         repeat: repeat.unwrap_or(Some(1)),
         reconnect: reconnect.unwrap_or_default(),
+        lens,
     })
 }
 
@@ -329,10 +333,15 @@ fn tracker(table: &Table<'_>, hides: bool) -> Option<TrackerConfig> {
         TrackerAlgorithm::ByteTrack(standard) => TrackerAlgorithm::ByteTrack(byte_track(table, standard)),
         TrackerAlgorithm::OcSort(standard) => TrackerAlgorithm::OcSort(oc_sort(table, standard)),
     };
+    let camera_motion = table.boolean("camera_motion").unwrap_or(standard.camera_motion);
+    if camera_motion && !vision::IS_THERE {
+        table.problem("camera_motion", vision::WITHOUT);
+    }
     Some(TrackerConfig {
         algorithm,
         across_classes: table.boolean("across_classes").unwrap_or(standard.across_classes),
         smooth: table.boolean("smooth").unwrap_or(standard.smooth && !hides),
+        camera_motion,
     })
 }
 

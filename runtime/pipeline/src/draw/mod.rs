@@ -7,7 +7,7 @@ mod anonymize;
 mod canvas;
 mod palette;
 mod panel;
-mod pool;
+pub(crate) mod pool;
 mod rules;
 mod text;
 

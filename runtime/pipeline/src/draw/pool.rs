@@ -1,4 +1,4 @@
-//! Memory of drawn frames, used again.
+//! Memory of frames that were made here, used again.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -12,13 +12,13 @@ type Free = Mutex<Vec<Vec<u8>>>;
 
 /// Buffers come back when the frame that holds them is dropped.
 #[derive(Debug, Default)]
-pub(super) struct BufferPool {
+pub(crate) struct BufferPool {
     free: Arc<Free>,
 }
 
 impl BufferPool {
     /// An empty buffer with room for `bytes`.
-    pub(super) fn take(&self, bytes: usize) -> Vec<u8> {
+    pub(crate) fn take(&self, bytes: usize) -> Vec<u8> {
         let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
         // A buffer far too large belongs to a stream of another size; it waits for its like.
         if let Some(index) = free.iter().position(|buffer| (bytes..=bytes * 2).contains(&buffer.capacity())) {
@@ -33,7 +33,7 @@ impl BufferPool {
         Vec::with_capacity(bytes)
     }
 
-    pub(super) fn memory(&self, buffer: Vec<u8>) -> FrameMemory {
+    pub(crate) fn memory(&self, buffer: Vec<u8>) -> FrameMemory {
         Box::new(Pooled { buffer, home: Arc::downgrade(&self.free) })
     }
 }

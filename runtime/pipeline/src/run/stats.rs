@@ -252,7 +252,7 @@ impl StreamStats {
         self.queue_frames.fetch_sub(1, Relaxed);
     }
 
-    /// Whole pictures were copied, in decoding or for drawing.
+    /// Whole pictures were copied, in decoding, made straight or for drawing.
     pub(crate) fn copied(&self, copies: u64) {
         self.copies.fetch_add(copies, Relaxed);
     }

@@ -12,6 +12,7 @@ use super::reconnect::{Next, Reconnect};
 use super::stats::{Dropped, StreamStats};
 use super::stop::{Halt, lock};
 use crate::config::{SourceConfig, StreamConfig};
+use crate::vision::Straightener;
 use crate::{Pull, Source, SourceError};
 
 /// How long a pull may keep a thread from noticing that it is to end.
@@ -59,12 +60,16 @@ struct Progress {
     frames: u64,
     /// Of the source, over all that the stream ran so far.
     opening: u64,
+    /// Of the stream's lens, where it is to be made straight.
+    straightener: Option<Straightener>,
 }
 
 impl Stream {
     /// Plays the stream to its end; an error is one that retrying does not mend.
     pub(crate) fn run(&self) -> Result<(), SourceError> {
-        let mut progress = Progress { reconnect: Reconnect::new(self.config.reconnect), frames: 0, opening: 0 };
+        let reconnect = Reconnect::new(self.config.reconnect);
+        let straightener = self.config.lens.clone().map(Straightener::new);
+        let mut progress = Progress { reconnect, frames: 0, opening: 0, straightener };
         loop {
             let lost = match self.play(&mut progress) {
                 Ok(Played::Enough) => return Ok(()),
@@ -109,7 +114,7 @@ impl Stream {
                     let copied = source.copies();
                     self.stats.copied(copied.saturating_sub(copies));
                     copies = copied;
-                    if !self.pass_on(frame, progress.opening) {
+                    if !self.pass_on(frame, progress)? {
                         return Ok(Played::Enough);
                     }
                 }
@@ -123,20 +128,27 @@ impl Stream {
         }
     }
 
-    /// Counts the frame and queues it; returns whether more are wanted.
-    fn pass_on(&self, mut frame: Frame, opening: u64) -> bool {
+    /// Counts the frame, makes it straight and queues it; returns whether more are wanted.
+    fn pass_on(&self, mut frame: Frame, progress: &mut Progress) -> Result<bool, SourceError> {
         let (sequence, pts) = lock(&self.stats.timeline).place(frame.pts, frame.captured, self.config.source.is_live());
         (frame.sequence, frame.pts) = (sequence, pts);
         self.stats.frame_decoded(frame.captured);
         let interval = self.config.interval.max(1);
         if !sequence.is_multiple_of(interval.into()) {
             self.stats.frame_dropped(Dropped::Interval);
-            return true;
+            return Ok(true);
+        }
+        if let Some(straightener) = &mut progress.straightener {
+            frame = straightener.straighten(&frame).map_err(|reason| {
+                self.stats.frame_dropped(Dropped::Shutdown);
+                SourceError::Open { uri: self.config.source.to_string(), reason }
+            })?;
+            self.stats.copied(1);
         }
         let wall = self.config.source.is_live().then(|| self.wall_clock.now());
         self.stats.queue_entered();
         let (frame, stream) = (Arc::new(frame), Arc::clone(&self.stats));
-        match self.lane.push(Ticket { frame, stream, opening, interval, wall }) {
+        Ok(match self.lane.push(Ticket { frame, stream, opening: progress.opening, interval, wall }) {
             Pushed::Queued => true,
             Pushed::Displaced(oldest) => {
                 if self.stats.frames_dropped().queue == 0 {
@@ -150,7 +162,7 @@ impl Stream {
                 ticket.lost_at(Dropped::Shutdown);
                 false
             }
-        }
+        })
     }
 
     fn check_stall(&self, silent: Duration) -> Result<(), SourceError> {

@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 
-use revoada_core::{Detection, StreamId};
+use revoada_core::{Detection, Frame, StreamId};
+use tracing::warn;
 
 use super::stream::Ticket;
 use crate::config::TrackerConfig;
-use crate::track::{Step, Tracker};
+use crate::track::{Step, Tracker, Warp};
+use crate::vision::Camera;
 
 /// The trackers of a run.
 #[derive(Debug, Default)]
@@ -18,6 +20,8 @@ pub(crate) struct Trackers {
 #[derive(Debug)]
 struct OfStream {
     tracker: Tracker,
+    /// `None` where it is taken to stand still.
+    camera: Option<Camera>,
     /// Of the latest frame.
     opening: u64,
     sequence: u64,
@@ -41,15 +45,18 @@ impl Trackers {
     ) {
         let Some(config) = &self.config else { return };
         let Ticket { frame, stream, opening, interval, .. } = ticket;
+        let camera = || config.camera_motion.then(Camera::default);
         let known = self.streams.entry(frame.stream.clone()).or_insert_with(|| {
             let tracker = Tracker::new(config, stream.tracks());
-            OfStream { tracker, opening: *opening, sequence: frame.sequence }
+            OfStream { tracker, camera: camera(), opening: *opening, sequence: frame.sequence }
         });
         if known.opening != *opening {
             known.tracker.reset();
+            known.camera = camera();
         }
         let frames = frame.sequence.saturating_sub(known.sequence) / u64::from(*interval);
-        let step = Step { frames: u32::try_from(frames).unwrap_or(u32::MAX), ..Step::default() };
+        let warp = known.warp(frame, detections);
+        let step = Step { frames: u32::try_from(frames).unwrap_or(u32::MAX), warp };
         (known.opening, known.sequence) = (*opening, frame.sequence);
         known.tracker.update(detections, &step);
         stream.tracked(known.tracker.last_id());
@@ -62,11 +69,25 @@ impl Trackers {
     }
 }
 
+impl OfStream {
+    /// How the camera moved since the latest frame, where that is asked and can be seen.
+    fn warp(&mut self, frame: &Frame, detections: &[Detection]) -> Option<Warp> {
+        match self.camera.as_mut()?.follow(frame, detections) {
+            Ok(warp) => warp,
+            Err(reason) => {
+                warn!(stream = %frame.stream, reason, "the camera's motion is no longer followed");
+                self.camera = None;
+                None
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
 
-    use revoada_core::{ColorSpec, Frame, ImageLayout, MemoryKind, PixelFormat, Rect, Size, Timestamp, TrackId};
+    use revoada_core::{ColorSpec, ImageLayout, MemoryKind, PixelFormat, Rect, Size, Timestamp, TrackId};
 
     use super::*;
     use crate::run::stats::StreamStats;

@@ -498,6 +498,7 @@ fn played(path: &Path) -> (BTreeSet<(usize, usize)>, usize) {
         frames_max: None,
         repeat: Some(1),
         reconnect: ReconnectConfig::default(),
+        lens: None,
     };
     struct Stopped;
     impl revoada_core::Clock for Stopped {

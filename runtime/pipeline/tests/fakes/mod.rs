@@ -58,8 +58,12 @@ pub enum Step {
     Open(Gate),
 }
 
+/// What a stream shows in its n-th frame, captured then.
+pub type Picture = dyn Fn(&StreamId, u64, Timestamp) -> Frame + Send + Sync;
+
 struct ScriptedSource {
     id: StreamId,
+    picture: Arc<Picture>,
     steps: VecDeque<Step>,
     frames: u64,
     clock: Arc<dyn Clock>,
@@ -110,7 +114,7 @@ impl Source for ScriptedSource {
             }
         }
         self.frames += 1;
-        Ok(Pull::Frame(frame(&self.id, self.frames - 1, self.clock.now())))
+        Ok(Pull::Frame((self.picture)(&self.id, self.frames - 1, self.clock.now())))
     }
 }
 
@@ -469,6 +473,8 @@ pub struct Script {
     pub visit: Option<Vec<Step>>,
     pub gate: Option<Gate>,
     pub sink_fails_after: Option<usize>,
+    picture: Option<Arc<Picture>>,
+    decoder: Option<Arc<dyn Decoder>>,
 }
 
 /// `test://` sources that are live drop frames; others wait.
@@ -508,6 +514,16 @@ impl Script {
         self
     }
 
+    /// Streams show these in the place of small pictures of one shade.
+    pub fn showing(self, picture: impl Fn(&StreamId, u64, Timestamp) -> Frame + Send + Sync + 'static) -> Self {
+        Self { picture: Some(Arc::new(picture)), ..self }
+    }
+
+    /// Decodes the answers so.
+    pub fn decoding(self, decoder: impl Decoder + 'static) -> Self {
+        Self { decoder: Some(Arc::new(decoder)), ..self.set("model.decoder", "own") }
+    }
+
     pub fn config(&self) -> PipelineConfig {
         self.draft.as_ref().unwrap().check().unwrap()
     }
@@ -516,6 +532,7 @@ impl Script {
     pub fn parts(&self) -> (Parts, [Collected; 2]) {
         let collected = [Collected::default(), Collected::default()];
         let (openings, visit) = (Mutex::new(self.openings.clone()), self.visit.clone());
+        let picture = self.picture.clone().unwrap_or_else(|| Arc::new(frame));
         let open = move |stream: &StreamConfig, clock: &Arc<dyn Clock>| -> Result<Box<dyn Source>, SourceError> {
             let mut openings = openings.lock().unwrap();
             let steps = match openings.get_mut(stream.id.as_str()) {
@@ -527,8 +544,8 @@ impl Script {
             if matches!(steps.first(), Some(Step::Unopenable)) {
                 return Err(SourceError::Open { uri, reason: "no such file".into() });
             }
-            let (id, clock) = (stream.id.clone(), Arc::clone(clock));
-            Ok(Box::new(ScriptedSource { id, steps: steps.into(), frames: 0, clock }))
+            let (id, clock, picture) = (stream.id.clone(), Arc::clone(clock), Arc::clone(&picture));
+            Ok(Box::new(ScriptedSource { id, picture, steps: steps.into(), frames: 0, clock }))
         };
         let sinks = Mutex::new(vec![
             CollectingSink { collected: collected[1].clone(), gate: None, frames_max: None },
@@ -542,6 +559,9 @@ impl Script {
         decoders.register("brightness", |_| Ok(Arc::new(BrightnessDecoder) as Arc<dyn Decoder>));
         decoders.register("shade", |_| Ok(Arc::new(ShadeDecoder) as Arc<dyn Decoder>));
         decoders.register("walker", |_| Ok(Arc::new(WalkerDecoder) as Arc<dyn Decoder>));
+        if let Some(own) = self.decoder.clone() {
+            decoders.register("own", move |_| Ok(Arc::clone(&own)));
+        }
         let parts = Parts {
             loader: Arc::new(Loader {
                 backends: vec![Arc::new(FakeBackend::default())],

@@ -37,6 +37,7 @@ pub(crate) fn stream(source: SourceConfig) -> StreamConfig {
         frames_max: None,
         repeat: Some(1),
         reconnect: ReconnectConfig::default(),
+        lens: None,
     }
 }
 
