@@ -12,7 +12,7 @@ use serde_json::Value;
 /// Two files of different length in batches of both, tracked and analysed.
 fn pipeline() -> String {
     let [model, first, second] =
-        ["models/centerface.onnx", "clips/carphone_pristine.mp4", "clips/bikes.mp4"].map(|path| asset(path));
+        ["models/centerface.onnx", "clips/carphone_pristine.mp4", "clips/bikes.mp4"].map(asset);
     let (model, first, second) = (model.display(), first.display(), second.display());
     format!(
         r#"
@@ -38,7 +38,11 @@ fn results(backend: &str, queue: usize, busy: usize) -> [String; 2] {
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         for _ in 0..busy {
-            scope.spawn(|| while !is_over.load(Ordering::Relaxed) {});
+            scope.spawn(|| {
+                while !is_over.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
         }
         let finished =
             finish(revoada().arg("run").arg(&config).args(["--backend", backend, "--queue", &queue.to_string()]));
