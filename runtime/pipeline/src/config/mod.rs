@@ -167,6 +167,20 @@
 //! token_file = "webhook.token"  # none; sent as bearer token
 //! ca_file = "ca.pem"     # the system's
 //! [[sink]]
+//! type = "recording"     # needs [analytics], unless `on = []`
+//! folder = "out/recordings"  # which must be there, and is this sink's alone
+//! before_s = 10          # in front of an event, and up to a second more
+//! after_s = 10           # behind it; an event within that makes the recording longer
+//! length_s_max = 300     # then it goes on in another
+//! on = ["line-crossed", "region-dwelt"]  # all kinds of events; []: only what `revoada ctl record` asks for
+//! rules = ["door"]       # of lines, regions and directions; all
+//! streams = ["front"]    # all
+//! mb_max = 10000         # of the folder; the oldest recordings are deleted
+//! keep_days = 30         # none; older ones are deleted
+//! buffer_mb_max = 32     # of a stream's encoded video in memory; the oldest is dropped
+//! bitrate_kbps = 4000    # by the picture, for constant quality
+//! container = "mp4"      # mkv
+//! [[sink]]
 //! type = "csv"
 //! path = "out/results.csv"
 //! [[sink]]
@@ -214,6 +228,7 @@ mod draft;
 mod live;
 mod print;
 mod read;
+mod recording;
 mod secondary;
 mod tiles;
 mod uri;
@@ -233,6 +248,7 @@ pub use analytics::{
 pub use classes::{ClassName, ClassRule};
 pub use delivery::{BrokerAddress, CourierConfig, MqttConfig, SnapshotsConfig, WebhookConfig};
 pub use draft::{Draft, Value};
+pub use recording::{Container, RecordingConfig};
 pub use revoada_bundle::strict::{Problem, Problems};
 pub use secondary::{ObjectsConfig, Reads, SecondaryConfig};
 pub use tiles::TilesConfig;
@@ -612,6 +628,8 @@ pub enum SinkConfig {
     Messages { path: PathBuf, payload: Payload, every: u32 },
     /// One picture per frame into a folder, JPEG or PNG.
     Images { folder: PathBuf, format: ImageFormat, every: u32 },
+    /// The seconds around each event, a file each.
+    Recording(RecordingConfig),
     /// `rtsp://HOST:port/<stream>`
     Rtsp { address: SocketAddr, bitrate_kbps: Option<u32> },
     /// MJPEG on the pipeline's HTTP address, `/streams/<stream>.mjpeg`.

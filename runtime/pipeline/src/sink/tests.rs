@@ -25,6 +25,8 @@ pub(super) fn context(streams: &[&str]) -> SinkContext {
         labels: ["face".to_owned(), "the \"plate\", of a car".to_owned()].into(),
         hub: None,
         deliveries: Deliveries::default(),
+        recordings: Recordings::default(),
+        wall_clock: Arc::new(crate::run::WallClock),
     }
 }
 
