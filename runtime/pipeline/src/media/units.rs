@@ -26,6 +26,8 @@ pub const KEY_INTERVAL_MAX: Duration = Duration::from_secs(1);
 pub struct AccessUnit {
     /// The frame's.
     pub pts: Timestamp,
+    /// As long as it is shown where none follows.
+    pub duration: Duration,
     /// A player can begin here.
     pub is_key: bool,
     pub bytes: Arc<[u8]>,
@@ -177,6 +179,7 @@ fn unit(sample: &gst::Sample, first: Timestamp) -> Option<(AccessUnit, UnitForma
     let since_first = segment.to_running_time(buffer.pts()?)?;
     let unit = AccessUnit {
         pts: first + Duration::from_nanos(since_first.nseconds()),
+        duration: buffer.duration().map_or(Duration::ZERO, |duration| Duration::from_nanos(duration.nseconds())),
         is_key: !buffer.flags().contains(gst::BufferFlags::DELTA_UNIT),
         bytes: buffer.map_readable().ok()?.as_slice().into(),
     };
@@ -237,6 +240,7 @@ impl UnitWriter {
         // No unit refers to a later one, so they are decoded in the order in which they are shown.
         times.set_pts(clock_time(unit.pts.since(self.first)));
         times.set_dts(clock_time(unit.pts.since(self.first)));
+        times.set_duration(clock_time(unit.duration));
         if !unit.is_key {
             times.set_flags(gst::BufferFlags::DELTA_UNIT);
         }

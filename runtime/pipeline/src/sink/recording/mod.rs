@@ -300,6 +300,3 @@ impl Reel {
         format!("{}_{time}_{kind}", file_name(&self.stream))
     }
 }
-
-#[cfg(test)]
-mod tests;

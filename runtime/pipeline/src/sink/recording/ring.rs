@@ -83,7 +83,7 @@ mod tests {
     }
 
     fn unit(ms: u64, is_key: bool, bytes: usize) -> AccessUnit {
-        AccessUnit { pts: at(ms), is_key, bytes: vec![0; bytes].into() }
+        AccessUnit { pts: at(ms), duration: Duration::ZERO, is_key, bytes: vec![0; bytes].into() }
     }
 
     /// Holds everything that ever came, and says what of it a ring may still have.

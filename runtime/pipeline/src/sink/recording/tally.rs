@@ -82,7 +82,8 @@ impl Recordings {
         self.open(&[]).count(change);
     }
 
-    pub(crate) fn summaries(&self) -> Vec<RecordingSummary> {
+    /// Of each sink, in the order of the configuration.
+    pub fn summaries(&self) -> Vec<RecordingSummary> {
         lock(&self.0).iter().map(|tally| tally.summary()).collect()
     }
 
