@@ -1003,7 +1003,11 @@ fn pipeline() -> impl Strategy<Value = PipelineConfig> {
             model.score_low = tracker.and_then(|tracker| tracker.score_low()).map(|score| score as f32);
             let mut analytics = analytics.filter(|_| tracker.is_some());
             let of_events = |sink: &SinkConfig| {
-                matches!(sink, SinkConfig::Events { .. } | SinkConfig::Mqtt(_) | SinkConfig::Webhook(_))
+                match sink {
+                SinkConfig::Events { .. } | SinkConfig::Mqtt(_) | SinkConfig::Webhook(_) => true,
+                SinkConfig::Recording(recording) => !recording.on.is_empty(),
+                _ => false,
+            }
             };
             sinks.retain(|sink| analytics.is_some() || !of_events(sink));
             let (_, control, perf_s) = edges;

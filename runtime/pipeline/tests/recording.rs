@@ -82,6 +82,15 @@ impl Recording {
         self.recordings.summaries().remove(0)
     }
 
+    /// Waits for the thread that completes recordings.
+    fn wait_for_completed(&self) {
+        let begun = std::time::Instant::now();
+        while self.summary().recordings < 1 {
+            assert!(begun.elapsed() < media_clips::DEADLINE, "it is not completed");
+            std::thread::yield_now();
+        }
+    }
+
     /// Frames of a stream by their numbers; what is told of each of `events`.
     fn play(&mut self, stream: &str, frames: std::ops::Range<u64>, events: &[(u64, EventKind)]) {
         for number in frames {
@@ -333,12 +342,7 @@ fn streams_do_not_mix_and_the_end_of_one_completes_its_recording() {
     let (a, b) = (StreamId::new("a"), StreamId::new("b"));
     assert_eq!(recording.summary().open, 2);
     recording.sink.end_stream(&a).unwrap();
-    // Until the thread that completes it has.
-    let begun = std::time::Instant::now();
-    while recording.summary().recordings < 1 {
-        assert!(begun.elapsed() < media_clips::DEADLINE, "it is not completed");
-        std::thread::yield_now();
-    }
+    recording.wait_for_completed();
     let done: Vec<_> = names(folder.path()).into_iter().filter(|name| !name.starts_with('.')).collect();
     assert!(done.len() == 2 && done.iter().all(|name| name.starts_with("a_")), "{done:?}");
     // It comes again.
@@ -536,6 +540,16 @@ fn no_recording_takes_the_place_of_another() {
     assert_eq!(films, ["-2", "-3", ""].map(|number| format!("{stem}{number}.recording.mp4")));
 }
 
+/// A live stream's frames, which are captured when they are shown.
+fn play_live(recording: &mut Recording, frames: std::ops::Range<u64>, event: u64) {
+    for number in frames {
+        let events = if number == event { vec![EventKind::Took] } else { Vec::new() };
+        let mut result = result(frame("front", number, SIZE), events);
+        result.wall = Some(result.frame.pts + Duration::from_secs(1_764_380_920));
+        recording.sink.write(&result).unwrap();
+    }
+}
+
 #[test]
 fn a_live_recording_is_named_by_the_time_of_day() {
     if skipped("a_live_recording_is_named_by_the_time_of_day", &NEEDED) {
@@ -543,14 +557,34 @@ fn a_live_recording_is_named_by_the_time_of_day() {
     }
     let folder = TempDir::new().unwrap();
     let mut recording = open(config(folder.path()));
-    for number in 0..40 {
-        let events = if number == 25 { vec![EventKind::Took] } else { Vec::new() };
-        let mut result = result(frame("front", number, SIZE), events);
-        result.wall = Some(result.frame.pts + Duration::from_secs(1_764_380_920));
-        recording.sink.write(&result).unwrap();
-    }
+    play_live(&mut recording, 0..40, 25);
     recording.sink.finish().unwrap();
     let (about, _) = recorded(folder.path()).remove(0);
     assert_eq!(about.file, "front_20251129T014841.000Z_direction-taken.recording.mp4");
     assert_eq!(about.start_time.as_deref(), Some("2025-11-29T01:48:40.000Z"));
+}
+
+#[test]
+fn a_recording_ends_in_time_where_a_live_stream_falls_silent() {
+    if skipped("a_recording_ends_in_time_where_a_live_stream_falls_silent", &NEEDED) {
+        return;
+    }
+    let folder = TempDir::new().unwrap();
+    let mut recording = open(config(folder.path()));
+    play_live(&mut recording, 0..60, 50);
+    let at = |ms: u64| Timestamp::ZERO + Duration::from_millis(ms);
+    // Its second behind the event is over, but frames may be on their way.
+    recording.sink.idle(at(3500)).unwrap();
+    assert_eq!(recording.summary().open, 1);
+    recording.sink.idle(at(6000)).unwrap();
+    recording.wait_for_completed();
+    // Those that were late are recorded all the same, and what comes later is not.
+    play_live(&mut recording, 60..100, 0);
+    recording.sink.finish().unwrap();
+    let recorded = recorded(folder.path());
+    let spans: Vec<_> = recorded.iter().map(span).collect();
+    let [(0, last), (second, 75)] = spans[..] else { panic!("{spans:?}") };
+    // What the encoder had not done by then is among those that were late.
+    assert!(last >= 50, "{spans:?}");
+    assert_begins(second, last + 1);
 }

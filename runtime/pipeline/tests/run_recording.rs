@@ -1,4 +1,4 @@
-//! Recordings of a running pipeline: of events, on request, and of a stream that falls silent.
+//! Recordings of a running pipeline: of events, and on request.
 
 #![allow(clippy::unwrap_used, reason = "a test may panic: that is how it fails")]
 
@@ -99,19 +99,20 @@ fn endless(tables: &str) -> Running {
         }
         std::thread::yield_now();
     };
-    Running { _folder: folder, client, stop, thread }
+    let mut running = Running { _folder: folder, client, stop, thread };
+    running.wait_for(|stats| stats.frames_out > 0);
+    running
 }
 
 impl Running {
-    /// Waits until so many recordings are complete.
-    fn wait_for(&mut self, recordings: u64) {
+    fn wait_for(&mut self, reached: impl Fn(&RunSummary) -> bool) {
         let begun = std::time::Instant::now();
         loop {
             let stats: RunSummary = serde_json::from_value(self.client.request(Command::Stats).unwrap()).unwrap();
-            if stats.recordings[0].recordings >= recordings {
+            if reached(&stats) {
                 return;
             }
-            assert!(begun.elapsed() < DEADLINE, "{:?}", stats.recordings);
+            assert!(begun.elapsed() < DEADLINE, "{stats:?}");
             std::thread::yield_now();
         }
     }
@@ -132,7 +133,7 @@ fn a_stream_is_recorded_on_request() {
     assert_eq!(answer["stream"], "front");
     let path = PathBuf::from(answer["files"][0].as_str().unwrap());
     assert!(path.starts_with(folder.path()) && path.to_string_lossy().ends_with("_manual.recording.mp4"), "{path:?}");
-    run.wait_for(1);
+    run.wait_for(|stats| stats.recordings[0].recordings == 1);
     assert!(path.exists());
     let refused = run.client.request(record("back", None));
     let expected = "there is no stream `back`; choose one of `front`";

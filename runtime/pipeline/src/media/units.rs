@@ -78,7 +78,7 @@ impl UnitEncoder {
         })
     }
 
-    /// Takes a frame, and gives the units that are encoded meanwhile; blocks while the encoder is behind.
+    /// Takes a frame, and gives the units that were encoded meanwhile; blocks while the encoder is behind.
     pub fn push(&mut self, frame: &Arc<Frame>) -> Result<Vec<AccessUnit>, SinkError> {
         match &mut self.state {
             State::Encoding(_) => {}
@@ -92,7 +92,12 @@ impl UnitEncoder {
             }
         }
         self.encode(frame).map_err(|failure| self.failed(failure))?;
-        Ok(self.take())
+        Ok(self.encoded())
+    }
+
+    /// The units that were encoded meanwhile.
+    pub fn encoded(&self) -> Vec<AccessUnit> {
+        std::mem::take(&mut lock(&self.encoded).units)
     }
 
     /// Encodes all that was pushed; nothing can be pushed behind it.
@@ -108,7 +113,7 @@ impl UnitEncoder {
         if let State::Encoding(encoding) = &self.state {
             encoding.finish(|| 0).map_err(|failure| self.failed(failure))?;
         }
-        Ok(self.take())
+        Ok(self.encoded())
     }
 
     /// Of all units so far; `None` before the first.
@@ -137,10 +142,6 @@ impl UnitEncoder {
             None => self.key_asked = Some(frame.pts),
         }
         encoding.push(frame)
-    }
-
-    fn take(&self) -> Vec<AccessUnit> {
-        std::mem::take(&mut lock(&self.encoded).units)
     }
 
     fn failed(&self, failure: Failure) -> SinkError {

@@ -163,7 +163,7 @@ mod tests {
     fn what_is_too_old_goes_however_little_it_is() {
         let folder = tempfile::tempdir().unwrap();
         let mut kept = Kept::open(folder.path(), SUFFIXES, 1000).unwrap();
-        (1..=4).for_each(|second| drop(write(&mut kept, &second.to_string(), 1, second)));
+        assert!((1..=4).all(|second| write(&mut kept, &second.to_string(), 1, second) == 0));
         assert_eq!(kept.expire(SystemTime::UNIX_EPOCH + Duration::from_secs(3)), 2);
         assert_eq!(names(folder.path()), ["3.about", "3.film", "4.about", "4.film"]);
         assert_eq!(kept.bytes, 22);
@@ -173,7 +173,7 @@ mod tests {
     fn an_item_that_is_written_again_is_the_newest() {
         let folder = tempfile::tempdir().unwrap();
         let mut kept = Kept::open(folder.path(), SUFFIXES, 100).unwrap();
-        (1..=2).for_each(|second| drop(write(&mut kept, &second.to_string(), 30, second)));
+        assert!((1..=2).all(|second| write(&mut kept, &second.to_string(), 30, second) == 0));
         kept.forget("1");
         assert_eq!(write(&mut kept, "1", 20, 3), 0);
         assert_eq!((kept.bytes, write(&mut kept, "3", 40, 4)), (70, 1));

@@ -55,6 +55,11 @@ impl Cutter {
         Self { limits, open: None, owed: None }
     }
 
+    /// When the open film ends, as far as is known.
+    pub(super) fn ends(&self) -> Option<Timestamp> {
+        self.open.map(|open| open.until.min(open.end))
+    }
+
     /// The open film cannot go on.
     pub(super) fn give_up(&mut self) {
         self.open = None;

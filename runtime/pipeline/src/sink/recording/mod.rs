@@ -37,6 +37,9 @@ use tally::{Answer, Tally};
 /// An encoder may round times; frames are no less apart.
 const TIME_MARGIN: Duration = Duration::from_millis(1);
 
+/// For so long a frame of a live stream may be on its way.
+const LATE: Duration = Duration::from_secs(2);
+
 /// What a film begins with, where that is no event.
 const MANUAL: &str = "manual";
 const CONTINUED: &str = "continued";
@@ -70,6 +73,8 @@ struct Reel {
     film: Option<OpenFilm>,
     /// The time of day when the stream began; `None` where it is played.
     wall_start: Option<Timestamp>,
+    /// When the latest frame is shown and was captured.
+    latest: (Timestamp, Timestamp),
 }
 
 struct OpenFilm {
@@ -121,6 +126,13 @@ impl Sink for RecordingSink {
         Ok(())
     }
 
+    /// A recording is not left open where its stream falls silent.
+    fn idle(&mut self, now: Timestamp) -> Result<(), SinkError> {
+        let Self { shared, streams } = self;
+        streams.values_mut().for_each(|recorder| recorder.idle(now, shared));
+        Ok(())
+    }
+
     fn end_stream(&mut self, stream: &StreamId) -> Result<(), SinkError> {
         self.streams.remove(stream).map_or(Ok(()), |mut recorder| recorder.complete(&self.shared))
     }
@@ -152,6 +164,7 @@ impl Shared {
             happened: VecDeque::new(),
             film: None,
             wall_start: None,
+            latest: (Timestamp::ZERO, Timestamp::ZERO),
         };
         Ok(Recorder { encoder: UnitEncoder::new(config.bitrate_kbps, &config.folder)?, size, reel })
     }
@@ -176,25 +189,34 @@ impl Shared {
 impl Recorder {
     fn take(&mut self, result: &FrameResult, shared: &Shared) -> Result<(), SinkError> {
         let Self { encoder, reel, .. } = self;
-        let pts = result.frame.pts;
+        let (pts, captured) = (result.frame.pts, result.frame.captured);
+        reel.latest = (pts, captured);
         reel.happened.extend(shared.causes(result).into_iter().map(|cause| (pts, cause)));
         reel.wall_start = result.wall.map(|wall| Timestamp::ZERO + wall.since(pts));
         let units = encoder.push(result.picture())?;
-        if let Some(format) = encoder.format() {
-            units.into_iter().for_each(|unit| reel.take(unit, &format, shared));
-        }
+        self.wind(units, shared);
         Ok(())
+    }
+
+    fn wind(&mut self, units: Vec<AccessUnit>, shared: &Shared) {
+        if let Some(format) = self.encoder.format() {
+            units.into_iter().for_each(|unit| self.reel.take(unit, &format, shared));
+        }
+    }
+
+    fn idle(&mut self, now: Timestamp, shared: &Shared) {
+        if self.reel.film.is_some() {
+            self.wind(self.encoder.encoded(), shared);
+            self.reel.idle(now, shared);
+        }
     }
 
     /// Encodes what is left, and hands over the film that is open.
     fn complete(&mut self, shared: &Shared) -> Result<(), SinkError> {
-        let Self { encoder, reel, .. } = self;
-        let units = encoder.finish();
-        if let (Ok(units), Some(format)) = (&units, encoder.format()) {
-            units.iter().for_each(|unit| reel.take(unit.clone(), &format, shared));
-        }
-        reel.complete(shared);
-        units.map(drop)
+        let units = self.encoder.finish();
+        let ended = units.map(|units| self.wind(units, shared));
+        self.reel.complete(shared);
+        ended
     }
 }
 
@@ -203,6 +225,18 @@ impl Reel {
     fn follow(&mut self, before: Self) {
         (self.cutter, self.happened) = (before.cutter, before.happened);
         self.cutter.cut();
+    }
+
+    /// What is played comes when it is read; a live stream's time passes without it. Frames that are late go on in another
+    /// film.
+    fn idle(&mut self, now: Timestamp, shared: &Shared) {
+        let (pts, captured) = self.latest;
+        if self.wall_start.is_some()
+            && self.cutter.ends().is_some_and(|end| now.since(captured) > end.since(pts) + LATE)
+        {
+            self.cutter.cut();
+            self.complete(shared);
+        }
     }
 
     fn take(&mut self, unit: AccessUnit, format: &UnitFormat, shared: &Shared) {
