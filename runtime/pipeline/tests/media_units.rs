@@ -10,10 +10,10 @@ use std::time::Duration;
 use media_clips::{assert_step, drain, open_file, skipped, step};
 use revoada_core::{ColorSpec, Frame, ImageLayout, MemoryKind, PixelFormat, Size, StreamId, Timestamp};
 use revoada_pipeline::SinkError;
-use revoada_pipeline::media::{AccessUnit, KEY_INTERVAL_MAX, UnitEncoder, UnitFormat, UnitWriter};
+use revoada_pipeline::media::{AccessUnit, Backlog, KEY_INTERVAL_MAX, UnitEncoder, UnitFormat, UnitWriter};
 
 const NEEDED: [&str; 4] = ["x264enc", "mp4mux", "matroskamux", "avdec_h264"];
-const WAITING_BYTES_MAX: u64 = 10 << 20;
+const BACKLOG_BYTES_MAX: u64 = 10 << 20;
 
 fn frame(index: u64, pts_ms: u64) -> Arc<Frame> {
     let layout = ImageLayout::packed(PixelFormat::I420, ColorSpec::default(), Size::new(160, 90));
@@ -35,7 +35,7 @@ fn encode(times_ms: &[u64]) -> (Vec<AccessUnit>, UnitFormat) {
 }
 
 fn write(path: &Path, units: &[AccessUnit], format: &UnitFormat) {
-    let mut writer = UnitWriter::create(path, format, units[0].pts, WAITING_BYTES_MAX).unwrap();
+    let mut writer = UnitWriter::create(path, format, units[0].pts, &Backlog::new(BACKLOG_BYTES_MAX)).unwrap();
     units.iter().for_each(|unit| writer.push(unit).unwrap());
     assert_eq!(writer.finish().unwrap(), path);
 }
@@ -92,15 +92,15 @@ fn an_unfinished_file_of_units_leaves_nothing_and_a_slow_disk_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let (units, format) = encode(&[0, 40, 80]);
     let path = folder.path().join("a.mp4");
-    let mut writer = UnitWriter::create(&path, &format, units[0].pts, WAITING_BYTES_MAX).unwrap();
+    let mut writer = UnitWriter::create(&path, &format, units[0].pts, &Backlog::new(BACKLOG_BYTES_MAX)).unwrap();
     writer.push(&units[0]).unwrap();
     drop(writer);
-    let mut writer = UnitWriter::create(&path, &format, units[0].pts, 10).unwrap();
+    let mut writer = UnitWriter::create(&path, &format, units[0].pts, &Backlog::new(10)).unwrap();
     let error = writer.push(&units[0]).unwrap_err();
     assert!(error.to_string().contains("the disk is slower than the video"), "{error}");
     drop(writer);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-    let error = UnitWriter::create(&folder.path().join("absent/a.mp4"), &format, units[0].pts, 10).err().unwrap();
+    let error = UnitWriter::create(&folder.path().join("absent/a.mp4"), &format, units[0].pts, &Backlog::new(10)).err().unwrap();
     assert!(matches!(error, SinkError::Write { .. }), "{error:?}");
 }
 

@@ -177,7 +177,7 @@
 //! streams = ["front"]    # all
 //! mb_max = 10000         # of the folder; the oldest recordings are deleted
 //! keep_days = 30         # none; older ones are deleted
-//! buffer_mb_max = 32     # of a stream's encoded video in memory; the oldest is dropped
+//! buffer_mb_max = 32     # of a stream's encoded video in memory, three times that on a slow disk; the oldest is dropped
 //! bitrate_kbps = 4000    # by the picture, for constant quality
 //! container = "mp4"      # mkv
 //! [[sink]]

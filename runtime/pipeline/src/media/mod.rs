@@ -40,7 +40,7 @@ pub use pictures::load_picture;
 pub use probe::{ElementReport, MediaReport, MediaRole, known_elements, probe};
 #[cfg(feature = "rtsp-server")]
 pub use rtsp_server::RtspServer;
-pub use units::{AccessUnit, KEY_INTERVAL_MAX, UnitEncoder, UnitFormat, UnitWriter};
+pub use units::{AccessUnit, Backlog, KEY_INTERVAL_MAX, UnitEncoder, UnitFormat, UnitWriter};
 pub use writer::VideoWriter;
 
 use crate::config::{SourceConfig, StreamConfig};

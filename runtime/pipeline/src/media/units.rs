@@ -1,6 +1,7 @@
 //! H.264 as access units: encoded once, kept in memory, written to files later without encoding anything again.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -194,8 +195,20 @@ pub struct UnitWriter {
     writing: Writing,
     file: VideoFile,
     first: Timestamp,
-    /// Units that wait for the disk have at most so many bytes.
-    waiting_bytes_max: u64,
+    backlog: Arc<Backlog>,
+}
+
+/// The bytes of units that wait for the disk, of all writers that share it.
+#[derive(Debug)]
+pub struct Backlog {
+    bytes: AtomicU64,
+    bytes_max: u64,
+}
+
+impl Backlog {
+    pub fn new(bytes_max: u64) -> Arc<Self> {
+        Arc::new(Self { bytes: AtomicU64::new(0), bytes_max })
+    }
 }
 
 struct Writing {
@@ -210,11 +223,11 @@ impl UnitWriter {
         path: &Path,
         format: &UnitFormat,
         first: Timestamp,
-        waiting_bytes_max: u64,
+        backlog: &Arc<Backlog>,
     ) -> Result<Self, SinkError> {
         let file = VideoFile::create(path)?;
         let writing = Writing::start(&file, format).map_err(|failure| file.describe(failure))?;
-        Ok(Self { writing, file, first, waiting_bytes_max })
+        Ok(Self { writing, file, first, backlog: Arc::clone(backlog) })
     }
 
     /// Whether files of this extension can be written here.
@@ -223,7 +236,7 @@ impl UnitWriter {
         Container::of(extension).map_or(Ok(()), |container| elements::require(container.muxer()))
     }
 
-    /// Hands a unit to the thread that writes. An error where that has failed, or is too far behind.
+    /// Hands a unit to the thread that writes. An error where that has failed, or where too much waits for it.
     pub fn push(&mut self, unit: &AccessUnit) -> Result<(), SinkError> {
         self.try_push(unit).map_err(|failure| self.file.describe(failure))
     }
@@ -233,10 +246,9 @@ impl UnitWriter {
         if let Some(failure) = watch.failure() {
             return Err(failure);
         }
-        if source.current_level_bytes().saturating_add(unit.bytes.len() as u64) > self.waiting_bytes_max {
-            return Err(Failure::other("the disk is slower than the video".to_owned()));
-        }
-        let mut buffer = gst::Buffer::from_slice(Bytes(Arc::clone(&unit.bytes)));
+        let waiting = Waiting::new(&unit.bytes, &self.backlog);
+        let waiting = waiting.ok_or_else(|| Failure::other("the disk is slower than the video".to_owned()))?;
+        let mut buffer = gst::Buffer::from_slice(waiting);
         let times = buffer.get_mut().expect("nobody else has the buffer yet");
         // No unit refers to a later one, so they are decoded in the order in which they are shown.
         times.set_pts(clock_time(unit.pts.since(self.first)));
@@ -287,12 +299,34 @@ impl Drop for Writing {
     }
 }
 
-/// A unit's bytes, kept while GStreamer reads them.
-struct Bytes(Arc<[u8]>);
+/// A unit's bytes for as long as GStreamer holds them.
+struct Waiting {
+    bytes: Arc<[u8]>,
+    backlog: Arc<Backlog>,
+}
 
-impl AsRef<[u8]> for Bytes {
+impl Waiting {
+    /// `None` where too much waits already.
+    fn new(bytes: &Arc<[u8]>, backlog: &Arc<Backlog>) -> Option<Self> {
+        let waiting = Self { bytes: Arc::clone(bytes), backlog: Arc::clone(backlog) };
+        let before = backlog.bytes.fetch_add(waiting.len(), Ordering::AcqRel);
+        (before.saturating_add(waiting.len()) <= backlog.bytes_max).then_some(waiting)
+    }
+
+    fn len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.backlog.bytes.fetch_sub(self.len(), Ordering::AcqRel);
+    }
+}
+
+impl AsRef<[u8]> for Waiting {
     fn as_ref(&self) -> &[u8] {
-        &self.0
+        &self.bytes
     }
 }
 

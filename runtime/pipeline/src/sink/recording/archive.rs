@@ -18,15 +18,16 @@ use super::super::kept::Kept;
 use super::super::record::RecordingRecord;
 use super::tally::Tally;
 use crate::SinkError;
-use crate::config::RecordingConfig;
+use crate::config::{RecordingConfig, STREAMS_MAX};
 use crate::media::UnitWriter;
 
 /// By these names recordings are told from other files.
 const SUFFIXES: [&str; 3] = [".recording.mp4", ".recording.mkv", ABOUT];
 const ABOUT: &str = ".recording.json";
 
-/// Films that wait to be completed, each of which holds a file open. One more is given up: the disk will not catch up.
-const FILMS_MAX: usize = 64;
+/// Films that wait to be completed: those of all streams, which may end at once. One more is given up, since the disk does
+/// not catch up.
+const FILMS_MAX: usize = STREAMS_MAX;
 
 /// How often it is looked for recordings that are too old.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(60);

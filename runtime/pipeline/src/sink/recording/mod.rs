@@ -4,8 +4,8 @@
 //! those of the seconds before it go into a file, and what follows until the seconds behind it are over; nothing is
 //! encoded twice. A thread of its own completes files and keeps the folder within its bounds.
 //!
-//! What a sink takes: for each stream `buffer_mb_max` of units, as much again of units that wait for the disk, and the
-//! pictures that its encoder holds. A disk that is full, slow or gone costs recordings and no frames.
+//! What a sink takes: for each stream `buffer_mb_max` of units, at most twice as much again of units that wait for the
+//! disk, and the pictures that its encoder holds. A disk that is full, slow or gone costs recordings and no frames.
 
 mod archive;
 mod cut;
@@ -25,7 +25,7 @@ use super::SinkContext;
 use super::output::file_name;
 use super::record::{EventRecord, RecordingRecord, rfc3339};
 use crate::config::RecordingConfig;
-use crate::media::{AccessUnit, UnitEncoder, UnitFormat, UnitWriter};
+use crate::media::{AccessUnit, Backlog, UnitEncoder, UnitFormat, UnitWriter};
 use crate::{FrameResult, Sink, SinkError, SinkReport};
 
 use archive::{Archive, Film, fail};
@@ -71,6 +71,8 @@ struct Reel {
     /// What happened in frames that are still being encoded.
     happened: VecDeque<(Timestamp, Cause<Happening>)>,
     film: Option<OpenFilm>,
+    /// Of this film and those that are being completed.
+    backlog: Arc<Backlog>,
     /// The time of day when the stream began; `None` where it is played.
     wall_start: Option<Timestamp>,
     /// When the latest frame is shown and was captured.
@@ -163,6 +165,8 @@ impl Shared {
             cutter: Cutter::new(limits),
             happened: VecDeque::new(),
             film: None,
+            // All that is held, which goes to the disk at once, and as much of what follows.
+            backlog: Backlog::new(2 * config.buffer_bytes_max()),
             wall_start: None,
             latest: (Timestamp::ZERO, Timestamp::ZERO),
         };
@@ -223,7 +227,7 @@ impl Recorder {
 impl Reel {
     /// Goes on with what another one, which is complete, could not.
     fn follow(&mut self, before: Self) {
-        (self.cutter, self.happened) = (before.cutter, before.happened);
+        (self.cutter, self.happened, self.backlog) = (before.cutter, before.happened, before.backlog);
         self.cutter.cut();
     }
 
@@ -267,8 +271,7 @@ impl Reel {
         };
         let name = shared.archive.claim(&self.name(last.pts, kind));
         let path = shared.config.folder.join(format!("{name}.recording.{}", shared.config.container.extension()));
-        let waiting_bytes_max = shared.config.buffer_bytes_max();
-        match UnitWriter::create(&path, format, first.pts, waiting_bytes_max) {
+        match UnitWriter::create(&path, format, first.pts, &self.backlog) {
             Ok(writer) => {
                 let about = RecordingRecord::new(&self.stream, &path, kind, (first.pts, self.wall(first.pts)));
                 info!(stream = %self.stream, file = %path.display(), "recording");
