@@ -11,11 +11,11 @@ use revoada_engine::BackendChoice;
 use revoada_pipeline::analyse::EventKind;
 use revoada_pipeline::config::{
     AnalyticsConfig, Anchor, AnonymizeConfig, AnonymizeMethod, BatchConfig, BrokerAddress, ByteTrackConfig, CameraMode,
-    ClassName, ClassRule, Container, CourierConfig, CrossingMode, CrowdConfig, DELTA_FRAMES_MAX, DirectionConfig, Draft,
-    DrawConfig, HttpConfig, ImageFormat, LineConfig, ManifestConfig, ModelConfig, MqttConfig, ObjectsConfig,
-    OcSortConfig, Payload, PipelineConfig, Reads, ReconnectConfig, RecordingConfig, RegionConfig, RtspTransport, Scope, SecondaryConfig,
-    SinkConfig, SnapshotsConfig, SortConfig, SourceConfig, StreamConfig, TilesConfig, TrackerAlgorithm, TrackerConfig,
-    WebhookConfig,
+    ClassName, ClassRule, Container, CourierConfig, CrossingMode, CrowdConfig, DELTA_FRAMES_MAX, DirectionConfig,
+    Draft, DrawConfig, HttpConfig, ImageFormat, LineConfig, ManifestConfig, ModelConfig, MqttConfig, ObjectsConfig,
+    OcSortConfig, Payload, PipelineConfig, Reads, ReconnectConfig, RecordingConfig, RegionConfig, RtspTransport, Scope,
+    SecondaryConfig, SinkConfig, SnapshotsConfig, SortConfig, SourceConfig, StreamConfig, TilesConfig,
+    TrackerAlgorithm, TrackerConfig, WebhookConfig,
 };
 
 fn check(text: &str) -> Result<PipelineConfig, String> {
@@ -1002,12 +1002,10 @@ fn pipeline() -> impl Strategy<Value = PipelineConfig> {
         |((mut streams, mut sinks), (mut model, secondaries), batch, (tracker, analytics, draw), edges)| {
             model.score_low = tracker.and_then(|tracker| tracker.score_low()).map(|score| score as f32);
             let mut analytics = analytics.filter(|_| tracker.is_some());
-            let of_events = |sink: &SinkConfig| {
-                match sink {
+            let of_events = |sink: &SinkConfig| match sink {
                 SinkConfig::Events { .. } | SinkConfig::Mqtt(_) | SinkConfig::Webhook(_) => true,
                 SinkConfig::Recording(recording) => !recording.on.is_empty(),
                 _ => false,
-            }
             };
             sinks.retain(|sink| analytics.is_some() || !of_events(sink));
             let (_, control, perf_s) = edges;

@@ -100,7 +100,9 @@ fn an_unfinished_file_of_units_leaves_nothing_and_a_slow_disk_is_an_error() {
     assert!(error.to_string().contains("the disk is slower than the video"), "{error}");
     drop(writer);
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
-    let error = UnitWriter::create(&folder.path().join("absent/a.mp4"), &format, units[0].pts, &Backlog::new(10)).err().unwrap();
+    let error = UnitWriter::create(&folder.path().join("absent/a.mp4"), &format, units[0].pts, &Backlog::new(10))
+        .err()
+        .unwrap();
     assert!(matches!(error, SinkError::Write { .. }), "{error:?}");
 }
 

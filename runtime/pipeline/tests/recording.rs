@@ -207,7 +207,8 @@ fn the_seconds_around_an_event_are_recorded() {
         assert_eq!(about.file, format!("front_0000005.200s_direction-taken.recording.{extension}"));
         let summary = recording.summary();
         let bytes = fs::metadata(folder.path().join(&about.file)).unwrap().len();
-        let expected = RecordingSummary { sink: "recording".into(), recordings: 1, bytes, ..RecordingSummary::default() };
+        let expected =
+            RecordingSummary { sink: "recording".into(), recordings: 1, bytes, ..RecordingSummary::default() };
         assert_eq!(summary, expected);
     }
 }
@@ -323,7 +324,9 @@ fn what_is_recorded_is_the_picture_as_drawn() {
     }
     recording.sink.finish().unwrap();
     let recorded = recorded(folder.path());
-    assert!(!recorded[0].1.is_empty() && recorded[0].1.iter().all(|frame| (luma(frame) - f64::from(step(0))).abs() < 3.0));
+    assert!(
+        !recorded[0].1.is_empty() && recorded[0].1.iter().all(|frame| (luma(frame) - f64::from(step(0))).abs() < 3.0)
+    );
 }
 
 #[test]
@@ -445,7 +448,11 @@ fn a_folder_that_goes_away_costs_recordings_and_no_frames() {
     }
     let parent = TempDir::new().unwrap();
     let folder = parent.path().join("recordings");
-    assert!(refusal(config(&folder)).contains("recordings`: No such file or directory"), "{}", refusal(config(&folder)));
+    assert!(
+        refusal(config(&folder)).contains("recordings`: No such file or directory"),
+        "{}",
+        refusal(config(&folder))
+    );
     fs::create_dir(&folder).unwrap();
     let mut recording = open(config(&folder));
     fs::remove_dir(&folder).unwrap();
@@ -496,8 +503,12 @@ fn memory_is_bounded_and_what_does_not_fit_is_counted() {
         return;
     }
     let folder = TempDir::new().unwrap();
-    let mut recording =
-        open(RecordingConfig { before: Duration::from_secs(60), length_max: Duration::from_secs(99), buffer_mb_max: 1, ..config(folder.path()) });
+    let mut recording = open(RecordingConfig {
+        before: Duration::from_secs(60),
+        length_max: Duration::from_secs(99),
+        buffer_mb_max: 1,
+        ..config(folder.path())
+    });
     for number in 0..150 {
         let events = if number == 140 { vec![EventKind::Took] } else { Vec::new() };
         recording.sink.write(&result(noise("front", number), events)).unwrap();
@@ -512,7 +523,8 @@ fn memory_is_bounded_and_what_does_not_fit_is_counted() {
 #[test]
 fn a_folder_is_one_pipelines_and_what_a_killed_one_left_is_removed() {
     let folder = TempDir::new().unwrap();
-    for left in [".x_1_y.recording.mp4.partial", ".x_1_y.recording.mp4.media.partial", ".x_1_y.recording.json.partial"] {
+    for left in [".x_1_y.recording.mp4.partial", ".x_1_y.recording.mp4.media.partial", ".x_1_y.recording.json.partial"]
+    {
         fs::write(folder.path().join(left), "x").unwrap();
     }
     fs::write(folder.path().join(".other.mp4.partial"), "x").unwrap();

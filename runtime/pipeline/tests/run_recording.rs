@@ -14,8 +14,8 @@ use fakes::{DEADLINE, FILE, Script, Step};
 use media_clips::{drain, open_file, skipped};
 use revoada_pipeline::control::{Client, ClientError, Command};
 use revoada_pipeline::run::{Parts, RunSummary, StopFlag, run};
-use revoada_pipeline::sink::record::RecordingRecord;
 use revoada_pipeline::sink;
+use revoada_pipeline::sink::record::RecordingRecord;
 use serde_json::json;
 
 const NEEDED: [&str; 3] = ["x264enc", "mp4mux", "avdec_h264"];

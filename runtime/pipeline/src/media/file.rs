@@ -53,8 +53,7 @@ impl VideoFile {
         let write = |source| SinkError::Write { path: path.to_owned(), source };
         super::init().map_err(|error| encode(error.to_string()))?;
         let container = path.extension().and_then(|extension| Container::of(&extension.to_string_lossy()));
-        let container =
-            container.ok_or_else(|| encode("its name ends neither in `.mp4` nor in `.mkv`".to_owned()))?;
+        let container = container.ok_or_else(|| encode("its name ends neither in `.mp4` nor in `.mkv`".to_owned()))?;
         elements::require(container.muxer()).map_err(|error| encode(error.to_string()))?;
         let mut media = path.as_os_str().to_owned();
         media.push(".media");

@@ -154,8 +154,7 @@ impl UnitEncoder {
 fn exit(first: Timestamp, encoded: &Arc<Mutex<Encoded>>) -> Result<[gst::Element; 2], Failure> {
     let filter = make("capsfilter")?;
     // As files have them, so that muxers take them as they are.
-    let caps =
-        gst::Caps::builder("video/x-h264").field("stream-format", "avc").field("alignment", "au").build();
+    let caps = gst::Caps::builder("video/x-h264").field("stream-format", "avc").field("alignment", "au").build();
     filter.set_property("caps", caps);
     let sink = gst_app::AppSink::builder().sync(false).async_(false).build();
     let encoded = Arc::clone(encoded);

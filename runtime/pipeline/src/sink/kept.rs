@@ -149,7 +149,10 @@ mod tests {
             fs::write(folder.path().join(other), [0; 500]).unwrap();
         }
         let mut kept = Kept::open(folder.path(), SUFFIXES, 100).unwrap();
-        assert_eq!([write(&mut kept, "a", 30, 1), write(&mut kept, "b", 30, 2), write(&mut kept, "c", 30, 3)], [0, 0, 1]);
+        assert_eq!(
+            [write(&mut kept, "a", 30, 1), write(&mut kept, "b", 30, 2), write(&mut kept, "c", 30, 3)],
+            [0, 0, 1]
+        );
         assert_eq!(names(folder.path()), [".c.film", "b.about", "b.film", "c.about", "c.film", "film", "holiday.jpg"]);
         // Another run finds what is there.
         let mut again = Kept::open(folder.path(), SUFFIXES, 100).unwrap();

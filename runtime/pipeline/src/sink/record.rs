@@ -13,10 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{FrameResult, FrameTimings};
 
+pub(super) use events::rfc3339;
 pub use events::{
     ClassCrossingsRecord, CountsRecord, CrossingsRecord, DirectionRecord, EventRecord, LineRecord, RegionRecord, Way,
 };
-pub(super) use events::rfc3339;
 pub use recordings::RecordingRecord;
 
 pub const VERSION: u32 = 1;

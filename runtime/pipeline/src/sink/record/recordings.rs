@@ -38,7 +38,12 @@ pub struct RecordingRecord {
 }
 
 impl RecordingRecord {
-    pub(in crate::sink) fn new(stream: &StreamId, path: &Path, cause: &str, start: (Timestamp, Option<Timestamp>)) -> Self {
+    pub(in crate::sink) fn new(
+        stream: &StreamId,
+        path: &Path,
+        cause: &str,
+        start: (Timestamp, Option<Timestamp>),
+    ) -> Self {
         let (pts, wall) = start;
         Self {
             version: VERSION,

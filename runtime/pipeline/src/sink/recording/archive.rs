@@ -42,7 +42,7 @@ pub(super) struct Film {
 /// Dropping one without [`Archive::finish`] gives up the films that wait.
 pub(super) struct Archive {
     folder: PathBuf,
-    films: Option<SyncSender<Film>>,
+    films: Option<SyncSender<Box<Film>>>,
     given_up: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
     tally: Arc<Tally>,
@@ -52,7 +52,7 @@ pub(super) struct Archive {
 
 /// The thread.
 struct Worker {
-    films: Receiver<Film>,
+    films: Receiver<Box<Film>>,
     given_up: Arc<AtomicBool>,
     kept: Kept,
     keep: Option<Duration>,
@@ -111,7 +111,7 @@ impl Archive {
 
     /// Has a film completed; never waits.
     pub(super) fn complete(&self, film: Film) {
-        let sent = self.films.as_ref().map(|films| films.try_send(film));
+        let sent = self.films.as_ref().map(|films| films.try_send(Box::new(film)));
         if let Some(Err(TrySendError::Full(film) | TrySendError::Disconnected(film))) = sent {
             self.tally.count(|count| count.open -= 1);
             fail(&self.tally, &film.name, "too many recordings wait to be completed");
@@ -142,7 +142,7 @@ impl Worker {
             match self.films.recv_timeout(EXPIRY_INTERVAL) {
                 // What is given up is removed when it is dropped.
                 Ok(_) if self.given_up.load(Ordering::SeqCst) => {}
-                Ok(film) => self.complete(film),
+                Ok(film) => self.complete(*film),
                 Err(RecvTimeoutError::Timeout) => self.tidy(0),
                 Err(RecvTimeoutError::Disconnected) => return,
             }

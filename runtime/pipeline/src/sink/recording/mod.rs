@@ -31,8 +31,8 @@ use crate::{FrameResult, Sink, SinkError, SinkReport};
 use archive::{Archive, Film, fail};
 use cut::{Cause, Cutter, Limits, Step};
 use ring::{Ring, UNIT_BYTES};
-pub use tally::{RecordingSummary, Recordings};
 use tally::{Answer, Tally};
+pub use tally::{RecordingSummary, Recordings};
 
 /// An encoder may round times; frames are no less apart.
 const TIME_MARGIN: Duration = Duration::from_millis(1);
