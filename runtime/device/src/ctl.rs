@@ -135,8 +135,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         }
         Ask::Record { stream, seconds } => {
             let answer = client.request(Command::Record { stream: stream.clone(), seconds: *seconds })?;
-            let files = answer["files"].as_array().into_iter().flatten().filter_map(Value::as_str);
-            files.map(|file| say(&format!("recording {file}"))).collect::<Result<(), _>>()?;
+            let mut files = answer["files"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            files.try_for_each(|file| say(&format!("recording {file}")))?;
         }
     }
     Ok(())

@@ -128,7 +128,7 @@ impl Sink for RecordingSink {
         Ok(())
     }
 
-    /// A recording is not left open where its stream falls silent.
+    /// Nothing waits for the next frame: neither what is encoded, nor a recording whose stream falls silent.
     fn idle(&mut self, now: Timestamp) -> Result<(), SinkError> {
         let Self { shared, streams } = self;
         streams.values_mut().for_each(|recorder| recorder.idle(now, shared));
@@ -193,8 +193,8 @@ impl Shared {
 impl Recorder {
     fn take(&mut self, result: &FrameResult, shared: &Shared) -> Result<(), SinkError> {
         let Self { encoder, reel, .. } = self;
-        let (pts, captured) = (result.frame.pts, result.frame.captured);
-        reel.latest = (pts, captured);
+        let pts = result.frame.pts;
+        reel.latest = (pts, result.frame.captured);
         reel.happened.extend(shared.causes(result).into_iter().map(|cause| (pts, cause)));
         reel.wall_start = result.wall.map(|wall| Timestamp::ZERO + wall.since(pts));
         let units = encoder.push(result.picture())?;
@@ -209,10 +209,8 @@ impl Recorder {
     }
 
     fn idle(&mut self, now: Timestamp, shared: &Shared) {
-        if self.reel.film.is_some() {
-            self.wind(self.encoder.encoded(), shared);
-            self.reel.idle(now, shared);
-        }
+        self.wind(self.encoder.encoded(), shared);
+        self.reel.idle(now, shared);
     }
 
     /// Encodes what is left, and hands over the film that is open.
@@ -265,7 +263,7 @@ impl Reel {
     fn begin(&mut self, since: Timestamp, cause: Option<Happening>, format: &UnitFormat, shared: &Shared) {
         let units: Vec<_> = self.ring.since(since).cloned().collect();
         let kind = cause.as_ref().map_or(CONTINUED, |happening| &happening.kind);
-        // A ring holds nothing where a single group is larger than it.
+        // It holds nothing where a single group is larger than it may be.
         let (Some(first), Some(last)) = (units.first(), units.last()) else {
             return self.fail(kind.to_owned(), "a second of video does not fit into `buffer_mb_max`", cause, shared);
         };
@@ -287,11 +285,16 @@ impl Reel {
     }
 
     fn tell(&mut self, Happening { events, answer, .. }: Happening) {
-        let Some(OpenFilm { film, path, .. }) = &mut self.film else { return };
-        film.about.add_events(events);
+        let file = match &mut self.film {
+            Some(OpenFilm { film, path, .. }) => {
+                film.about.add_events(events);
+                Ok(path.clone())
+            }
+            None => Err("its file cannot be written".to_owned()),
+        };
         if let Some(answer) = answer {
             // Whoever asked may have stopped waiting.
-            drop(answer.try_send(Ok(path.clone())));
+            drop(answer.try_send(file));
         }
     }
 
