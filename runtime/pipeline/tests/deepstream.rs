@@ -189,7 +189,7 @@ fn smart_recording_becomes_a_sink_for_each_folder() {
         recordings.collect()
     };
     let (sinks, notes) = recorded(&source(0, "smart-record=1\nsmart-rec-video-cache=900\nsmart-rec-duration=7\n"));
-    assert_eq!(of(&sinks), [("/ds".to_owned(), vec![], 600, 7, true)]);
+    assert_eq!(of(&sinks), [("/ds/".to_owned(), vec![], 600, 7, true)]);
     assert!(notes.contains("source0.smart-record: messages start no recordings; `revoada ctl record"), "{notes}");
     // Without analytics there are no events.
     let [on, off] = ["smart-record=2\nsmart-rec-dir-path=a\n", "smart-record=0\nsmart-rec-dir-path=a\n"];

@@ -207,7 +207,7 @@
 //!
 //! [http]                 # none
 //! address = "127.0.0.1:8080"
-//! control = false        # let whoever reaches it add and remove streams
+//! control = false        # let whoever reaches it add, remove and record streams
 //! [control]              # none
 //! socket = "/run/revoada/control.sock"
 //! [perf]                 # none
@@ -305,7 +305,7 @@ pub struct PipelineConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HttpConfig {
     pub address: SocketAddr,
-    /// Whether streams can be added and removed there, by whoever reaches the address.
+    /// Whether streams can be added, removed and recorded there, by whoever reaches the address.
     pub control: bool,
 }
 

@@ -104,7 +104,9 @@ impl Commands {
         }
         let files = answers.into_iter().map(|answer| {
             let file = answer.recv_timeout(PICTURE_TIMEOUT).map_err(|_| no_picture(&stream))?;
-            file.map_err(|reason| format!("cannot record stream `{stream}`: {reason}"))
+            let file = file.map_err(|reason| format!("cannot record stream `{stream}`: {reason}"))?;
+            // Whoever asks may be in another folder than the pipeline.
+            Ok::<_, String>(std::path::absolute(&file).unwrap_or(file))
         });
         let files = files.collect::<Result<Vec<_>, _>>()?;
         Ok(json!({ "stream": stream.as_str(), "files": files }))

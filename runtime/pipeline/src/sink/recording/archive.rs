@@ -153,7 +153,8 @@ impl Worker {
         let completed = writer.finish().and_then(|path| {
             let cannot = |source| SinkError::Write { path: path.clone(), source };
             let bytes = fs::metadata(&path).map_err(cannot)?.len();
-            let text = serde_json::to_vec_pretty(&about).expect("a record has string keys");
+            let mut text = serde_json::to_vec_pretty(&about).expect("a record has string keys");
+            text.push(b'\n');
             self.tidy(bytes + text.len() as u64);
             // The film is there, and counts, whatever becomes of the rest.
             let beside = self.kept.folder().join(format!("{name}{ABOUT}"));
