@@ -47,7 +47,7 @@ pub(super) struct Archive {
     thread: Option<JoinHandle<()>>,
     tally: Arc<Tally>,
     /// Held for as long as the folder is ours; `None` where the file system knows no locks.
-    _lock: Option<File>,
+    lock: Option<File>,
 }
 
 /// The thread.
@@ -92,7 +92,7 @@ impl Archive {
         worker.tidy(0);
         let thread = thread::Builder::new().name(tally.summary().sink).spawn(move || worker.run());
         let thread = Some(thread.map_err(|source| SinkError::Write { path: folder.clone(), source })?);
-        Ok(Self { folder: folder.clone(), films: Some(films), given_up, thread, tally, _lock: lock })
+        Ok(Self { folder: folder.clone(), films: Some(films), given_up, thread, tally, lock })
     }
 
     /// A name for a film that nothing in the folder has: `name`, or `name-2` and so on.
@@ -133,6 +133,10 @@ impl Drop for Archive {
     fn drop(&mut self) {
         self.given_up.store(true, Ordering::SeqCst);
         self.finish();
+        // A child process that is just being started holds whatever is open here, and a lock that is only closed with it.
+        if let Some(Err(error)) = self.lock.as_ref().map(File::unlock) {
+            warn!(folder = %self.folder.display(), %error, "cannot unlock the folder of recordings");
+        }
     }
 }
 
