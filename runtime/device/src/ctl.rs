@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 use revoada_pipeline::config::SourceConfig;
-use revoada_pipeline::control::{Client, Command};
+use revoada_pipeline::control::{Client, Command, RECORD_SECONDS_MAX};
 use revoada_pipeline::run::RunSummary;
 use serde_json::{Map, Value};
 
@@ -18,7 +18,8 @@ use crate::terminal::say;
     revoada ctl --socket /run/user/1000/revoada.sock stats\n  \
     revoada ctl --socket /run/user/1000/revoada.sock swap /models/faces-2.bundle\n  \
     revoada ctl --socket /run/user/1000/revoada.sock add-stream rtsp://10.0.0.9/gate --id gate --set interval=2\n  \
-    revoada ctl --socket /run/user/1000/revoada.sock snapshot --stream door --path door.jpg")]
+    revoada ctl --socket /run/user/1000/revoada.sock snapshot --stream door --path door.jpg\n  \
+    revoada ctl --socket /run/user/1000/revoada.sock record door --seconds 60")]
 pub(crate) struct Args {
     /// The socket that the pipeline listens on (`--control`, or `[control] socket` in its file).
     #[arg(long, value_name = "SOCKET")]
@@ -81,6 +82,15 @@ enum Ask {
         #[arg(long, value_name = "FILE")]
         path: PathBuf,
     },
+    /// Record a stream from now on, with the seconds before that its `recording` sink holds; prints the file.
+    Record {
+        /// The stream's name.
+        #[arg(value_name = "STREAM")]
+        stream: String,
+        /// For how long; as the sink does behind an event where it is not given.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=RECORD_SECONDS_MAX))]
+        seconds: Option<u64>,
+    },
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
@@ -122,6 +132,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
             let path = std::path::absolute(path)?;
             client.request(Command::Snapshot { stream: stream.clone(), path: path.clone() })?;
             say(&format!("wrote {}", path.display()))?;
+        }
+        Ask::Record { stream, seconds } => {
+            let answer = client.request(Command::Record { stream: stream.clone(), seconds: *seconds })?;
+            let mut files = answer["files"].as_array().into_iter().flatten().filter_map(Value::as_str);
+            files.try_for_each(|file| say(&format!("recording {file}")))?;
         }
     }
     Ok(())

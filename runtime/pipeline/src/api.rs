@@ -88,6 +88,12 @@ pub struct FrameTimings {
 pub trait Sink: Send {
     fn write(&mut self, result: &FrameResult) -> Result<(), SinkError>;
 
+    /// Called about twice a second or more often, whether or not frames come. `now` is of the clock by which frames are
+    /// captured.
+    fn idle(&mut self, _now: Timestamp) -> Result<(), SinkError> {
+        Ok(())
+    }
+
     /// The last frame of `stream` was written while others go on: what is its own can be completed. The
     /// stream may come again.
     fn end_stream(&mut self, _stream: &StreamId) -> Result<(), SinkError> {

@@ -14,7 +14,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use crate::analyse::{EventKind, RegionCount};
 use crate::run::{RunStats, SecondarySummary, Step, StepTimes, StreamStats};
-use crate::sink::DeliverySummary;
+use crate::sink::{DeliverySummary, RecordingSummary};
 
 /// Bounds of the latency buckets, from a staging pass to a stalled stream.
 const BUCKETS_MS: [u64; 13] = [1, 2, 5, 10, 20, 33, 50, 100, 200, 500, 1_000, 2_000, 5_000];
@@ -71,6 +71,7 @@ impl Collector for Scrape {
         encode_analysis(&mut encoder, &streams)?;
         encode_secondaries(&mut encoder, &self.stats.secondaries())?;
         encode_deliveries(&mut encoder, &self.stats.deliveries())?;
+        encode_recordings(&mut encoder, &self.stats.recordings())?;
         if let Some(shadow) = self.stats.shadow() {
             let help = "Frames that a shadow was shown, by what became of them";
             let mut family = encoder.encode_descriptor("shadow_frames", help, None, MetricType::Counter)?;
@@ -124,6 +125,34 @@ fn encode_deliveries(encoder: &mut DescriptorEncoder<'_>, deliveries: &[Delivery
             let labels = [("sink", delivery.sink.as_str()), ("outcome", outcome)];
             family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
         }
+    }
+    Ok(())
+}
+
+/// Of each sink that records.
+fn encode_recordings(encoder: &mut DescriptorEncoder<'_>, recordings: &[RecordingSummary]) -> fmt::Result {
+    if recordings.is_empty() {
+        return Ok(());
+    }
+    let mut counter = |name, help, unit: Option<&Unit>, value: fn(&RecordingSummary) -> u64| {
+        let mut family = encoder.encode_descriptor(name, help, unit, MetricType::Counter)?;
+        for summary in recordings {
+            let labels = [("sink", summary.sink.as_str())];
+            family.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&value(summary), None)?;
+        }
+        Ok::<_, fmt::Error>(())
+    };
+    counter("recordings", "Recordings that are complete", None, |summary| summary.recordings)?;
+    counter("recordings", "Of those", Some(&Unit::Bytes), |summary| summary.bytes)?;
+    counter("recordings_failed", "Recordings that were wanted and are not there", None, |summary| summary.failed)?;
+    counter("recordings_deleted", "Old recordings that made room or were too old", None, |summary| summary.deleted)?;
+    let help = "Groups of pictures that memory was too small for";
+    counter("recording_groups_dropped", help, None, |summary| summary.groups_dropped)?;
+    let help = "Recordings that are being written";
+    let mut family = encoder.encode_descriptor("recordings_open", help, None, MetricType::Gauge)?;
+    for summary in recordings {
+        let open = i64::try_from(summary.open).unwrap_or(i64::MAX);
+        family.encode_family(&[("sink", summary.sink.as_str())])?.encode_gauge(&open)?;
     }
     Ok(())
 }
@@ -259,7 +288,7 @@ mod tests {
     use crate::analyse::{Analyser, Analysis, Rules};
     use crate::config::{AnalyticsConfig, CrossingMode, DirectionConfig, LineConfig, RegionConfig, Scope};
     use crate::run::Dropped;
-    use crate::sink::Deliveries;
+    use crate::sink::{Deliveries, Recordings};
 
     /// Somebody has come down through the door into the hall.
     fn analysis() -> Analysis {
@@ -296,7 +325,12 @@ mod tests {
     fn every_counter_is_in_the_text() {
         let deliveries = Deliveries::default();
         deliveries.open("mqtt").count(|count| (count.delivered, count.dropped, count.retried) = (3, 2, 1));
-        let stats = Arc::new(RunStats::delivering(deliveries));
+        let recordings = Recordings::default();
+        recordings.counting(|count| {
+            (count.recordings, count.bytes, count.open) = (4, 5000, 1);
+            (count.failed, count.deleted, count.groups_dropped) = (2, 3, 6);
+        });
+        let stats = Arc::new(RunStats::of_sinks(deliveries, recordings));
         let stream = stats.stream(&StreamId::new("front"));
         stream.frame_decoded(Timestamp::ZERO);
         stream.frame_decoded(Timestamp::ZERO);
@@ -336,6 +370,12 @@ mod tests {
             "revoada_deliveries_total{sink=\"mqtt\",outcome=\"dropped\"} 2",
             "revoada_deliveries_total{sink=\"mqtt\",outcome=\"failed\"} 0",
             "revoada_deliveries_total{sink=\"mqtt\",outcome=\"retried\"} 1",
+            "revoada_recordings_total{sink=\"recording\"} 4",
+            "revoada_recordings_bytes_total{sink=\"recording\"} 5000",
+            "revoada_recordings_failed_total{sink=\"recording\"} 2",
+            "revoada_recordings_deleted_total{sink=\"recording\"} 3",
+            "revoada_recording_groups_dropped_total{sink=\"recording\"} 6",
+            "revoada_recordings_open{sink=\"recording\"} 1",
             "revoada_batches_total 1",
             "revoada_non_finite_total 0",
             "revoada_model_swaps_total 0",

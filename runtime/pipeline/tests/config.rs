@@ -8,13 +8,14 @@ use revoada_bundle::manifest::{Manifest, OutputManifest};
 use revoada_bundle::sign::TrustedKeys;
 use revoada_core::{Point, Size, StreamId};
 use revoada_engine::BackendChoice;
+use revoada_pipeline::analyse::EventKind;
 use revoada_pipeline::config::{
     AnalyticsConfig, Anchor, AnonymizeConfig, AnonymizeMethod, BatchConfig, BrokerAddress, ByteTrackConfig, CameraMode,
-    ClassName, ClassRule, CourierConfig, CrossingMode, CrowdConfig, DELTA_FRAMES_MAX, DirectionConfig, Draft,
-    DrawConfig, HttpConfig, ImageFormat, LensConfig, LineConfig, ManifestConfig, ModelConfig, MqttConfig,
-    ObjectsConfig, OcSortConfig, Payload, PipelineConfig, Reads, ReconnectConfig, RegionConfig, RtspTransport, Scope,
-    SecondaryConfig, Sends, SinkConfig, SnapshotsConfig, SortConfig, SourceConfig, StreamConfig, TilesConfig,
-    TrackerAlgorithm, TrackerConfig, WebhookConfig,
+    ClassName, ClassRule, Container, CourierConfig, CrossingMode, CrowdConfig, DELTA_FRAMES_MAX, DirectionConfig,
+    Draft, DrawConfig, HttpConfig, ImageFormat, LensConfig, LineConfig, ManifestConfig, ModelConfig, MqttConfig,
+    ObjectsConfig, OcSortConfig, Payload, PipelineConfig, Reads, ReconnectConfig, RecordingConfig, RegionConfig,
+    RtspTransport, Scope, SecondaryConfig, Sends, SinkConfig, SnapshotsConfig, SortConfig, SourceConfig, StreamConfig,
+    TilesConfig, TrackerAlgorithm, TrackerConfig, WebhookConfig,
 };
 
 fn check(text: &str) -> Result<PipelineConfig, String> {
@@ -164,7 +165,7 @@ frames_max = 65
              `http://`, `https://`, `v4l2://`, `csi://` or `test://`",
             ":7: modle: unknown key, did you mean `model`?",
             ":10: sink[0].type: expected one of `video`, `jsonl`, `events`, `mqtt`, `webhook`, `csv`, `kitti`, `messages`, \
-             `images`, `rtsp`, `preview`, `none`, got `vidoe`, did you mean `video`?",
+             `images`, `recording`, `rtsp`, `preview`, `none`, got `vidoe`, did you mean `video`?",
             ":12: sink[1].path: this key is missing",
             ":15: batch.frames_max: expected an integer from 1 to 64, got 65",
         ]
@@ -511,6 +512,105 @@ fn deliveries_that_cannot_work_are_refused() {
     }
 }
 
+const RECORDINGS: &str = r#"
+[[stream]]
+uri = "door.mp4"
+[[stream]]
+uri = "yard.mp4"
+[model]
+path = "model.onnx"
+[tracker]
+algorithm = "sort"
+[analytics]
+[[analytics.line]]
+name = "gate"
+points = [[0, 0], [9, 9]]
+[[analytics.region]]
+name = "hall"
+points = [[0, 0], [9, 0], [9, 9]]
+[[sink]]
+type = "recording"
+folder = "out"
+streams = ["yard"]
+before_s = 5
+after_s = 0
+length_s_max = 60
+on = ["line-crossed", "region-left"]
+rules = ["gate", "hall"]
+mb_max = 500
+keep_days = 30
+buffer_mb_max = 8
+bitrate_kbps = 2000
+container = "mkv"
+[[sink]]
+type = "recording"
+folder = "/more"
+"#;
+
+#[test]
+fn every_key_of_recordings_is_read() {
+    let config = check(RECORDINGS).expect("it is right");
+    let seconds = Duration::from_secs;
+    let whole = RecordingConfig {
+        folder: "dir/out".into(),
+        streams: vec![StreamId::new("yard")],
+        before: seconds(5),
+        after: seconds(0),
+        length_max: seconds(60),
+        on: vec!["line-crossed", "region-left"],
+        rules: vec!["gate".into(), "hall".into()],
+        mb_max: 500,
+        keep_days: Some(30),
+        buffer_mb_max: 8,
+        bitrate_kbps: Some(2000),
+        container: Container::Matroska,
+    };
+    let bare = RecordingConfig {
+        folder: "/more".into(),
+        streams: Vec::new(),
+        before: seconds(10),
+        after: seconds(10),
+        length_max: seconds(300),
+        on: EventKind::NAMES.to_vec(),
+        rules: Vec::new(),
+        mb_max: 10_000,
+        keep_days: None,
+        buffer_mb_max: 32,
+        bitrate_kbps: None,
+        container: Container::Mp4,
+    };
+    assert_eq!(config.sinks, [SinkConfig::Recording(whole), SinkConfig::Recording(bare)]);
+    // What is asked for by hand needs no events.
+    let (rest, _) = RECORDINGS.split_once("[tracker]").expect("it is there");
+    let sink = "[[sink]]\ntype = \"recording\"\nfolder = \"out\"\n";
+    let by_hand = check(&format!("{rest}{sink}on = []\n")).expect("it is right");
+    assert!(matches!(&by_hand.sinks[..], [SinkConfig::Recording(recording)] if recording.on.is_empty()));
+    let got = problems(&format!("{rest}{sink}"));
+    assert!(got.len() == 1 && got[0].contains("nothing makes events: add `[analytics]`"), "{got:#?}");
+}
+
+#[test]
+fn recordings_that_cannot_work_are_refused() {
+    for (right, wrong, expected) in [
+        ("folder = \"out\"\n", "", "folder: this key is missing"),
+        ("folder = \"/more\"", "folder = \"out\"", "folder: `dir/out` is already used by sink[0]"),
+        ("\"line-crossed\"", "\"line-crosed\"", "on: there is no event `line-crosed`, did you mean `line-crossed`?"),
+        ("\"line-crossed\"", "\"earthquake\"", "on: there is no event `earthquake`, choose from `line-crossed`"),
+        ("rules = [\"gate\"", "rules = [\"fence\"", "rules: there is no line, region or direction `fence`"),
+        ("streams = [\"yard\"]", "streams = [\"roof\"]", "streams: there is no stream `roof`"),
+        ("length_s_max = 60", "length_s_max = 4", "length_s_max: is less than `before_s` and `after_s` together, 5"),
+        ("before_s = 5", "before_s = 601", "before_s: expected an integer from 0 to 600, got 601"),
+        ("mb_max = 500", "mb_max = 0", "mb_max: expected an integer from 1 to"),
+        ("buffer_mb_max = 8", "buffer_mb_max = 501", "is more than the folder may hold, `mb_max`, 500"),
+        ("keep_days = 30", "keep_days = 0", "keep_days: expected an integer from 1 to 36500, got 0"),
+        ("\"mkv\"", "\"avi\"", "container: expected one of `mp4`, `mkv`, got `avi`"),
+    ] {
+        assert!(RECORDINGS.contains(right), "{right}");
+        let got = problems(&RECORDINGS.replacen(right, wrong, 1));
+        assert!(got.len() == 1 && got[0].contains(expected), "{wrong}\n{got:#?}");
+    }
+}
+
 #[test]
 fn two_streams_of_one_file_get_names_of_their_own() {
     let text = "[model]\npath=\"m\"\n[[stream]]\nuri=\"a.mp4\"\n[[stream]]\nuri=\"a.mp4\"\n";
@@ -655,6 +755,7 @@ fn sink() -> impl Strategy<Value = SinkConfig> {
             .prop_map(|(path, snapshots)| SinkConfig::Events { path: path.with_extension("events"), snapshots }),
         mqtt().prop_map(SinkConfig::Mqtt),
         webhook().prop_map(SinkConfig::Webhook),
+        recording().prop_map(SinkConfig::Recording),
     ]
 }
 
@@ -664,6 +765,31 @@ fn sends() -> impl Strategy<Value = Sends> {
         prop::option::of(snapshots()).prop_map(|snapshots| Sends::Events { snapshots }),
         (payload, 1..99u32).prop_map(|(payload, every)| Sends::Messages { payload, every }),
     ]
+}
+
+fn recording() -> impl Strategy<Value = RecordingConfig> {
+    let seconds = |seconds: u64| Duration::from_secs(seconds);
+    let times = (0..=600u64, 0..=3600u64, 0..1000u64);
+    let kinds = prop::sample::subsequence(EventKind::NAMES.to_vec(), 0..=EventKind::NAMES.len());
+    let bounds = (1..1000u32, 1000..100_000u32, prop::option::of(1..1000u32), prop::option::of(50..500_000u32));
+    (path(), times, kinds, bounds, any::<bool>()).prop_map(
+        move |(folder, (before, after, more), on, (buffer_mb_max, mb_max, keep_days, bitrate_kbps), mp4)| {
+            RecordingConfig {
+                folder: folder.with_extension("recordings"),
+                streams: Vec::new(),
+                before: seconds(before),
+                after: seconds(after),
+                length_max: seconds(before + after + more + 1),
+                on,
+                rules: Vec::new(),
+                mb_max,
+                keep_days,
+                buffer_mb_max,
+                bitrate_kbps,
+                container: if mp4 { Container::Mp4 } else { Container::Matroska },
+            }
+        },
+    )
 }
 
 fn snapshots() -> impl Strategy<Value = SnapshotsConfig> {
@@ -984,6 +1110,7 @@ fn pipeline() -> impl Strategy<Value = PipelineConfig> {
                 SinkConfig::Mqtt(MqttConfig { sends, .. }) | SinkConfig::Webhook(WebhookConfig { sends, .. }) => {
                     matches!(sends, Sends::Events { .. })
                 }
+                SinkConfig::Recording(recording) => !recording.on.is_empty(),
                 sink => matches!(sink, SinkConfig::Events { .. }),
             };
             sinks.retain(|sink| analytics.is_some() || !of_events(sink));

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use revoada_bundle::strict::Problems;
-use revoada_pipeline::config::{Draft, PipelineConfig};
+use revoada_pipeline::config::{Draft, PipelineConfig, SinkConfig};
 use revoada_pipeline::deepstream::{Converted, convert, keys_page};
 
 fn folder() -> PathBuf {
@@ -188,4 +188,41 @@ fn words_of_nvinfer_become_those_of_a_manifest() {
         let text = format!("{}\n", converted.toml);
         assert!(text.contains(expected), "{lines}\nshall become\n{expected}\nbut became\n{text}");
     }
+}
+
+/// The sinks and notes of an application whose sources record.
+fn recorded(sources: &str) -> (Vec<SinkConfig>, String) {
+    let app = format!("{sources}[primary-gie]\nenable=1\nconfig-file=infer.txt\n");
+    let converted = convert(Path::new("app.txt"), Path::new("/ds"), &mut |path| match path.to_str() {
+        Some("app.txt") => Ok(app.clone().into_bytes()),
+        Some("infer.txt") => Ok(b"[property]\nonnx-file=m.onnx\n".to_vec()),
+        _ => Err(std::io::ErrorKind::NotFound.into()),
+    });
+    let converted = converted.unwrap_or_else(|problems| panic!("{sources}{problems}"));
+    (check(&converted).sinks, converted.notes_text())
+}
+
+#[test]
+fn smart_recording_becomes_a_sink_for_each_folder() {
+    let source = |number: u32, lines: &str| format!("[source{number}]\nenable=1\ntype=4\nuri=rtsp://a/1\n{lines}");
+    let of = |sinks: &[SinkConfig]| -> Vec<(String, Vec<String>, u64, u64, bool)> {
+        let recordings = sinks.iter().map(|sink| {
+            let SinkConfig::Recording(one) = sink else { panic!("{sink:?} is no recording") };
+            let streams = one.streams.iter().map(ToString::to_string).collect();
+            let folder = one.folder.display().to_string();
+            (folder, streams, one.before.as_secs(), one.after.as_secs(), one.on.is_empty())
+        });
+        recordings.collect()
+    };
+    let (sinks, notes) = recorded(&source(0, "smart-record=1\nsmart-rec-video-cache=900\nsmart-rec-duration=7\n"));
+    assert_eq!(of(&sinks), [("/ds/".to_owned(), vec![], 600, 7, true)]);
+    assert!(notes.contains("source0.smart-record: messages start no recordings; `revoada ctl record"), "{notes}");
+    // Without analytics there are no events.
+    let [on, off] = ["smart-record=2\nsmart-rec-dir-path=a\n", "smart-record=0\nsmart-rec-dir-path=a\n"];
+    let other = "smart-record=2\nsmart-rec-dir-path=b\nsmart-rec-start-time=1\n";
+    let (sinks, notes) = recorded(&[(0, on), (1, off), (2, other), (3, on)].map(|(n, l)| source(n, l)).concat());
+    let streams = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
+    let first = ("/ds/a".to_owned(), streams(&["source0", "source3"]), 10, 10, true);
+    assert_eq!(of(&sinks), [first, ("/ds/b".to_owned(), streams(&["source2"]), 1, 10, true)]);
+    assert!(!notes.contains("smart"), "{notes}");
 }

@@ -7,7 +7,9 @@ use revoada_bundle::strict::Table;
 
 use super::read::Drafted;
 use super::secondary::SECONDARIES_MAX;
-use super::{ManifestConfig, MqttConfig, SINKS_MAX, STREAMS_MAX, Sends, SinkConfig, SourceConfig, WebhookConfig};
+use super::{
+    ManifestConfig, MqttConfig, RecordingConfig, SINKS_MAX, STREAMS_MAX, Sends, SinkConfig, SourceConfig, WebhookConfig,
+};
 
 /// Where a sink's path names the stream.
 const STREAM_PLACE: &str = "{stream}";
@@ -84,11 +86,36 @@ fn check_sinks(drafted: &Drafted<'_>) {
             ) if drafted.analytics.is_none() => {
                 table.problem("type", "nothing makes events: add `[analytics]` with what is to be told");
             }
+            Some(SinkConfig::Recording(recording)) => check_recording(table, recording, drafted),
             Some(SinkConfig::Preview { .. }) if drafted.http.is_none() => {
                 table.problem("type", "a preview is shown on the pipeline's `[http] address`, which is missing");
             }
             _ => {}
         }
+    }
+}
+
+/// What it names is there to happen.
+fn check_recording(table: &Table<'_>, recording: &RecordingConfig, drafted: &Drafted<'_>) {
+    let ids: Vec<_> = drafted.streams.iter().filter_map(|(_, stream)| Some(&stream.as_ref()?.id)).collect();
+    for id in recording.streams.iter().filter(|id| !ids.contains(id)) {
+        table.problem("streams", format!("there is no stream `{id}`"));
+    }
+    match &drafted.analytics {
+        Some(analytics) => {
+            let lines = analytics.lines.iter().map(|rule| &rule.scope.name);
+            let regions = analytics.regions.iter().map(|rule| &rule.scope.name);
+            let directions = analytics.directions.iter().map(|rule| &rule.scope.name);
+            let names: Vec<_> = lines.chain(regions).chain(directions).collect();
+            for rule in recording.rules.iter().filter(|rule| !names.contains(rule)) {
+                table.problem("rules", format!("there is no line, region or direction `{rule}`"));
+            }
+        }
+        None if !recording.on.is_empty() => {
+            let message = "nothing makes events: add `[analytics]`, or record by `revoada ctl record` alone: `on = []`";
+            table.problem("type", message);
+        }
+        None => {}
     }
 }
 
@@ -134,7 +161,9 @@ fn outputs(sink: &SinkConfig) -> Vec<(&'static str, &Path)> {
         | SinkConfig::JsonLines { path }
         | SinkConfig::Csv { path }
         | SinkConfig::Messages { path, .. } => (Some(("path", path)), None),
-        SinkConfig::Images { folder, .. } | SinkConfig::Kitti { folder, .. } => (Some(("folder", folder)), None),
+        SinkConfig::Images { folder, .. }
+        | SinkConfig::Kitti { folder, .. }
+        | SinkConfig::Recording(RecordingConfig { folder, .. }) => (Some(("folder", folder)), None),
         SinkConfig::Events { path, snapshots } => (Some(("path", path)), snapshots.as_ref()),
         SinkConfig::Mqtt(config) => (None, config.sends.snapshots()),
         SinkConfig::Webhook(config) => (None, config.sends.snapshots()),

@@ -179,6 +179,20 @@
 //! token_file = "webhook.token"  # none; sent as bearer token
 //! ca_file = "ca.pem"     # the system's
 //! [[sink]]
+//! type = "recording"     # needs [analytics], unless `on = []`
+//! folder = "out/recordings"  # which must be there, and is this sink's alone
+//! before_s = 10          # in front of an event, and up to a second more
+//! after_s = 10           # behind it; an event within that makes the recording longer
+//! length_s_max = 300     # then it goes on in another
+//! on = ["line-crossed", "region-dwelt"]  # all kinds of events; []: only what `revoada ctl record` asks for
+//! rules = ["door"]       # of lines, regions and directions; all
+//! streams = ["front"]    # all
+//! mb_max = 10000         # of the folder; the oldest recordings are deleted
+//! keep_days = 30         # none; older ones are deleted
+//! buffer_mb_max = 32     # of a stream's encoded video in memory, three times that on a slow disk; the oldest is dropped
+//! bitrate_kbps = 4000    # by the picture, for constant quality
+//! container = "mp4"      # mkv
+//! [[sink]]
 //! type = "csv"
 //! path = "out/results.csv"
 //! [[sink]]
@@ -205,7 +219,7 @@
 //!
 //! [http]                 # none
 //! address = "127.0.0.1:8080"
-//! control = false        # let whoever reaches it add and remove streams
+//! control = false        # let whoever reaches it add, remove and record streams
 //! [control]              # none
 //! socket = "/run/revoada/control.sock"
 //! [perf]                 # none
@@ -232,6 +246,7 @@ mod lens;
 mod live;
 mod print;
 mod read;
+mod recording;
 mod secondary;
 mod tiles;
 mod uri;
@@ -252,6 +267,7 @@ pub use classes::{ClassName, ClassRule};
 pub use delivery::{BrokerAddress, CourierConfig, MqttConfig, Sends, SnapshotsConfig, WebhookConfig};
 pub use draft::{Draft, Value};
 pub use lens::LensConfig;
+pub use recording::{Container, RecordingConfig};
 pub use revoada_bundle::strict::{Problem, Problems};
 pub use secondary::{ObjectsConfig, Reads, SecondaryConfig};
 pub use tiles::TilesConfig;
@@ -314,7 +330,7 @@ pub struct PipelineConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HttpConfig {
     pub address: SocketAddr,
-    /// Whether streams can be added and removed there, by whoever reaches the address.
+    /// Whether streams can be added, removed and recorded there, by whoever reaches the address.
     pub control: bool,
 }
 
@@ -643,6 +659,8 @@ pub enum SinkConfig {
     Messages { path: PathBuf, payload: Payload, every: u32 },
     /// One picture per frame into a folder, JPEG or PNG.
     Images { folder: PathBuf, format: ImageFormat, every: u32 },
+    /// The seconds around each event, a file each.
+    Recording(RecordingConfig),
     /// `rtsp://HOST:port/<stream>`
     Rtsp { address: SocketAddr, bitrate_kbps: Option<u32> },
     /// MJPEG on the pipeline's HTTP address, `/streams/<stream>.mjpeg`.

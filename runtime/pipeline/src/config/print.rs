@@ -10,7 +10,8 @@ use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, Value};
 use super::read::{FORMATS, METHODS, PAYLOADS, TRANSPORTS};
 use super::{
     BatchConfig, CameraMode, DrawConfig, HttpConfig, ManifestConfig, ModelConfig, PipelineConfig, ReconnectConfig,
-    SinkConfig, SourceConfig, StreamConfig, TrackerAlgorithm, TrackerConfig, delivery, lens, secondary, tiles,
+    SinkConfig, SourceConfig, StreamConfig, TrackerAlgorithm, TrackerConfig, delivery, lens, recording, secondary,
+    tiles,
 };
 
 impl PipelineConfig {
@@ -249,6 +250,7 @@ fn sink(sink: &SinkConfig) -> Table {
                 ("every", Some(integer((*every).into()))),
             ],
         ),
+        SinkConfig::Recording(config) => ("recording", recording::print(config)),
         SinkConfig::Rtsp { address, bitrate_kbps } => (
             "rtsp",
             vec![

@@ -17,7 +17,7 @@ use super::{
     CameraMode, DELTA_FRAMES_MAX, DrawConfig, FPS_MAX, HttpConfig, ID_CHARS_MAX, ImageFormat, LOST_FRAMES_MAX,
     ManifestConfig, ModelConfig, OcSortConfig, Payload, PipelineConfig, QUEUE_FRAMES_MAX, ReconnectConfig,
     RtspTransport, SIDE_PIXELS_MAX, SecondaryConfig, SinkConfig, SortConfig, SourceConfig, StreamConfig,
-    THREADS_DETERMINISTIC, TrackerAlgorithm, TrackerConfig, delivery, is_stream_id, lens, secondary, tiles,
+    THREADS_DETERMINISTIC, TrackerAlgorithm, TrackerConfig, delivery, is_stream_id, lens, recording, secondary, tiles,
 };
 use crate::vision;
 
@@ -431,11 +431,12 @@ fn sink(table: &Table<'_>, folder: &Path) -> Option<SinkConfig> {
         Kitti,
         Messages,
         Images,
+        Recording,
         Rtsp,
         Preview,
         None,
     }
-    const KINDS: [(&str, Kind); 12] = [
+    const KINDS: [(&str, Kind); 13] = [
         ("video", Kind::Video),
         ("jsonl", Kind::JsonLines),
         ("events", Kind::Events),
@@ -445,6 +446,7 @@ fn sink(table: &Table<'_>, folder: &Path) -> Option<SinkConfig> {
         ("kitti", Kind::Kitti),
         ("messages", Kind::Messages),
         ("images", Kind::Images),
+        ("recording", Kind::Recording),
         ("rtsp", Kind::Rtsp),
         ("preview", Kind::Preview),
         ("none", Kind::None),
@@ -482,6 +484,7 @@ fn sink(table: &Table<'_>, folder: &Path) -> Option<SinkConfig> {
             let format = table.choice("format", &FORMATS).unwrap_or_default();
             Some(SinkConfig::Images { folder: path(&required, "folder", folder)?, format, every })
         }
+        Kind::Recording => recording::recording(table, folder).map(SinkConfig::Recording),
         Kind::Rtsp => {
             let (address, bitrate_kbps) = (address(table, "address"), bitrate());
             Some(SinkConfig::Rtsp { address: address?, bitrate_kbps })

@@ -29,8 +29,11 @@ pub const VERSION: u64 = 1;
 /// A request is a few names and a path.
 pub const MESSAGE_BYTES_MAX: usize = 64 << 10;
 
-const COMMANDS: [&str; 9] =
-    ["stats", "drain", "reload", "swap", "shadow", "end-shadow", "snapshot", "add-stream", "remove-stream"];
+/// A day: whoever wants more asks again.
+pub const RECORD_SECONDS_MAX: u64 = 86_400;
+
+const COMMANDS: [&str; 10] =
+    ["stats", "drain", "reload", "swap", "shadow", "end-shadow", "snapshot", "record", "add-stream", "remove-stream"];
 
 /// What can be asked of a running pipeline.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +52,9 @@ pub enum Command {
     EndShadow,
     /// Write the next picture of a stream, as sinks show it, to a file: `.jpg`, `.jpeg` or `.png`.
     Snapshot { stream: String, path: PathBuf },
+    /// Record a stream from its next picture on, and what its `recording` sinks hold of the time before; `None` for as long
+    /// as they record behind an event. One that is recorded already is recorded for longer.
+    Record { stream: String, seconds: Option<u64> },
     /// Take frames from one more stream: the keys of `[[stream]]`, paths being absolute.
     AddStream { stream: Map<String, Value> },
     /// Take no more frames from a stream; those that were taken are finished.
@@ -96,6 +102,10 @@ impl Request {
                 let stream = take_text(&mut message, "stream").map_err(refuse)?;
                 Command::Snapshot { stream, path: take_path(&mut message, "path").map_err(refuse)? }
             }
+            "record" => {
+                let stream = take_text(&mut message, "stream").map_err(refuse)?;
+                Command::Record { stream, seconds: take_seconds(&mut message).map_err(refuse)? }
+            }
             "add-stream" => match message.remove("stream") {
                 Some(Value::Object(stream)) => Command::AddStream { stream },
                 _ => return Err(refuse("`stream` is missing or not an object".into())),
@@ -125,6 +135,12 @@ impl Request {
                 message["stream"] = json!(stream);
                 message["path"] = json!(path.to_string_lossy());
             }
+            Command::Record { stream, seconds } => {
+                message["stream"] = json!(stream);
+                if let Some(seconds) = seconds {
+                    message["seconds"] = json!(seconds);
+                }
+            }
             Command::AddStream { stream } => message["stream"] = json!(stream),
             Command::RemoveStream { stream } => message["stream"] = json!(stream),
         }
@@ -142,6 +158,7 @@ impl Command {
             Self::Shadow { .. } => "shadow",
             Self::EndShadow => "end-shadow",
             Self::Snapshot { .. } => "snapshot",
+            Self::Record { .. } => "record",
             Self::AddStream { .. } => "add-stream",
             Self::RemoveStream { .. } => "remove-stream",
         }
@@ -158,6 +175,13 @@ fn take_text(message: &mut Map<String, Value>, key: &str) -> Result<String, Stri
         Some(Value::String(text)) if !text.is_empty() => Ok(text),
         _ => Err(format!("`{key}` is missing or not a text")),
     }
+}
+
+/// For how long to record, where that is said.
+pub(crate) fn take_seconds(message: &mut Map<String, Value>) -> Result<Option<u64>, String> {
+    let Some(seconds) = message.remove("seconds") else { return Ok(None) };
+    let within = seconds.as_u64().filter(|seconds| (1..=RECORD_SECONDS_MAX).contains(seconds));
+    within.map(Some).ok_or_else(|| format!("expected `seconds` from 1 to {RECORD_SECONDS_MAX}, got {seconds}"))
 }
 
 /// A relative path would be relative to a folder that the asker does not know.
@@ -186,8 +210,10 @@ mod tests {
         let add = Command::AddStream { stream: stream.as_object().unwrap().clone() };
         let remove = Command::RemoveStream { stream: "front".into() };
         let shadow = Command::Shadow { model: "/models/b.onnx".into() };
+        let record = |seconds| Command::Record { stream: "front".into(), seconds };
+        let records = [record(None), record(Some(60))];
         let plain = [Command::Stats, Command::Drain, Command::Reload, Command::EndShadow];
-        for command in plain.into_iter().chain([swap, shadow, snapshot, add, remove]) {
+        for command in plain.into_iter().chain([swap, shadow, snapshot, add, remove]).chain(records) {
             let request = Request { id: 7, command };
             assert_eq!(Request::parse(request.to_line().as_bytes()), Ok(request));
         }
@@ -208,6 +234,9 @@ mod tests {
             (r#"{"version":1,"id":3,"command":"snapshot","stream":"a","path":"b.jpg"}"#, 3, "not absolute"),
             (r#"{"version":1,"id":3,"command":"swap","model":"b.onnx"}"#, 3, "not absolute"),
             (r#"{"version":1,"id":3,"command":"swap"}"#, 3, "`model` is missing"),
+            (r#"{"version":1,"id":3,"command":"record","stream":"a","seconds":0}"#, 3, "expected `seconds` from 1 to"),
+            (r#"{"version":1,"id":3,"command":"record","stream":"a","seconds":"9"}"#, 3, "86400, got \"9\""),
+            (r#"{"version":1,"id":3,"command":"record"}"#, 3, "`stream` is missing"),
             (r#"{"version":1,"id":3,"command":"add-stream","stream":"a.mp4"}"#, 3, "not an object"),
         ] {
             let refusal = Request::parse(line.as_bytes()).unwrap_err();

@@ -7,6 +7,7 @@ use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, Value, value};
 use super::analytics::{self, Analytics};
 use super::infer::{self, Infer};
 use super::keys::Kind;
+use super::record::Recordings;
 use super::section::{Report, Section, Source};
 use super::sink::{PREVIEW_ADDRESS, Sinks};
 use super::source::{self, Stream};
@@ -21,7 +22,8 @@ const PERF_SECONDS: u32 = 5;
 pub(super) fn pipeline(source: &Source, files: &Files<'_>, report: &Report) -> DocumentMut {
     let sections = source.sections(report);
     let named = |name: &str| sections.iter().find(|section| section.name() == name);
-    let mut streams = streams(&sections, files);
+    let mut recordings = Recordings::default();
+    let mut streams = streams(&sections, &mut recordings, files);
     let primary = named("primary-gie").and_then(|section| {
         section.switch("enable");
         Some((section, model(section, files, report)?))
@@ -84,7 +86,8 @@ pub(super) fn pipeline(source: &Source, files: &Files<'_>, report: &Report) -> D
         root.insert("analytics", Item::Table(table));
     }
     root.insert("draw", Item::Table(draw));
-    let sinks = sinks(&sections, ids.len(), files);
+    let mut sinks = sinks(&sections, ids.len(), files);
+    sinks.extend(recordings.tables(&ids, root.contains_key("analytics")));
     let preview = sinks.iter().any(|sink| sink.get("type").and_then(Item::as_str) == Some("preview"));
     if !sinks.is_empty() {
         root.insert("sink", Item::ArrayOfTables(sinks.into_iter().collect()));
@@ -103,11 +106,15 @@ pub(super) fn pipeline(source: &Source, files: &Files<'_>, report: &Report) -> D
     root
 }
 
-fn streams(sections: &[Section<'_>], files: &Files<'_>) -> Vec<Stream> {
+fn streams(sections: &[Section<'_>], recordings: &mut Recordings, files: &Files<'_>) -> Vec<Stream> {
     let named = |name: &str| sections.iter().find(|section| section.name() == name);
+    let ids = |streams: &[Stream]| streams.iter().map(|stream| stream.id.clone()).collect();
     let mut streams = Vec::new();
     if let Some(list) = named("source-list") {
         streams = source::listed(list, named("source-attr-all"), files);
+        if let Some(all) = named("source-attr-all") {
+            recordings.add(all, ids(&streams), files);
+        }
     } else if let Some(all) = named("source-attr-all") {
         all.note("", "has no effect: there is no group `source-list`");
         all.ask_all();
@@ -117,7 +124,9 @@ fn streams(sections: &[Section<'_>], files: &Files<'_>) -> Vec<Stream> {
         section.text("csv-file-path");
     }
     for section in sections.iter().filter(|section| section.rule_name() == "source#") {
-        streams.extend(source::streams(section, streams.len(), files));
+        let known = streams.len();
+        streams.extend(source::streams(section, known, files));
+        recordings.add(section, ids(&streams[known..]), files);
     }
     streams
 }

@@ -83,7 +83,6 @@ const UFF: Fate = Refused("UFF models are not read; export the model as ONNX and
 const ETLT: Fate = Refused(
     "encrypted TAO models are not read; export the model with `tao … export` as ONNX and name it in `onnx-file`",
 );
-const RECORD: Fate = Nothing("recordings are not started by messages; a `video` sink writes everything");
 const DUMP: Fate = Nothing("tensors are not dumped; `revoada build` compares them with the reference");
 const REID: Fate = Nothing("objects are told apart by their motion alone");
 
@@ -150,16 +149,23 @@ const SOURCE: &[KeyRule] = &[
     key("extract-sei-type5-data", Switch, "0", Nothing("side data of the video is not read")),
     key("sei-uuid", Text, "", Nothing("side data of the video is not read")),
     key("alsa-device", Text, "", AUDIO),
-    key("smart-record", Integer, "0", RECORD),
-    key("smart-rec-dir-path", Text, "", RECORD),
-    key("smart-rec-file-prefix", Text, "", RECORD),
-    key("smart-rec-cache", Integer, "", RECORD),
-    key("smart-rec-video-cache", Integer, "", RECORD),
-    key("smart-rec-container", Integer, "0", RECORD),
-    key("smart-rec-start-time", Integer, "", RECORD),
-    key("smart-rec-default-duration", Integer, "", RECORD),
-    key("smart-rec-duration", Integer, "", RECORD),
-    key("smart-rec-interval", Integer, "", RECORD),
+    key(
+        "smart-record",
+        Integer,
+        "0",
+        Becomes(
+            "a `[[sink]]` of type `recording`: 2 at the events of `[analytics]`, 1 where `revoada ctl record` asks for it",
+        ),
+    ),
+    key("smart-rec-dir-path", Text, "", Becomes("`sink.folder`, which must be there")),
+    key("smart-rec-file-prefix", Text, "", Nothing("recordings are named by their stream, time and event")),
+    key("smart-rec-start-time", Integer, "", Becomes("`sink.before_s`")),
+    key("smart-rec-cache", Integer, "", Becomes("the same, where there is no `smart-rec-start-time`")),
+    key("smart-rec-video-cache", Integer, "", Becomes("the same, as older versions spell it")),
+    key("smart-rec-duration", Integer, "", Becomes("`sink.after_s`")),
+    key("smart-rec-default-duration", Integer, "", Becomes("the same, where there is no `smart-rec-duration`")),
+    key("smart-rec-container", Integer, "0", Becomes("`sink.container`: 0 `mp4`, 1 `mkv`")),
+    key("smart-rec-interval", Integer, "", Nothing("recordings begin with events, and not by the clock")),
 ];
 
 const GIE: &[KeyRule] = &[

@@ -33,6 +33,7 @@ mod infer;
 mod key_file;
 mod keys;
 mod page;
+mod record;
 mod section;
 mod sink;
 mod source;

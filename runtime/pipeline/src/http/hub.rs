@@ -157,7 +157,7 @@ impl Hub {
         }
     }
 
-    /// Lets clients add and remove streams.
+    /// Lets clients add, remove and record streams.
     pub fn set_control(&self, control: ControlCallback) {
         *self.control.write().unwrap_or_else(PoisonError::into_inner) = Some(control);
     }

@@ -6,6 +6,7 @@
 //! | `/streams/<id>.mjpeg` | the stream as Motion JPEG |
 //! | `/streams/<id>.jpg` | its latest picture |
 //! | `/api/streams` | what the run and each stream do, as JSON; `control` says whether streams can be added and removed |
+//! | `/api/streams/<id>/recordings` | a POST records the stream, where `control` allows it |
 //! | `/api/events` | the latest 100 events of lines, regions and directions, as JSON |
 //! | `/metrics` | metrics, as the pipeline's callback prints them |
 //! | `/healthz` | `ok` |

@@ -10,7 +10,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get};
+use axum::routing::{delete, get, post};
 use axum::{Json, Router};
 use futures_util::stream;
 use serde::Serialize;
@@ -19,7 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::spawn_blocking;
 
 use super::hub::Hub;
-use crate::control::Command;
+use crate::control::{Command, take_seconds};
 
 /// Those who watch a stream live, over all streams. Further ones are refused with 503.
 pub(super) const WATCHERS_MAX: usize = 32;
@@ -49,6 +49,7 @@ pub(super) fn router(hub: Arc<Hub>, stopped: watch::Receiver<bool>) -> Router {
         .route("/api/streams", get(streams).post(add_stream))
         .route("/api/events", get(events))
         .route("/api/streams/{id}", delete(remove_stream))
+        .route("/api/streams/{id}/recordings", post(record))
         .route("/streams/{file}", get(picture))
         .fallback(async || plain(StatusCode::NOT_FOUND, "there is no such page\n"))
         .with_state(Shared { hub, watchers: Arc::new(Semaphore::new(WATCHERS_MAX)), stopped })
@@ -94,6 +95,24 @@ async fn add_stream(State(shared): State<Shared>, stream: Result<Json<Map<String
 
 async fn remove_stream(State(shared): State<Shared>, Path(id): Path<String>) -> Response {
     change(&shared, Command::RemoveStream { stream: id }).await
+}
+
+/// The body is `{}` or `{"seconds": 60}`, and JSON as above.
+async fn record(
+    State(shared): State<Shared>,
+    Path(stream): Path<String>,
+    body: Result<Json<Map<String, Value>>, JsonRejection>,
+) -> Response {
+    let mut body = match body {
+        Ok(Json(body)) => body,
+        Err(error) => return plain(error.status(), format!("{}\n", error.body_text())),
+    };
+    let seconds = take_seconds(&mut body);
+    match (seconds, body.keys().next()) {
+        (Ok(seconds), None) => change(&shared, Command::Record { stream, seconds }).await,
+        (Ok(_), Some(key)) => plain(StatusCode::BAD_REQUEST, format!("there is no key `{key}`, only `seconds`\n")),
+        (Err(reason), _) => plain(StatusCode::BAD_REQUEST, format!("{reason}\n")),
+    }
 }
 
 async fn change(shared: &Shared, command: Command) -> Response {

@@ -21,6 +21,8 @@ pub(super) enum Purpose {
     File,
     /// No frame waits, and a viewer who comes late waits a second at most.
     Live,
+    /// The same, of a file's quality: parts of it become files.
+    Recording,
 }
 
 /// Frames in a second, as a fraction; what the encoder's rate control reckons with.
@@ -178,10 +180,10 @@ impl Candidate {
     }
 
     fn settings(&self, target: &Target) -> Vec<(&'static str, String)> {
-        let live = target.purpose == Purpose::Live;
+        let prompt = target.purpose != Purpose::File;
         let kbps = target.bitrate_kbps.unwrap_or_else(|| suitable_kbps(target));
         let bits = u64::from(kbps) * 1000;
-        let key_frames = target.rate.frames_in(if live { 1.0 } else { 2.0 });
+        let key_frames = target.rate.frames_in(if prompt { 1.0 } else { 2.0 });
         match self.name {
             "x264enc" => {
                 let mut settings = vec![
@@ -195,11 +197,11 @@ impl Candidate {
                     // those of showing: where the frame rate varies, the last frames would be cut off.
                     ("bframes", "0".to_owned()),
                 ];
-                if live {
+                if prompt {
                     settings.push(("tune", "zerolatency".to_owned()));
                 }
                 match target.bitrate_kbps {
-                    None if !live => {
+                    None if target.purpose != Purpose::Live => {
                         settings.extend([("pass", "qual".to_owned()), ("quantizer", "23".to_owned())]);
                     }
                     _ => settings.push(("bitrate", kbps.to_string())),

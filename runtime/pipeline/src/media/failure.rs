@@ -29,6 +29,10 @@ pub(super) struct Failure {
 }
 
 impl Failure {
+    pub(super) fn other(reason: String) -> Self {
+        Self { cause: Cause::Other, reason, hardware: None }
+    }
+
     fn of(error: &gst::message::Error) -> Self {
         let text = error.error();
         let cause = if text.matches(gst::ResourceError::NotFound) {

@@ -1,8 +1,8 @@
 //! Video in and out: the only module that knows GStreamer.
 //!
 //! [`open`] makes one attempt to open a stream and hands back a [`Source`]; whoever holds it decides
-//! when a lost stream is tried again. [`VideoWriter`] encodes frames into a file, [`RtspServer`]
-//! serves them, [`load_picture`] reads a single image and [`probe`] tells what the machine has.
+//! when a lost stream is tried again. [`VideoWriter`] encodes frames into a file, [`UnitEncoder`]
+//! and [`UnitWriter`] do so in two steps, [`RtspServer`] serves them, [`load_picture`] reads a single image and [`probe`] tells what the machine has.
 //!
 //! Frames are the decoder's own buffers, mapped and kept alive by the [`Frame`](revoada_core::Frame):
 //! no pixel is copied between the decoder and staging, unless the decoder's format is one that
@@ -17,7 +17,9 @@ mod chain;
 mod container;
 mod elements;
 mod encoder;
+mod encoding;
 mod failure;
+mod file;
 mod frames;
 mod fronts;
 mod pictures;
@@ -26,6 +28,7 @@ mod raw;
 #[cfg(feature = "rtsp-server")]
 mod rtsp_server;
 mod source;
+mod units;
 mod writer;
 
 use std::sync::{Arc, OnceLock};
@@ -37,6 +40,7 @@ pub use pictures::load_picture;
 pub use probe::{ElementReport, MediaReport, MediaRole, known_elements, probe};
 #[cfg(feature = "rtsp-server")]
 pub use rtsp_server::RtspServer;
+pub use units::{AccessUnit, Backlog, KEY_INTERVAL_MAX, UnitEncoder, UnitFormat, UnitWriter};
 pub use writer::VideoWriter;
 
 use crate::config::{SourceConfig, StreamConfig};

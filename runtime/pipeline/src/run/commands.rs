@@ -15,10 +15,10 @@ use super::stop::lock;
 use super::supervisor::{Change, Event};
 use super::swap::{Swapper, To};
 use crate::control::Command;
-use crate::sink::{jpeg, png};
+use crate::sink::{Recordings, jpeg, png};
 
 /// A live stream that shows nothing for so long shows nothing.
-const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(5);
+const PICTURE_TIMEOUT: Duration = Duration::from_secs(5);
 /// A changed configuration is read and starts threads.
 const CHANGE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Good enough to look closely at.
@@ -28,6 +28,7 @@ const JPEG_QUALITY: u8 = 90;
 pub(super) struct Commands {
     pub(super) stats: Arc<RunStats>,
     pub(super) controls: Arc<OutputControls>,
+    pub(super) recordings: Recordings,
     pub(super) swapper: Arc<Swapper>,
     pub(super) events: SyncSender<Event>,
 }
@@ -53,6 +54,7 @@ impl Commands {
                 serde_json::to_value(seen).map_err(|error| error.to_string())
             }
             Command::Snapshot { stream, path } => self.snapshot(&stream, &path),
+            Command::Record { stream, seconds } => self.record(&stream, seconds.map(Duration::from_secs)),
         }
     }
 
@@ -71,20 +73,14 @@ impl Commands {
     }
 
     fn snapshot(&self, stream: &str, path: &Path) -> Result<Value, String> {
-        let streams = self.stats.streams();
-        if streams.iter().all(|known| known.id.as_str() != stream) {
-            let known = streams.iter().map(|stream| format!("`{}`", stream.id)).collect::<Vec<_>>().join(", ");
-            return Err(format!("there is no stream `{stream}`; choose one of {known}"));
-        }
+        let stream = self.known(stream)?;
         let extension = path.extension().and_then(|extension| extension.to_str());
         if !matches!(extension, Some("jpg" | "jpeg" | "png")) {
             return Err(format!("cannot write `{}`: expected `.jpg`, `.jpeg` or `.png`", path.display()));
         }
         let (reply, picture) = sync_channel(1);
-        self.controls.snapshots().request(StreamId::new(stream), reply);
-        let frame = picture
-            .recv_timeout(SNAPSHOT_TIMEOUT)
-            .map_err(|_| format!("stream `{stream}` showed no picture for {} s", SNAPSHOT_TIMEOUT.as_secs()))?;
+        self.controls.snapshots().request(stream.clone(), reply);
+        let frame = picture.recv_timeout(PICTURE_TIMEOUT).map_err(|_| no_picture(&stream))?;
         let encoded = match extension {
             Some("png") => png(&frame.view()),
             _ => jpeg(&frame.view(), JPEG_QUALITY),
@@ -97,4 +93,35 @@ impl Commands {
             "sequence": frame.sequence, "pts_s": frame.pts.as_secs_f64(),
         }))
     }
+
+    fn record(&self, stream: &str, after: Option<Duration>) -> Result<Value, String> {
+        let stream = self.known(stream)?;
+        let answers = self.recordings.request(&stream, after);
+        if answers.is_empty() {
+            return Err(format!(
+                "nothing records stream `{stream}`: add a `[[sink]]` of type `recording` to the pipeline's file"
+            ));
+        }
+        let files = answers.into_iter().map(|answer| {
+            let file = answer.recv_timeout(PICTURE_TIMEOUT).map_err(|_| no_picture(&stream))?;
+            let file = file.map_err(|reason| format!("cannot record stream `{stream}`: {reason}"))?;
+            // Whoever asks may be in another folder than the pipeline.
+            Ok::<_, String>(std::path::absolute(&file).unwrap_or(file))
+        });
+        let files = files.collect::<Result<Vec<_>, _>>()?;
+        Ok(json!({ "stream": stream.as_str(), "files": files }))
+    }
+
+    fn known(&self, stream: &str) -> Result<StreamId, String> {
+        let streams = self.stats.streams();
+        let known = streams.iter().find(|known| known.id.as_str() == stream);
+        known.map(|known| known.id.clone()).ok_or_else(|| {
+            let known = streams.iter().map(|stream| format!("`{}`", stream.id)).collect::<Vec<_>>().join(", ");
+            format!("there is no stream `{stream}`; choose one of {known}")
+        })
+    }
+}
+
+fn no_picture(stream: &StreamId) -> String {
+    format!("stream `{stream}` showed no picture for {} s", PICTURE_TIMEOUT.as_secs())
 }

@@ -27,7 +27,7 @@ use crate::http::Hub;
 use crate::sink::record::EventRecord;
 use crate::{FrameResult, FrameTimings, Sink, SinkError, SinkReport};
 
-/// A stream's end is noticed with the next batch or, where none comes, after so long.
+/// A stream's end, and time that passes, is noticed with the next batch or, where none comes, after so long.
 const ENDS_NOTICED: Duration = Duration::from_millis(500);
 
 /// Why the output thread ended early.
@@ -203,6 +203,8 @@ impl Output {
     fn write_all(&mut self, frames: &mut u64) -> Result<(), OutputError> {
         loop {
             self.end_streams()?;
+            let now = self.clock.now();
+            self.each_sink(|sink| sink.idle(now))?;
             let Batch { mut session, tickets, taken, .. } = match self.batches.next(ENDS_NOTICED) {
                 Ok(batch) => batch,
                 Err(RecvTimeoutError::Timeout) => continue,

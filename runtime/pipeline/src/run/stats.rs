@@ -19,7 +19,7 @@ use crate::analyse::{Analysis, EventKind};
 use crate::decode::Decoder;
 use crate::http::{RunStatus, StreamStatus};
 use crate::sink::record::CountsRecord;
-use crate::sink::{Deliveries, DeliverySummary};
+use crate::sink::{Deliveries, DeliverySummary, RecordingSummary, Recordings};
 
 /// A configuration that is reloaded again and again with other streams must not grow the process:
 /// of the streams that ended, so many are remembered.
@@ -96,6 +96,7 @@ pub(crate) struct RunStats {
     /// One for each further model.
     secondaries: Vec<Arc<SecondaryStats>>,
     deliveries: Deliveries,
+    recordings: Recordings,
     shadow: Arc<Shadow>,
 }
 
@@ -459,8 +460,9 @@ impl RunStats {
         secondaries: Vec<Arc<SecondaryStats>>,
         shadow: Arc<Shadow>,
         deliveries: Deliveries,
+        recordings: Recordings,
     ) -> Self {
-        let stats = Self { secondaries, shadow, deliveries, ..Self::default() };
+        let stats = Self { secondaries, shadow, deliveries, recordings, ..Self::default() };
         stats.decoded_by(decoder);
         stats
     }
@@ -537,13 +539,18 @@ impl RunStats {
     }
 
     #[cfg(test)]
-    pub(crate) fn delivering(deliveries: Deliveries) -> Self {
-        Self { deliveries, ..Self::default() }
+    pub(crate) fn of_sinks(deliveries: Deliveries, recordings: Recordings) -> Self {
+        Self { deliveries, recordings, ..Self::default() }
     }
 
     /// Of each sink that delivers events.
     pub(crate) fn deliveries(&self) -> Vec<DeliverySummary> {
         self.deliveries.summaries()
+    }
+
+    /// Of each sink that records.
+    pub(crate) fn recordings(&self) -> Vec<RecordingSummary> {
+        self.recordings.summaries()
     }
 
     /// For the web page: what all streams did together, without the model's name. Unlike a summary it copies no
@@ -596,6 +603,7 @@ impl RunStats {
             latency: latencies(&steps),
             secondaries: self.secondaries(),
             deliveries: self.deliveries(),
+            recordings: self.recordings(),
             shadow: self.shadow(),
             streams,
             files,

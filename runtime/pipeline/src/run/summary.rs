@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::cascade::SecondarySummary;
 use super::shadow::ShadowSummary;
-use crate::sink::DeliverySummary;
 use crate::sink::record::CountsRecord;
+use crate::sink::{DeliverySummary, RecordingSummary};
 
 /// All streams of a run, and their sum.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -41,6 +41,9 @@ pub struct RunSummary {
     /// Of each sink that delivers events to another machine.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deliveries: Vec<DeliverySummary>,
+    /// Of each sink that records the seconds around events.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recordings: Vec<RecordingSummary>,
     /// Of the second model that follows, where there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shadow: Option<ShadowSummary>,

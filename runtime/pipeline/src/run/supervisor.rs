@@ -31,7 +31,7 @@ use crate::config::{HttpConfig, PipelineConfig, SinkConfig, StreamConfig};
 use crate::control;
 use crate::draw::Painter;
 use crate::http::{self, Hub, RunStatus, StreamOptions};
-use crate::sink::{Deliveries, SinkContext};
+use crate::sink::{Deliveries, Recordings, SinkContext};
 
 /// How long frames that were already taken may need after a stop.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
@@ -106,6 +106,7 @@ pub(super) struct Supervisor {
     stats: Arc<RunStats>,
     lanes: Arc<Lanes<Ticket>>,
     controls: Arc<OutputControls>,
+    recordings: Recordings,
     hub: Option<Arc<Hub>>,
     events: Receiver<Event>,
     sender: SyncSender<Event>,
@@ -148,6 +149,8 @@ impl Supervisor {
             hub: hub.clone(),
             deliveries: Deliveries::default(),
             deterministic: config.deterministic,
+            recordings: Recordings::default(),
+            wall_clock: Arc::clone(&parts.wall_clock),
         };
         let sinks = config.sinks.iter().map(|sink| (parts.open_sink)(sink, &context)).collect::<Result<Vec<_>, _>>()?;
 
@@ -161,8 +164,9 @@ impl Supervisor {
         }
         let controls = Arc::new(OutputControls::new(painter, config.tracker, analysers, shown));
         let shadow = Arc::clone(&controls.shadow);
-        let stats =
-            Arc::new(RunStats::new(Arc::clone(model.decoder()), cascade.stats().to_vec(), shadow, context.deliveries));
+        let SinkContext { deliveries, recordings, .. } = context;
+        let (decoder, secondaries) = (Arc::clone(model.decoder()), cascade.stats().to_vec());
+        let stats = Arc::new(RunStats::new(decoder, secondaries, shadow, deliveries, recordings.clone()));
         let infer = Infer {
             lanes: Arc::clone(&lanes),
             batch: config.batch,
@@ -208,6 +212,7 @@ impl Supervisor {
             phase: Phase::Running,
             infer: None,
             output: None,
+            recordings,
             error: None,
             failed: None,
             files: Vec::new(),
@@ -270,6 +275,7 @@ impl Supervisor {
         Commands {
             stats: Arc::clone(&self.stats),
             controls: Arc::clone(&self.controls),
+            recordings: self.recordings.clone(),
             swapper: Arc::clone(&self.swapper),
             events: self.sender.clone(),
         }
@@ -624,9 +630,11 @@ impl Drop for Supervisor {
 /// Of which frames a sink shows the picture.
 fn shows(sink: &SinkConfig) -> Shown {
     let snapshots = match sink {
-        SinkConfig::Video { .. } | SinkConfig::Images { .. } | SinkConfig::Rtsp { .. } | SinkConfig::Preview { .. } => {
-            return Shown::All;
-        }
+        SinkConfig::Video { .. }
+        | SinkConfig::Images { .. }
+        | SinkConfig::Recording(_)
+        | SinkConfig::Rtsp { .. }
+        | SinkConfig::Preview { .. } => return Shown::All,
         SinkConfig::Events { snapshots, .. } => snapshots.as_ref(),
         SinkConfig::Mqtt(config) => config.sends.snapshots(),
         SinkConfig::Webhook(config) => config.sends.snapshots(),

@@ -50,7 +50,7 @@ impl Drop for Folder {
 }
 
 /// By writing: permissions alone do not tell of a read-only file system.
-fn check_writable(folder: &Path) -> io::Result<()> {
+pub(super) fn check_writable(folder: &Path) -> io::Result<()> {
     let probe = folder.join(".revoada.partial");
     fs::write(&probe, [])?;
     fs::remove_file(probe)

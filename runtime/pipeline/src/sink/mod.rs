@@ -11,6 +11,7 @@ mod events;
 mod folder;
 mod images;
 mod jsonl;
+mod kept;
 mod kitti;
 mod messages;
 mod mqtt;
@@ -19,6 +20,7 @@ pub mod payload;
 mod picture;
 mod preview;
 pub mod record;
+mod recording;
 #[cfg(feature = "rtsp-server")]
 mod rtsp;
 mod snapshots;
@@ -27,7 +29,7 @@ mod webhook;
 
 use std::sync::Arc;
 
-use revoada_core::StreamId;
+use revoada_core::{Clock, StreamId};
 
 use crate::config::SinkConfig;
 use crate::http::Hub;
@@ -35,6 +37,7 @@ use crate::{FrameResult, Sink, SinkError, SinkReport};
 
 pub use delivery::{Deliveries, DeliverySummary};
 pub use picture::{jpeg, png, rgb};
+pub use recording::{RecordingSummary, Recordings};
 
 /// What sinks need to know of the pipeline they end.
 #[derive(Clone)]
@@ -51,6 +54,10 @@ pub struct SinkContext {
     pub deliveries: Deliveries,
     /// What is written does not tell how long anything took.
     pub deterministic: bool,
+    /// Where sinks that record count that, and hear of requests.
+    pub recordings: Recordings,
+    /// The time of day, for what is kept for so many days.
+    pub wall_clock: Arc<dyn Clock>,
 }
 
 /// Opens one destination. What can be known to fail — a missing folder, a port in use — fails here,
@@ -74,6 +81,7 @@ pub fn open(config: &SinkConfig, context: &SinkContext) -> Result<Box<dyn Sink>,
         }
         SinkConfig::None => Box::new(Discard),
         SinkConfig::Video { path, bitrate_kbps } => Box::new(video::VideoSink::open(path, *bitrate_kbps, context)?),
+        SinkConfig::Recording(config) => Box::new(recording::RecordingSink::open(config, context)?),
         #[cfg(feature = "rtsp-server")]
         SinkConfig::Rtsp { address, bitrate_kbps } => Box::new(rtsp::RtspSink::open(*address, *bitrate_kbps)?),
         #[cfg(not(feature = "rtsp-server"))]

@@ -4,6 +4,7 @@
 //! version; one that is renamed, removed or changes its meaning makes a new version.
 
 mod events;
+mod recordings;
 
 use std::time::Duration;
 
@@ -12,9 +13,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{FrameResult, FrameTimings};
 
+pub(super) use events::rfc3339;
 pub use events::{
     ClassCrossingsRecord, CountsRecord, CrossingsRecord, DirectionRecord, EventRecord, LineRecord, RegionRecord, Way,
 };
+pub use recordings::RecordingRecord;
 
 pub const VERSION: u32 = 1;
 

@@ -26,6 +26,8 @@ pub(super) fn context(streams: &[&str]) -> SinkContext {
         hub: None,
         deliveries: Deliveries::default(),
         deterministic: false,
+        recordings: Recordings::default(),
+        wall_clock: Arc::new(crate::run::WallClock),
     }
 }
 

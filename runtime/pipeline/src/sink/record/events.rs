@@ -227,7 +227,7 @@ impl From<&Analysis> for CountsRecord {
 
 /// `2026-11-29T01:48:40.123Z`, of a time since Unix time began. The date is counted as in Hinnant's "chrono-compatible
 /// low-level date algorithms": years begin in March, so that the day that some have and some have not is their last.
-fn rfc3339(wall: Timestamp) -> String {
+pub(in crate::sink) fn rfc3339(wall: Timestamp) -> String {
     const DAYS_OF_400_YEARS: u64 = 146_097;
     let ms = wall.as_nanos() / 1_000_000;
     let (s, ms) = (ms / 1000, ms % 1000);

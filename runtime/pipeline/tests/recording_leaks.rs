@@ -1,0 +1,63 @@
+//! What many films of one stream leave behind: themselves. Alone in its process, so that it can count.
+#![allow(clippy::unwrap_used)] // Helpers of tests fail as tests do.
+
+mod media_clips;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use media_clips::{DEADLINE, skipped, step};
+use revoada_core::{ColorSpec, Frame, ImageLayout, MemoryKind, PixelFormat, Size, StreamId, Timestamp};
+use revoada_pipeline::media::{Backlog, UnitEncoder, UnitWriter};
+
+fn count(what: &str) -> usize {
+    std::fs::read_dir(format!("/proc/self/{what}")).unwrap().count()
+}
+
+fn resident_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn many_films_leave_no_file_no_thread_and_no_memory_open() {
+    if skipped("many_films_leave_no_file_no_thread_and_no_memory_open", &["x264enc", "mp4mux"]) {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let layout = ImageLayout::packed(PixelFormat::I420, ColorSpec::default(), Size::new(320, 180));
+    let backlog = Backlog::new(10_000_000);
+    // Each of another encoder, whole or given up.
+    let film = |index: u64| {
+        let mut encoder = UnitEncoder::new(None, Path::new("nowhere")).unwrap();
+        let mut units = Vec::new();
+        for number in 0..10 {
+            let pts = Timestamp::from_nanos(number * 40_000_000);
+            let memory = vec![step(number); layout.bytes().unwrap()];
+            let frame = Frame::new(StreamId::new("a"), number, pts, pts, layout, MemoryKind::Host, Box::new(memory));
+            units.extend(encoder.push(&Arc::new(frame.unwrap())).unwrap());
+        }
+        units.extend(encoder.finish().unwrap());
+        let path = folder.path().join("film.mp4");
+        let mut writer = UnitWriter::create(&path, &encoder.format().unwrap(), units[0].pts, &backlog).unwrap();
+        units.iter().for_each(|unit| writer.push(unit).unwrap());
+        if index.is_multiple_of(2) {
+            writer.finish().unwrap();
+        }
+    };
+    // GStreamer keeps some idle threads of its own; what it keeps, it keeps from the start.
+    (0..30).for_each(film);
+    let (files, threads, memory) = (count("fd"), count("task"), resident_kib());
+    (0..150).for_each(film);
+    assert_eq!(count("fd"), files);
+    let begun = Instant::now();
+    while count("task") > threads && begun.elapsed() < DEADLINE {
+        std::thread::yield_now();
+    }
+    assert!(count("task") <= threads, "{threads} threads became {}", count("task"));
+    let grown = resident_kib().saturating_sub(memory);
+    assert!(grown < 8 * 1024, "150 films left {grown} KiB");
+    println!("{files} files, {threads} threads, {memory} KiB; {grown} KiB more after 150 films");
+}
