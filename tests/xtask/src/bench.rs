@@ -25,8 +25,8 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
         ("revoada-engine", "--example", "stage_bench"),
         ("revoada-engine", "--example", "stage_cuda"),
         ("revoada-pipeline", "--example", "track_mot"),
-        ("revoada-pipeline", "--example", "serve_clip"),
-        ("revoada-pipeline", "--example", "latency_bench"),
+        ("revoada-tests", "--example", "serve_clip"),
+        ("revoada-tests", "--example", "latency_bench"),
     ] {
         let mut build = process::cargo(workspace);
         process::show(build.args(["build", "--release", "--package", package, kind, name]))?;
