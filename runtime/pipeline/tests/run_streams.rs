@@ -74,7 +74,10 @@ fn an_inference_that_fails_last_leaves_nobody_waiting_for_its_session() {
     for _ in 0..20 {
         let script = Script::new(&[("a", FILE, &[&[Step::Frames(1000)]])]).set("model.path", "breaks-late.onnx");
         let (summary, collected) = script.set("model.concurrent_max", 2).run();
-        assert!(matches!(&summary, Err(RunError::Model(error)) if error.to_string().contains("told to")), "{summary:?}");
+        assert!(
+            matches!(&summary, Err(RunError::Model(error)) if error.to_string().contains("told to")),
+            "{summary:?}"
+        );
         assert_eq!(collected[0].of("a"), [0, 1, 2, 3, 4]);
     }
 }
