@@ -140,7 +140,7 @@ impl Courier {
             state.waiting.pop_front();
             if !std::mem::replace(&mut state.told_full, true) {
                 let destination = &self.shared.destination;
-                warn!(%destination, "too many events wait to be delivered, dropping the oldest");
+                warn!(%destination, "too much waits to be delivered, dropping the oldest");
             }
         }
         state.waiting.push_back(letter);
@@ -178,7 +178,7 @@ impl Courier {
         if undelivered > 0 {
             let (destination, reason) = (&self.shared.destination, self.shared.delivery.summary().error);
             let reason = reason.unwrap_or_else(|| "there was no time".to_owned());
-            warn!(%destination, undelivered, reason, "events were not delivered before the end");
+            warn!(%destination, undelivered, reason, "not all was delivered before the end");
         }
         self.shared.delivery.count(|count| {
             count.dropped += undelivered;
@@ -333,7 +333,7 @@ impl<C: Carrier> Worker<C> {
 
     fn works(&mut self) {
         if self.backoff.failures > 0 {
-            info!(destination = %self.shared.destination, "events are delivered again");
+            info!(destination = %self.shared.destination, "delivering again");
         }
         self.backoff.failures = 0;
         self.shared.delivery.count(|count| count.error = None);
@@ -342,7 +342,7 @@ impl<C: Carrier> Worker<C> {
     /// Told once an outage; how long to wait.
     fn fails(&mut self, reason: String) -> Duration {
         if self.backoff.failures == 0 {
-            warn!(destination = %self.shared.destination, reason, "events cannot be delivered, trying again");
+            warn!(destination = %self.shared.destination, reason, "cannot deliver, trying again");
         }
         self.shared.delivery.count(|count| count.error = Some(reason));
         self.backoff.next()
