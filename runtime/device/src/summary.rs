@@ -6,12 +6,21 @@ use revoada_pipeline::run::RunSummary;
 
 use crate::terminal::table;
 
-/// Tables of streams and of latencies, and where the outputs are.
+/// Tables of streams, of latencies and of recordings, and where the outputs are.
 pub(crate) fn render(summary: &RunSummary) -> String {
     let mut text = String::from("\n");
     text.push_str(&table(&streams(summary)));
     text.push('\n');
     text.push_str(&table(&latencies(summary)));
+    if !summary.recordings.is_empty() {
+        text.push('\n');
+        text.push_str(&table(&recordings(summary)));
+    }
+    for recording in &summary.recordings {
+        if let Some(error) = &recording.error {
+            let _ = writeln!(text, "{}: the latest failed: {error}", recording.sink);
+        }
+    }
     if !summary.files.is_empty() {
         text.push('\n');
     }
@@ -62,4 +71,57 @@ fn latencies(summary: &RunSummary) -> Vec<Vec<String>> {
         rows.push(std::iter::once(stage.to_owned()).chain(figures).collect());
     }
     rows
+}
+
+fn recordings(summary: &RunSummary) -> Vec<Vec<String>> {
+    let mut rows = vec![["recordings", "complete", "MB", "open", "failed", "deleted"].map(str::to_owned).to_vec()];
+    for recording in &summary.recordings {
+        rows.push(vec![
+            recording.sink.clone(),
+            recording.recordings.to_string(),
+            format!("{:.1}", recording.bytes as f64 / 1e6),
+            recording.open.to_string(),
+            recording.failed.to_string(),
+            recording.deleted.to_string(),
+        ]);
+    }
+    rows
+}
+
+#[cfg(test)]
+mod tests {
+    use revoada_pipeline::sink::RecordingSummary;
+
+    use super::*;
+
+    #[test]
+    fn recordings_are_listed_with_why_the_latest_is_not_there() {
+        let recordings = vec![
+            RecordingSummary {
+                sink: "recording".into(),
+                recordings: 12,
+                bytes: 3_450_000,
+                open: 1,
+                deleted: 3,
+                ..RecordingSummary::default()
+            },
+            RecordingSummary {
+                sink: "recording-2".into(),
+                failed: 2,
+                error: Some("no space left on device".into()),
+                ..RecordingSummary::default()
+            },
+        ];
+        let files = vec!["recordings".into()];
+        let text = render(&RunSummary { recordings, files, ..RunSummary::default() });
+        let expected = "\n\
+            recordings   complete   MB  open  failed  deleted\n\
+            recording          12  3.5     1       0        3\n\
+            recording-2         0  0.0     0       2        0\n\
+            recording-2: the latest failed: no space left on device\n\
+            \n\
+            wrote recordings\n";
+        assert!(text.ends_with(expected), "{text}");
+        assert!(!render(&RunSummary::default()).contains("recordings"));
+    }
 }

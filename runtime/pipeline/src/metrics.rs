@@ -143,7 +143,7 @@ fn encode_recordings(encoder: &mut DescriptorEncoder<'_>, recordings: &[Recordin
         Ok::<_, fmt::Error>(())
     };
     counter("recordings", "Recordings that are complete", None, |summary| summary.recordings)?;
-    counter("recordings", "Of those", Some(&Unit::Bytes), |summary| summary.bytes)?;
+    counter("recordings", "Bytes of recordings that are complete", Some(&Unit::Bytes), |summary| summary.bytes)?;
     counter("recordings_failed", "Recordings that were wanted and are not there", None, |summary| summary.failed)?;
     counter("recordings_deleted", "Old recordings that made room or were too old", None, |summary| summary.deleted)?;
     let help = "Groups of pictures that memory was too small for";

@@ -598,6 +598,7 @@ fn recordings_that_cannot_work_are_refused() {
         ("\"line-crossed\"", "\"earthquake\"", "on: there is no event `earthquake`, choose from `line-crossed`"),
         ("rules = [\"gate\"", "rules = [\"fence\"", "rules: there is no line, region or direction `fence`"),
         ("streams = [\"yard\"]", "streams = [\"roof\"]", "streams: there is no stream `roof`"),
+        ("streams = [\"yard\"]", "streams = []", "streams: names none; leave it out to record all streams"),
         ("length_s_max = 60", "length_s_max = 4", "length_s_max: is less than `before_s` and `after_s` together, 5"),
         ("before_s = 5", "before_s = 601", "before_s: expected an integer from 0 to 600, got 601"),
         ("mb_max = 500", "mb_max = 0", "mb_max: expected an integer from 1 to"),

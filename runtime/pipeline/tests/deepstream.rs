@@ -217,6 +217,7 @@ fn smart_recording_becomes_a_sink_for_each_folder() {
     let (sinks, notes) = recorded(&source(0, "smart-record=1\nsmart-rec-video-cache=900\nsmart-rec-duration=7\n"));
     assert_eq!(of(&sinks), [("/ds/".to_owned(), vec![], 600, 7, true)]);
     assert!(notes.contains("source0.smart-record: messages start no recordings; `revoada ctl record"), "{notes}");
+    assert!(notes.contains("source0.smart-rec-video-cache: becomes 600 s"), "{notes}");
     // Without analytics there are no events.
     let [on, off] = ["smart-record=2\nsmart-rec-dir-path=a\n", "smart-record=0\nsmart-rec-dir-path=a\n"];
     let other = "smart-record=2\nsmart-rec-dir-path=b\nsmart-rec-start-time=1\n";
@@ -224,5 +225,6 @@ fn smart_recording_becomes_a_sink_for_each_folder() {
     let streams = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
     let first = ("/ds/a".to_owned(), streams(&["source0", "source3"]), 10, 10, true);
     assert_eq!(of(&sinks), [first, ("/ds/b".to_owned(), streams(&["source2"]), 1, 10, true)]);
-    assert!(!notes.contains("smart"), "{notes}");
+    let on = ["source0", "source2", "source3"].map(|source| format!("{source}.smart-record")).join(", ");
+    assert!(notes.contains(&format!("{on}: there are no events without `nvds-analytics`")), "{notes}");
 }

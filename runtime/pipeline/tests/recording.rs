@@ -450,7 +450,7 @@ fn a_folder_that_goes_away_costs_recordings_and_no_frames() {
     let parent = TempDir::new().unwrap();
     let folder = parent.path().join("recordings");
     assert!(
-        refusal(config(&folder)).contains("recordings`: No such file or directory"),
+        refusal(config(&folder)).contains("recordings`: there is no such folder; create it, or mount its disk"),
         "{}",
         refusal(config(&folder))
     );

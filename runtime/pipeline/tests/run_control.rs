@@ -218,7 +218,25 @@ fn a_stream_joins_and_leaves_while_others_run() {
     }
     run.client.request(remove("late")).unwrap();
     let error = run.client.request(remove("a")).unwrap_err().to_string();
+    assert!(error.contains("cannot remove stream `a`: "), "{error}");
     assert!(error.contains("a pipeline has at least one `[[stream]]`"), "{error}");
+    run.stop.request();
+    run.thread.join().unwrap().unwrap();
+}
+
+#[test]
+fn no_picture_is_awaited_of_a_stream_that_is_over() {
+    let steps: [&[&[Step]]; 3] = [&[&[Step::FramesWithoutEnd]], &[&[Step::Frames(3)]], &[&[Step::Unopenable]]];
+    let mut run = start(&Script::new(&[("a", FILE, steps[0]), ("short", FILE, steps[1]), ("broken", FILE, steps[2])]));
+    for (stream, state) in [("short", "ended"), ("broken", "failed")] {
+        run.collected[0].wait_for_ends(stream, 1);
+        let snapshot = Command::snapshot(stream, Path::new("a.jpg"), Path::new("/tmp"));
+        let record = Command::Record { stream: stream.into(), seconds: None };
+        for command in [snapshot, record] {
+            let error = run.client.request(command).unwrap_err().to_string();
+            assert!(error.contains(&format!("`{stream}` shows no more pictures: it has {state}")), "{error}");
+        }
+    }
     run.stop.request();
     run.thread.join().unwrap().unwrap();
 }

@@ -152,7 +152,8 @@ fn a_stream_is_recorded_on_request() {
 fn a_pipeline_that_records_nothing_says_what_is_missing() {
     let mut run = endless("[[sink]]\ntype = \"none\"\n");
     let refused = run.client.request(record("front", None));
-    let expected = "nothing records stream `front`: add a `[[sink]]` of type `recording` to the pipeline's file";
+    let expected =
+        "no sink records stream `front`: add a `[[sink]]` of type `recording`, or the stream to its `streams`";
     assert!(matches!(&refused, Err(ClientError::Refused(reason)) if reason == expected), "{refused:?}");
     run.stop.request();
     run.thread.join().unwrap();

@@ -69,6 +69,20 @@ fn one_of_several_inferences_that_fails_ends_the_run() {
 }
 
 #[test]
+fn an_inference_that_fails_last_leaves_nobody_waiting_for_its_session() {
+    // Whether the other thread waits by then is chance.
+    for _ in 0..20 {
+        let script = Script::new(&[("a", FILE, &[&[Step::Frames(1000)]])]).set("model.path", "breaks-late.onnx");
+        let (summary, collected) = script.set("model.concurrent_max", 2).run();
+        assert!(
+            matches!(&summary, Err(RunError::Model(error)) if error.to_string().contains("told to")),
+            "{summary:?}"
+        );
+        assert_eq!(collected[0].of("a"), [0, 1, 2, 3, 4]);
+    }
+}
+
+#[test]
 fn a_live_stream_that_floods_drops_its_oldest_and_holds_up_nobody() {
     let flooded = Gate::default();
     let mut script = Script::new(&[

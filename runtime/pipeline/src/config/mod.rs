@@ -187,7 +187,7 @@
 //! on = ["line-crossed", "region-dwelt"]  # all kinds of events; []: only what `revoada ctl record` asks for
 //! rules = ["door"]       # of lines, regions and directions; all
 //! streams = ["front"]    # all
-//! mb_max = 10000         # of the folder; the oldest recordings are deleted
+//! mb_max = 10000         # of the folder, beside what is being written; the oldest recordings are deleted
 //! keep_days = 30         # none; older ones are deleted
 //! buffer_mb_max = 32     # of a stream's encoded video in memory, three times that on a slow disk; the oldest is dropped
 //! bitrate_kbps = 4000    # by the picture, for constant quality

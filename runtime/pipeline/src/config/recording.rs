@@ -36,7 +36,8 @@ pub struct RecordingConfig {
     pub on: Vec<&'static str>,
     /// Names of lines, regions and directions; empty: all.
     pub rules: Vec<String>,
-    /// Of the folder's recordings; beyond it the oldest are deleted. A recording that becomes larger goes on in another.
+    /// Of the folder's recordings that are complete; beyond it the oldest are deleted. A recording that becomes larger goes
+    /// on in another.
     pub mb_max: u32,
     /// Older ones are deleted; `None`: only where there are too many.
     pub keep_days: Option<u32>,
@@ -77,15 +78,21 @@ pub(super) fn recording(table: &Table<'_>, folder: &Path) -> Option<RecordingCon
     let seconds = |key: &str, least: u64, most: u64, default: u64| {
         Duration::from_secs(table.integer(key, least..=most).unwrap_or(default))
     };
-    let streams = table.strings("streams").unwrap_or_default();
+    let named = |key: &str, all: &str| {
+        let names = table.strings(key);
+        if names.as_ref().is_some_and(Vec::is_empty) {
+            table.problem(key, format!("names none; leave it out to record {all}"));
+        }
+        names.unwrap_or_default()
+    };
     let config = RecordingConfig {
         folder: path(&table.required(), "folder", folder).unwrap_or_default(),
-        streams: streams.iter().map(|id| StreamId::new(id)).collect(),
+        streams: named("streams", "all streams").iter().map(|id| StreamId::new(id)).collect(),
         before: seconds("before_s", 0, BEFORE_SECONDS_MAX, 10),
         after: seconds("after_s", 0, AFTER_SECONDS_MAX, 10),
         length_max: seconds("length_s_max", 1, LENGTH_SECONDS_MAX, 300),
         on: kinds(table),
-        rules: table.strings("rules").unwrap_or_default(),
+        rules: named("rules", "for all of them"),
         mb_max: table.integer("mb_max", 1..=100_000_000).unwrap_or(10_000),
         keep_days: table.integer("keep_days", 1..=DAYS_MAX),
         buffer_mb_max: table.integer("buffer_mb_max", 1..=10_000).unwrap_or(32),

@@ -7,7 +7,7 @@ use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, Value, value};
 use super::analytics::{self, Analytics};
 use super::infer::{self, Infer};
 use super::keys::Kind;
-use super::record::Recordings;
+use super::record::{self, Recordings};
 use super::section::{Report, Section, Source};
 use super::sink::{PREVIEW_ADDRESS, Sinks};
 use super::source::{self, Stream};
@@ -87,7 +87,12 @@ pub(super) fn pipeline(source: &Source, files: &Files<'_>, report: &Report) -> D
     }
     root.insert("draw", Item::Table(draw));
     let mut sinks = sinks(&sections, ids.len(), files);
-    sinks.extend(recordings.tables(&ids, root.contains_key("analytics")));
+    let analysed = root.contains_key("analytics");
+    if !analysed {
+        let sources = sections.iter().filter(|section| ["source#", "source-attr-all"].contains(&section.rule_name()));
+        sources.for_each(record::without_events);
+    }
+    sinks.extend(recordings.tables(&ids, analysed));
     let preview = sinks.iter().any(|sink| sink.get("type").and_then(Item::as_str) == Some("preview"));
     if !sinks.is_empty() {
         root.insert("sink", Item::ArrayOfTables(sinks.into_iter().collect()));

@@ -33,9 +33,8 @@ impl Recordings {
     pub(super) fn add(&mut self, section: &Section<'_>, ids: Vec<String>, files: &Files<'_>) {
         let mode = section.integer("smart-record").unwrap_or(0);
         let folder = section.text("smart-rec-dir-path").unwrap_or(".");
-        let cache = (section.count("smart-rec-cache"), section.count("smart-rec-video-cache"));
-        let before = section.count("smart-rec-start-time").or(cache.0).or(cache.1);
-        let durations = (section.count("smart-rec-duration"), section.count("smart-rec-default-duration"));
+        let before = first(section, &["smart-rec-start-time", "smart-rec-cache", "smart-rec-video-cache"]);
+        let after = first(section, &["smart-rec-duration", "smart-rec-default-duration"]);
         let container = match section.integer("smart-rec-container") {
             None | Some(0) => "mp4",
             Some(1) => "mkv",
@@ -56,8 +55,8 @@ impl Recordings {
         let recording = Recording {
             folder: files.shown(&files.resolve(Path::new(""), folder)),
             by_events: mode == 2,
-            before_s: before.map(|seconds| seconds.min(BEFORE_SECONDS_MAX)),
-            after_s: durations.0.or(durations.1).map(|seconds| seconds.min(AFTER_SECONDS_MAX)),
+            before_s: before.map(|(key, seconds)| bounded(section, key, seconds, BEFORE_SECONDS_MAX)),
+            after_s: after.map(|(key, seconds)| bounded(section, key, seconds, AFTER_SECONDS_MAX)),
             container,
         };
         match self.sinks.iter_mut().find(|(known, _)| known.folder == recording.folder) {
@@ -98,4 +97,27 @@ impl Recordings {
             table
         })
     }
+}
+
+/// Says of a source that is recorded at events that there will be none.
+pub(super) fn without_events(section: &Section<'_>) {
+    if section.integer("smart-record") == Some(2) {
+        section.note(
+            "smart-record",
+            "there are no events without `nvds-analytics`; `revoada ctl record STREAM` records, with `--control SOCKET`",
+        );
+    }
+}
+
+/// The first key that says something. All are read.
+fn first(section: &Section<'_>, keys: &[&'static str]) -> Option<(&'static str, u32)> {
+    let said: Vec<_> = keys.iter().filter_map(|key| Some((*key, section.count(key)?))).collect();
+    said.first().copied()
+}
+
+fn bounded(section: &Section<'_>, key: &str, seconds: u32, most: u32) -> u32 {
+    if seconds > most {
+        section.note(key, format!("becomes {most} s, the most that is recorded"));
+    }
+    seconds.min(most)
 }

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::output::OutputControls;
 use super::stats::RunStats;
 use super::stop::lock;
+use super::summary::StreamState;
 use super::supervisor::{Change, Event};
 use super::swap::{Swapper, To};
 use crate::control::Command;
@@ -73,7 +74,7 @@ impl Commands {
     }
 
     fn snapshot(&self, stream: &str, path: &Path) -> Result<Value, String> {
-        let stream = self.known(stream)?;
+        let stream = self.shown(stream)?;
         let extension = path.extension().and_then(|extension| extension.to_str());
         if !matches!(extension, Some("jpg" | "jpeg" | "png")) {
             return Err(format!("cannot write `{}`: expected `.jpg`, `.jpeg` or `.png`", path.display()));
@@ -95,11 +96,11 @@ impl Commands {
     }
 
     fn record(&self, stream: &str, after: Option<Duration>) -> Result<Value, String> {
-        let stream = self.known(stream)?;
+        let stream = self.shown(stream)?;
         let answers = self.recordings.request(&stream, after);
         if answers.is_empty() {
             return Err(format!(
-                "nothing records stream `{stream}`: add a `[[sink]]` of type `recording` to the pipeline's file"
+                "no sink records stream `{stream}`: add a `[[sink]]` of type `recording`, or the stream to its `streams`"
             ));
         }
         let files = answers.into_iter().map(|answer| {
@@ -112,13 +113,19 @@ impl Commands {
         Ok(json!({ "stream": stream.as_str(), "files": files }))
     }
 
-    fn known(&self, stream: &str) -> Result<StreamId, String> {
+    /// The stream of this name, where a picture of it may still come.
+    fn shown(&self, stream: &str) -> Result<StreamId, String> {
         let streams = self.stats.streams();
-        let known = streams.iter().find(|known| known.id.as_str() == stream);
-        known.map(|known| known.id.clone()).ok_or_else(|| {
+        let known = streams.iter().find(|known| known.id.as_str() == stream).ok_or_else(|| {
             let known = streams.iter().map(|stream| format!("`{}`", stream.id)).collect::<Vec<_>>().join(", ");
             format!("there is no stream `{stream}`; choose one of {known}")
-        })
+        })?;
+        match known.state() {
+            state @ (StreamState::Ended | StreamState::Failed) => {
+                Err(format!("stream `{stream}` shows no more pictures: it has {}", state.name()))
+            }
+            StreamState::Connecting | StreamState::Running | StreamState::Reconnecting => Ok(known.id.clone()),
+        }
     }
 }
 

@@ -119,11 +119,13 @@ struct Formed {
     taken: Timestamp,
 }
 
-/// Ends the inferences beside one that ended.
+/// Ends the inferences beside one that ended. Answers behind one that failed are not read, and their sessions do not come
+/// back.
 struct Ending<'a>(&'a Infer);
 
 impl Drop for Ending<'_> {
     fn drop(&mut self) {
+        self.0.sessions.close();
         for ticket in self.0.lanes.discard() {
             ticket.lost_at(Dropped::Shutdown);
         }

@@ -499,7 +499,7 @@ impl Supervisor {
                 if self.config.streams.iter().all(|stream| stream.id.as_str() != id) {
                     return Err(format!("there is no stream `{id}`"));
                 }
-                self.config.without_stream(id).map_err(|problems| problems.to_string())?
+                self.config.without_stream(id).map_err(|problems| format!("cannot remove stream `{id}`: {problems}"))?
             }
         };
         let changes = reload::changes(&self.config, &config)?;

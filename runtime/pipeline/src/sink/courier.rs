@@ -140,7 +140,7 @@ impl Courier {
             state.waiting.pop_front();
             if !std::mem::replace(&mut state.told_full, true) {
                 let destination = &self.shared.destination;
-                warn!(%destination, "too many events wait to be delivered, dropping the oldest");
+                warn!(%destination, "too much waits to be delivered, dropping the oldest");
             }
         }
         state.waiting.push_back(letter);
@@ -178,7 +178,7 @@ impl Courier {
         if undelivered > 0 {
             let (destination, reason) = (&self.shared.destination, self.shared.delivery.summary().error);
             let reason = reason.unwrap_or_else(|| "there was no time".to_owned());
-            warn!(%destination, undelivered, reason, "events were not delivered before the end");
+            warn!(%destination, undelivered, reason, "not all was delivered before the end");
         }
         self.shared.delivery.count(|count| {
             count.dropped += undelivered;
@@ -225,12 +225,11 @@ impl Shared {
         }
     }
 
-    /// Waits before another attempt; the end of the run cuts the first wait short, so that what waits gets one more.
-    /// `false` where there is no time for another.
-    fn pause(&self, delay: Duration) -> bool {
+    /// Waits before another attempt; `before` is the deadline with which the last began. The end of the run cuts the first
+    /// wait short, so that what waits gets one more. `false` where there is no time for another.
+    fn pause(&self, delay: Duration, before: Option<Instant>) -> bool {
         let state = self.lock();
-        let (before, now) = (state.deadline, Instant::now());
-        let delay = before.map_or(delay, |deadline| delay.min(deadline.saturating_duration_since(now)));
+        let delay = at_most(delay, before);
         let (state, _) = self
             .changed
             .wait_timeout_while(state, delay, |state| state.deadline == before && !state.given_up)
@@ -238,10 +237,8 @@ impl Shared {
         !state.given_up && state.deadline.is_none_or(|deadline| Instant::now() < deadline)
     }
 
-    /// `timeout`, or what is left of the run where that is less.
-    fn at_most(&self, timeout: Duration) -> Duration {
-        let deadline = { self.lock() }.deadline;
-        deadline.map_or(timeout, |deadline| timeout.min(deadline.saturating_duration_since(Instant::now())))
+    fn deadline(&self) -> Option<Instant> {
+        self.lock().deadline
     }
 
     /// The letter in hand has found its end.
@@ -256,6 +253,11 @@ impl Shared {
             });
         }
     }
+}
+
+/// `timeout`, or what is left of the run where that is less.
+fn at_most(timeout: Duration, deadline: Option<Instant>) -> Duration {
+    deadline.map_or(timeout, |deadline| timeout.min(deadline.saturating_duration_since(Instant::now())))
 }
 
 impl State {
@@ -283,19 +285,22 @@ impl<C: Carrier> Worker<C> {
                         break;
                     }
                 }
-                Task::Rest => match self.carrier.rest(self.shared.at_most(self.timeout)) {
-                    Ok(()) => self.works(),
-                    Err(reason) => {
-                        let delay = self.fails(reason);
-                        // What comes meanwhile is tried when the wait is over, or the run.
-                        self.shared.pause(delay);
+                Task::Rest => {
+                    let deadline = self.shared.deadline();
+                    match self.carrier.rest(at_most(self.timeout, deadline)) {
+                        Ok(()) => self.works(),
+                        Err(reason) => {
+                            let delay = self.fails(reason);
+                            // What comes meanwhile is tried when the wait is over, or the run.
+                            self.shared.pause(delay, deadline);
+                        }
                     }
-                },
+                }
                 Task::Leave => break,
             }
             task = self.shared.next(self.carrier.rests_every());
         }
-        self.carrier.leave(self.shared.at_most(LEAVE_MAX));
+        self.carrier.leave(at_most(LEAVE_MAX, self.shared.deadline()));
         self.shared.lock().gone = true;
         self.shared.changed.notify_all();
     }
@@ -303,7 +308,8 @@ impl<C: Carrier> Worker<C> {
     /// Tries until the letter has found its end; `false` where the run's comes first.
     fn deliver(&mut self, letter: &Letter) -> bool {
         loop {
-            match self.carrier.deliver(letter, self.shared.at_most(self.timeout)) {
+            let deadline = self.shared.deadline();
+            match self.carrier.deliver(letter, at_most(self.timeout, deadline)) {
                 Ok(()) => {
                     self.works();
                     self.told_refused = false;
@@ -322,7 +328,7 @@ impl<C: Carrier> Worker<C> {
                 }
                 Err(Setback::Passing { reason, wait }) => {
                     let delay = self.fails(reason).max(wait.unwrap_or_default().min(self.backoff.max));
-                    if !self.shared.pause(delay) {
+                    if !self.shared.pause(delay, deadline) {
                         return false;
                     }
                     self.shared.delivery.count(|count| count.retried += 1);
@@ -333,7 +339,7 @@ impl<C: Carrier> Worker<C> {
 
     fn works(&mut self) {
         if self.backoff.failures > 0 {
-            info!(destination = %self.shared.destination, "events are delivered again");
+            info!(destination = %self.shared.destination, "delivering again");
         }
         self.backoff.failures = 0;
         self.shared.delivery.count(|count| count.error = None);
@@ -342,7 +348,7 @@ impl<C: Carrier> Worker<C> {
     /// Told once an outage; how long to wait.
     fn fails(&mut self, reason: String) -> Duration {
         if self.backoff.failures == 0 {
-            warn!(destination = %self.shared.destination, reason, "events cannot be delivered, trying again");
+            warn!(destination = %self.shared.destination, reason, "cannot deliver, trying again");
         }
         self.shared.delivery.count(|count| count.error = Some(reason));
         self.backoff.next()

@@ -112,6 +112,13 @@ impl Sink for DeliverySink {
         Ok(())
     }
 
+    fn end_stream(&mut self, stream: &StreamId) -> Result<(), SinkError> {
+        if let Writes::Messages(messages) = &mut self.writes {
+            messages.end_stream(stream);
+        }
+        Ok(())
+    }
+
     fn finish(&mut self) -> Result<SinkReport, SinkError> {
         self.courier.finish();
         Ok(SinkReport::default())

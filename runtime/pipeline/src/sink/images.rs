@@ -87,6 +87,12 @@ impl Sink for ImagesSink {
         written.map(drop).map_err(|source| SinkError::Write { path, source })
     }
 
+    /// One that comes again is counted anew.
+    fn end_stream(&mut self, stream: &StreamId) -> Result<(), SinkError> {
+        self.seen.remove(stream);
+        Ok(())
+    }
+
     /// Names the folders: there may be very many pictures.
     fn finish(&mut self) -> Result<SinkReport, SinkError> {
         let folders = std::mem::take(&mut self.folders).into_iter().map(|mut folder| {

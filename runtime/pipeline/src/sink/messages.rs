@@ -52,6 +52,11 @@ impl Messages {
             Payload::DeepStreamMinimal => vec![payload::minimal(result, at)],
         }
     }
+
+    /// One that comes again is counted anew.
+    pub(super) fn end_stream(&mut self, stream: &StreamId) {
+        self.seen.remove(stream);
+    }
 }
 
 pub(super) struct MessagesSink {
@@ -76,6 +81,7 @@ impl Sink for MessagesSink {
     }
 
     fn end_stream(&mut self, stream: &StreamId) -> Result<(), SinkError> {
+        self.messages.end_stream(stream);
         self.files.end_stream(stream)
     }
 

@@ -1,8 +1,9 @@
 //! The messages of DeepStream's converter, for whoever reads them already. Pure: time and identifiers are passed in, so
 //! that any transport can carry them.
 //!
-//! Boxes are in pixels of the stream's own picture; what a classifier says of all of it is an object of its size. An object that is not tracked has the id -1. What nothing here
-//! measures (speed, direction, geographic place) is 0, as it is in DeepStream where no application fills it in.
+//! Boxes are in pixels of the stream's own picture; what a classifier says of all of it is an object of its size. An object
+//! that is not tracked has the id -1. What nothing here measures (speed, direction, geographic place) is 0, as it is in
+//! DeepStream where no application fills it in.
 
 use std::time::SystemTime;
 

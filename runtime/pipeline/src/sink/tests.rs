@@ -15,7 +15,7 @@ use super::*;
 use crate::FrameTimings;
 use crate::analyse::{Analyser, EventKind, Rules};
 use crate::config::{
-    AnalyticsConfig, CrossingMode, CrowdConfig, DirectionConfig, ImageFormat, LineConfig, RegionConfig, Scope,
+    AnalyticsConfig, CrossingMode, CrowdConfig, DirectionConfig, ImageFormat, LineConfig, Payload, RegionConfig, Scope,
 };
 
 pub(super) fn context(streams: &[&str]) -> SinkContext {
@@ -450,6 +450,24 @@ fn every_nth_picture_of_each_stream_becomes_a_file() {
         }
     }
     assert_eq!(names(&pictures).len(), 6);
+}
+
+#[test]
+fn nothing_is_kept_of_a_stream_that_ended() {
+    let folder = TempDir::new().unwrap();
+    let (pictures, messages) = (folder.path().join("pictures"), folder.path().join("messages.jsonl"));
+    let images = SinkConfig::Images { folder: pictures.clone(), format: ImageFormat::Jpeg, every: 2 };
+    let lines = SinkConfig::Messages { path: messages.clone(), payload: Payload::DeepStreamMinimal, every: 2 };
+    for config in [images, lines] {
+        let mut sink = open(&config, &context(&["a"])).unwrap();
+        sink.write(&result("a", 0)).unwrap();
+        sink.end_stream(&StreamId::new("a")).unwrap();
+        // It is the first again.
+        sink.write(&result("a", 1)).unwrap();
+        sink.finish().unwrap();
+    }
+    assert_eq!(names(&pictures), ["a-000000.jpg", "a-000001.jpg"]);
+    assert_eq!(fs::read_to_string(messages).unwrap().lines().count(), 2);
 }
 
 #[test]

@@ -121,7 +121,8 @@ impl Source for ScriptedSource {
 /// Answers every picture with the value of its first byte, as sure as its model's name says: `fake` is 1, `fake-25`
 /// a quarter. A `wide` model reads other pictures, a `missing` one is not there, and a `heavy` one needs all memory,
 /// of which a `heavy-broken` one makes nothing and a `heavy-panic` one a panic. A `pairs` model answers every first batch
-/// after the second one, and a `breaks` one fails at the sixth frame of a stream.
+/// after the second one, a `breaks` one fails at the sixth frame of a stream, and a `breaks-late` one too, once two more
+/// have passed.
 #[derive(Default)]
 struct FakeBackend {
     /// Held by every engine and session.
@@ -142,6 +143,7 @@ enum Behaviour {
     Plain,
     Pairs,
     Breaks,
+    BreaksLate,
 }
 
 /// Batches that were begun, and the second ones that are done.
@@ -162,6 +164,25 @@ impl Pairs {
         let alone = |state: &mut (u64, Vec<u64>)| !state.1.contains(&(number + 1));
         assert!(!self.1.wait_timeout_while(state, DEADLINE, alone).unwrap().1.timed_out(), "batch {number} is alone");
     }
+
+    /// Fails in the sixth batch when two more have passed.
+    fn break_late(&self, number: u64) -> Result<(), EngineError> {
+        let mut state = self.0.lock().unwrap();
+        if number > 5 {
+            state.1.push(number);
+            self.1.notify_all();
+        }
+        if number != 5 {
+            return Ok(());
+        }
+        let early = |state: &mut (u64, Vec<u64>)| state.1.len() < 2;
+        assert!(!self.1.wait_timeout_while(state, DEADLINE, early).unwrap().1.timed_out(), "none passed");
+        Err(told_to())
+    }
+}
+
+fn told_to() -> EngineError {
+    EngineError::Run { backend: "fake", reason: "told to".into() }
 }
 
 struct FakeSession {
@@ -201,7 +222,8 @@ impl Backend for FakeBackend {
             return Err(refuse("it is not there"));
         }
         let side = if stem == "wide" { 16 } else { 8 };
-        let score = stem.rsplit_once('-').map_or(1.0, |(_, percent)| percent.parse::<f32>().unwrap() / 100.0);
+        let score = stem.rsplit_once('-').and_then(|(_, percent)| percent.parse::<f32>().ok());
+        let score = score.map_or(1.0, |percent| percent / 100.0);
         let spec = |name: &str, sides: &[usize]| TensorSpec {
             name: name.into(),
             dtype: DType::F32,
@@ -210,6 +232,7 @@ impl Backend for FakeBackend {
         let behaviour = match &*stem {
             "pairs" => Behaviour::Pairs,
             "breaks" => Behaviour::Breaks,
+            "breaks-late" => Behaviour::BreaksLate,
             _ => Behaviour::Plain,
         };
         Ok(Arc::new(FakeEngine {
@@ -275,7 +298,8 @@ impl Session for FakeSession {
             Behaviour::Plain => {}
             Behaviour::Pairs => self.pairs.pass(),
             Behaviour::Breaks if !self.staged.values().any(|value| *value == 5) => {}
-            Behaviour::Breaks => return Err(EngineError::Run { backend: "fake", reason: "told to".into() }),
+            Behaviour::Breaks => return Err(told_to()),
+            Behaviour::BreaksLate => self.pairs.break_late(u64::from(self.staged[&0]))?,
         }
         self.answers = (0..rows).flat_map(|row| [f32::from(self.staged[&row]), self.score]).collect();
         self.shape = [rows, 2];

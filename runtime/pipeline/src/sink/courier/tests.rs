@@ -134,6 +134,26 @@ fn the_end_of_the_run_cuts_a_wait_short() {
 }
 
 #[test]
+fn an_attempt_that_the_end_of_the_run_finds_under_way_is_not_the_last() {
+    let hour = Duration::from_secs(3600);
+    let rig = rig(CourierConfig { delay_min: hour, delay_max: hour, ..config() });
+    rig.send("late");
+    assert_eq!(rig.tried(), "late");
+    let Rig { mut courier, deliveries, answers, tried: _tried } = rig;
+    let shared = Arc::clone(&courier.shared);
+    thread::scope(|scope| {
+        scope.spawn(|| courier.finish());
+        while shared.lock().deadline.is_none() {
+            thread::yield_now();
+        }
+        answers.send(passing("away")).unwrap();
+        answers.send(Ok(())).unwrap();
+    });
+    let summary = deliveries.summaries().remove(0);
+    assert_eq!((summary.delivered, summary.dropped), (1, 0));
+}
+
+#[test]
 fn a_carrier_that_panics_holds_up_nobody() {
     let mut rig = rig(CourierConfig { queue_events_max: 2, flush: Duration::from_millis(50), ..config() });
     let (_, none) = channel();

@@ -69,14 +69,13 @@ impl Archive {
         wall_clock: Arc<dyn Clock>,
     ) -> Result<Self, SinkError> {
         let folder = &config.folder;
-        let bytes_max = u64::from(config.mb_max) * 1_000_000;
-        let opened = File::open(folder).and_then(|file| {
+        let opened = File::open(folder).map_err(where_missing).and_then(|file| {
             check_writable(folder)?;
             let lock = lock(file)?;
             if lock.is_some() {
                 sweep(folder)?;
             }
-            Ok((lock, Kept::open(folder, &SUFFIXES, bytes_max)?))
+            Ok((lock, Kept::open(folder, &SUFFIXES, config.bytes_max())?))
         });
         let (lock, kept) = opened.map_err(|source| SinkError::Write { path: folder.clone(), source })?;
         let (films, waiting) = sync_channel(FILMS_MAX);
@@ -197,6 +196,16 @@ pub(super) fn fail(tally: &Tally, name: &str, reason: &str) {
     });
     if !told {
         warn!(recording = name, reason, "a recording failed; the pipeline goes on");
+    }
+}
+
+/// A folder that is made here could be one on the wrong disk, where another was to be mounted.
+fn where_missing(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::NotFound => {
+            io::Error::new(error.kind(), "there is no such folder; create it, or mount its disk")
+        }
+        _ => error,
     }
 }
 
