@@ -1,0 +1,262 @@
+//! Two places on disk for each kind, and the record that says which is active.
+//!
+//! ```text
+//! agent/
+//!   state.json                  the state and the active slots; replaced by one rename
+//!   model/a/<digest>/           a bundle, whole
+//!   model/b/<digest>.partial/   one that is being fetched: whole files, and `<digest>.part` of the next
+//!   pipeline/a/<digest>/        `content` and `signature.json`
+//!   package/…
+//! ```
+//!
+//! Only the slot that is not active is ever written to, and never while a trial may still need it to go back.
+
+mod disk;
+mod filling;
+mod record;
+mod verified;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use revoada_bundle::bundle::BundleError;
+use revoada_bundle::sign::PublicKey;
+use revoada_core::Digest;
+use revoada_proto::{Generation, Kind};
+use thiserror::Error;
+
+pub use disk::{Disk, LocalDisk};
+pub use filling::{Filling, Part, PartSource};
+pub use verified::{CONTENT, VerifiedSlot};
+
+use crate::reconcile::Fault;
+use crate::state::{Active, Found, Placed, Slot, State, kind_name};
+use record::Record;
+
+const STATE: &str = "state.json";
+const KINDS: [Kind; 3] = [Kind::Model, Kind::Pipeline, Kind::Package];
+const PARTIAL: &str = ".partial";
+const REMOVED: &str = ".removed";
+/// A slot holds one thing and one unfinished one; more is not looked at.
+const NAMES_MAX: usize = 1024;
+
+/// The slots of a device and their record.
+#[derive(Debug)]
+pub struct Slots<D> {
+    disk: D,
+    folder: PathBuf,
+    trusted: Vec<PublicKey>,
+    record: Record,
+}
+
+impl<D: Disk> Slots<D> {
+    /// Reads what the folder, which must exist, says, and removes what an interrupted removal has left. What an
+    /// interrupted fetch has left stays until the next [`fill`](Self::fill), which goes on with it or removes it.
+    pub fn open(disk: D, folder: &Path, trusted: Vec<PublicKey>) -> Result<Self, SlotError> {
+        let record = Record::read(&folder.join(STATE))?;
+        let slots = Self { disk, folder: folder.to_owned(), trusted, record };
+        for (kind, slot) in places() {
+            let place = slots.place(kind, slot);
+            for name in names(&place)? {
+                if name.ends_with(REMOVED) {
+                    slots.remove_tree(&place.join(name))?;
+                }
+            }
+        }
+        Ok(slots)
+    }
+
+    /// What an agent starts from.
+    pub fn found(&self) -> Result<Found, SlotError> {
+        let mut found = Found { state: self.record.state.clone(), active: self.active().clone(), ..Found::default() };
+        for (kind, slot) in places() {
+            let digests = names(&self.place(kind, slot))?.into_iter().filter_map(|name| digest_of(&name));
+            // The active one, should a stranger have put another beside it.
+            let active = self.active().get(&kind).filter(|placed| placed.slot == slot).map(|placed| placed.digest);
+            let known = digests.max_by_key(|digest| Some(*digest) == active);
+            found.contents.extend(known.map(|digest| ((kind, slot), digest)));
+        }
+        Ok(found)
+    }
+
+    /// What is active.
+    pub fn active(&self) -> &Active {
+        &self.record.active
+    }
+
+    /// Makes a state durable; what is active stays so. On an error the old one stands.
+    pub fn save(&mut self, state: &State) -> Result<(), SlotError> {
+        self.write(Record::new(state.clone(), self.record.active.clone()))
+    }
+
+    /// Makes a state durable and flips to these slots in one rename. Kinds in `emptied` run nothing from then on, all
+    /// others what they ran. On an error everything stands as it was.
+    pub fn activate(&mut self, state: &State, slots: &[VerifiedSlot], emptied: &[Kind]) -> Result<(), SlotError> {
+        let mut active = self.record.active.clone();
+        active.retain(|kind, _| !emptied.contains(kind));
+        active.extend(slots.iter().map(|slot| (slot.kind(), slot.placed())));
+        self.write(Record::new(state.clone(), active))
+    }
+
+    fn write(&mut self, record: Record) -> Result<(), SlotError> {
+        let (known, older) = (self.record.state.known, record.state.known);
+        if older < known {
+            return Err(SlotError::Older { known, older });
+        }
+        let path = self.folder.join(STATE);
+        self.disk.replace(&path, &record.to_bytes()).map_err(|source| cannot_write(&path, source))?;
+        self.record = record;
+        Ok(())
+    }
+
+    /// Goes on with, or begins, filling a slot that is not active. Whatever else was in it is removed. Who fills must
+    /// have stopped before another begins to, and before [`activate`](Self::activate).
+    pub fn fill(&self, kind: Kind, placed: Placed) -> Result<Filling<D>, SlotError> {
+        let Placed { slot, digest } = placed;
+        if self.record.state.trial.is_some() {
+            return Err(SlotError::OnTrial { kind });
+        }
+        if self.active().get(&kind).is_some_and(|active| active.slot == slot) {
+            return Err(SlotError::Active { kind, slot });
+        }
+        let place = self.place(kind, slot);
+        let partial = place.join(digest.hex() + PARTIAL);
+        self.create_folders(&partial)?;
+        for name in names(&place)? {
+            let path = place.join(&name);
+            if path == partial {
+                continue;
+            }
+            let removed = place.join(format!("{name}{REMOVED}"));
+            self.disk.rename(&path, &removed).map_err(|source| cannot_write(&path, source))?;
+            self.disk.sync_folder_of(&path).map_err(|source| cannot_write(&path, source))?;
+            self.remove_tree(&removed)?;
+        }
+        Ok(Filling::new(self.disk.clone(), kind, placed, partial))
+    }
+
+    /// Reads everything in a slot and holds it against its digest and the trusted keys.
+    pub fn verify(&self, kind: Kind, placed: Placed) -> Result<VerifiedSlot, SlotError> {
+        VerifiedSlot::verify(kind, placed, self.place(kind, placed.slot).join(placed.digest.hex()), &self.trusted)
+    }
+
+    fn place(&self, kind: Kind, slot: Slot) -> PathBuf {
+        self.folder.join(kind_name(kind)).join(slot.name())
+    }
+
+    /// Creates what is missing of a path below the agent's folder.
+    fn create_folders(&self, path: &Path) -> Result<(), SlotError> {
+        filling::create_folders(&self.disk, &self.folder, path)
+    }
+
+    /// Removes a folder and all in it, or a file.
+    fn remove_tree(&self, path: &Path) -> Result<(), SlotError> {
+        let kind = fs::symlink_metadata(path).map_err(|source| cannot_read(path, source))?;
+        if !kind.is_dir() {
+            return self.disk.remove_file(path).map_err(|source| cannot_write(path, source));
+        }
+        for name in names(path)? {
+            self.remove_tree(&path.join(name))?;
+        }
+        self.disk.remove_folder(path).map_err(|source| cannot_write(path, source))
+    }
+}
+
+fn places() -> impl Iterator<Item = (Kind, Slot)> {
+    KINDS.into_iter().flat_map(|kind| Slot::ALL.map(|slot| (kind, slot)))
+}
+
+/// The digest that a folder's name is, in the one way that we write it.
+fn digest_of(name: &str) -> Option<Digest> {
+    name.parse().ok().filter(|digest: &Digest| digest.hex() == name)
+}
+
+/// What lies in a folder, sorted; nothing where there is none. Names that are not text are not ours and are left out.
+fn names(folder: &Path) -> Result<Vec<String>, SlotError> {
+    let entries = match fs::read_dir(folder) {
+        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(|source| cannot_read(folder, source))?,
+    };
+    let mut names = Vec::new();
+    for entry in entries.take(NAMES_MAX) {
+        let name = entry.map_err(|source| cannot_read(folder, source))?.file_name();
+        names.extend(name.into_string());
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn cannot_read(path: &Path, source: io::Error) -> SlotError {
+    SlotError::Read { path: path.to_owned(), source }
+}
+
+fn cannot_write(path: &Path, source: io::Error) -> SlotError {
+    match source.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => SlotError::Full { path: path.to_owned() },
+        _ => SlotError::Write { path: path.to_owned(), source },
+    }
+}
+
+/// Why a slot could not be read, filled, trusted or made active. What is active is then as it was.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum SlotError {
+    #[error("the agent's state `{path}` cannot be used: {reason}")]
+    State { path: PathBuf, reason: String },
+    #[error("generation {older} is older than {known}, which this device knows")]
+    Older { known: Generation, older: Generation },
+    #[error("a {} cannot be fetched while a trial may go back to the one that its slot holds", kind_name(*.kind))]
+    OnTrial { kind: Kind },
+    #[error("slot {slot} cannot be filled with another {}: it is active", kind_name(*.kind))]
+    Active { kind: Kind, slot: Slot },
+    #[error("cannot read `{path}`")]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot write `{path}`")]
+    Write {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot write `{path}`: the disk is full")]
+    Full { path: PathBuf },
+    #[error("`{folder}` has room for {free} bytes, and {needed} are needed")]
+    NoRoom { folder: PathBuf, needed: u64, free: u64 },
+    #[error("`{part}` is longer than its {bytes_max} bytes")]
+    TooLong { part: String, bytes_max: u64 },
+    #[error("the bytes of `{part}` are not those of {digest}")]
+    Changed { part: String, digest: Digest },
+    #[error("`{part}` has not been fetched")]
+    Unfinished { part: String },
+    #[error("`{folder}` has a signature that cannot be trusted: {reason}")]
+    Signature { folder: PathBuf, reason: String },
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+}
+
+impl SlotError {
+    /// What an agent makes of it.
+    pub fn fault(&self) -> Fault {
+        use revoada_bundle::bundle::BundleErrorKind as Kind;
+        match self {
+            Self::Full { .. } | Self::NoRoom { .. } => Fault::NoRoom,
+            Self::TooLong { .. } | Self::Changed { .. } | Self::Unfinished { .. } => Fault::Damaged,
+            Self::Signature { .. } => Fault::Refused,
+            Self::Bundle(error) => match &error.kind {
+                Kind::NotABundle | Kind::Missing { .. } | Kind::Unknown { .. } | Kind::Changed { .. } => Fault::Damaged,
+                Kind::Read { .. } => Fault::Passing,
+                _ => Fault::Refused,
+            },
+            Self::State { .. }
+            | Self::Older { .. }
+            | Self::OnTrial { .. }
+            | Self::Active { .. }
+            | Self::Read { .. }
+            | Self::Write { .. } => Fault::Passing,
+        }
+    }
+}
