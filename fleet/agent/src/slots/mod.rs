@@ -48,6 +48,8 @@ pub struct Slots<D> {
     folder: PathBuf,
     trusted: Vec<PublicKey>,
     record: Record,
+    /// Set while a write that failed may have reached the disk.
+    is_unsure: bool,
 }
 
 impl<D: Disk> Slots<D> {
@@ -55,7 +57,7 @@ impl<D: Disk> Slots<D> {
     /// interrupted fetch has left stays until the next [`fill`](Self::fill), which goes on with it or removes it.
     pub fn open(disk: D, folder: &Path, trusted: Vec<PublicKey>) -> Result<Self, SlotError> {
         let record = Record::read(&folder.join(STATE))?;
-        let slots = Self { disk, folder: folder.to_owned(), trusted, record };
+        let slots = Self { disk, folder: folder.to_owned(), trusted, record, is_unsure: false };
         for (kind, slot) in places() {
             let place = slots.place(kind, slot);
             for name in names(&place)? {
@@ -105,20 +107,25 @@ impl<D: Disk> Slots<D> {
             return Err(SlotError::Older { known, older });
         }
         let path = self.folder.join(STATE);
+        self.is_unsure = true;
         self.disk.replace(&path, &record.to_bytes()).map_err(|source| cannot_write(&path, source))?;
-        self.record = record;
+        (self.record, self.is_unsure) = (record, false);
         Ok(())
     }
 
     /// Goes on with, or begins, filling a slot that is not active. Whatever else was in it is removed. Who fills must
     /// have stopped before another begins to, and before [`activate`](Self::activate).
-    pub fn fill(&self, kind: Kind, placed: Placed) -> Result<Filling<D>, SlotError> {
+    pub fn fill(&mut self, kind: Kind, placed: Placed) -> Result<Filling<D>, SlotError> {
         let Placed { slot, digest } = placed;
         if self.record.state.trial.is_some() {
             return Err(SlotError::OnTrial { kind });
         }
         if self.active().get(&kind).is_some_and(|active| active.slot == slot) {
             return Err(SlotError::Active { kind, slot });
+        }
+        if self.is_unsure {
+            // What the disk holds to be active might be this slot.
+            self.write(self.record.clone())?;
         }
         let place = self.place(kind, slot);
         let partial = place.join(digest.hex() + PARTIAL);
