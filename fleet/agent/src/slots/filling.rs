@@ -10,7 +10,7 @@ use revoada_core::Digest;
 use revoada_proto::Kind;
 
 use super::verified::{SIGNATURE_BYTES_MAX, read_signature};
-use super::{CONTENT, Disk, SlotError, cannot_read, cannot_write, names};
+use super::{CONTENT, Disk, SlotError, cannot_read, cannot_write, names, sync_names_above, sync_tree};
 use crate::state::Placed;
 
 /// A pipeline's configuration is a page of text.
@@ -128,9 +128,9 @@ impl<D: Disk> Filling<D> {
             self.disk.remove_file(&path).map_err(|source| cannot_write(&path, source))?;
         }
         let target = self.partial.with_file_name(self.placed.digest.hex());
-        let inside = self.partial.join(SIGNATURE);
-        let renamed = self.disk.sync_folder_of(&inside).and_then(|()| self.disk.rename(&self.partial, &target));
-        renamed.and_then(|()| self.disk.sync_folder_of(&target)).map_err(|source| cannot_write(&target, source))
+        sync_tree(&self.disk, &self.partial)?;
+        self.disk.rename(&self.partial, &target).map_err(|source| cannot_write(&target, source))?;
+        sync_names_above(&self.disk, &target)
     }
 
     /// The parts that are missing and known of: those in a bundle's index are, once the index is there.
@@ -179,15 +179,14 @@ fn length(path: &Path) -> Result<u64, SlotError> {
     }
 }
 
-/// Creates, durably, the folders of `path` that are missing below `root`.
+/// Creates the folders of `path` that are missing below `root`.
 pub(super) fn create_folders(disk: &impl Disk, root: &Path, path: &Path) -> Result<(), SlotError> {
     let inside = path.strip_prefix(root).expect("the path lies below the root");
     let mut folder = root.to_owned();
     for name in inside {
         folder.push(name);
         if !folder.is_dir() {
-            let created = disk.create_folder(&folder).and_then(|()| disk.sync_folder_of(&folder));
-            created.map_err(|source| cannot_write(&folder, source))?;
+            disk.create_folder(&folder).map_err(|source| cannot_write(&folder, source))?;
         }
     }
     Ok(())

@@ -48,7 +48,8 @@ pub struct Slots<D> {
     folder: PathBuf,
     trusted: Vec<PublicKey>,
     record: Record,
-    /// Set while a write that failed may have reached the disk.
+    /// Set while the disk may hold another record than the one that was read or written last: after a write that failed,
+    /// and where the writer was killed before it was durable.
     is_unsure: bool,
 }
 
@@ -57,7 +58,7 @@ impl<D: Disk> Slots<D> {
     /// interrupted fetch has left stays until the next [`fill`](Self::fill), which goes on with it or removes it.
     pub fn open(disk: D, folder: &Path, trusted: Vec<PublicKey>) -> Result<Self, SlotError> {
         let record = Record::read(&folder.join(STATE))?;
-        let slots = Self { disk, folder: folder.to_owned(), trusted, record, is_unsure: false };
+        let slots = Self { disk, folder: folder.to_owned(), trusted, record, is_unsure: true };
         for (kind, slot) in places() {
             let place = slots.place(kind, slot);
             for name in names(&place)? {
@@ -95,6 +96,11 @@ impl<D: Disk> Slots<D> {
     /// Makes a state durable and flips to these slots in one rename. Kinds in `emptied` run nothing from then on, all
     /// others what they ran. On an error everything stands as it was.
     pub fn activate(&mut self, state: &State, slots: &[VerifiedSlot], emptied: &[Kind]) -> Result<(), SlotError> {
+        for slot in slots {
+            // Whoever filled it may have been killed before all names in it, and above it, were durable.
+            sync_tree(&self.disk, slot.folder())?;
+            sync_names_above(&self.disk, slot.folder())?;
+        }
         let mut active = self.record.active.clone();
         active.retain(|kind, _| !emptied.contains(kind));
         active.extend(slots.iter().map(|slot| (slot.kind(), slot.placed())));
@@ -129,7 +135,7 @@ impl<D: Disk> Slots<D> {
         }
         let place = self.place(kind, slot);
         let partial = place.join(digest.hex() + PARTIAL);
-        self.create_folders(&partial)?;
+        filling::create_folders(&self.disk, &self.folder, &partial)?;
         for name in names(&place)? {
             let path = place.join(&name);
             if path == partial {
@@ -152,11 +158,6 @@ impl<D: Disk> Slots<D> {
         self.folder.join(kind_name(kind)).join(slot.name())
     }
 
-    /// Creates what is missing of a path below the agent's folder.
-    fn create_folders(&self, path: &Path) -> Result<(), SlotError> {
-        filling::create_folders(&self.disk, &self.folder, path)
-    }
-
     /// Removes a folder and all in it, or a file.
     fn remove_tree(&self, path: &Path) -> Result<(), SlotError> {
         let kind = fs::symlink_metadata(path).map_err(|source| cannot_read(path, source))?;
@@ -168,6 +169,26 @@ impl<D: Disk> Slots<D> {
         }
         self.disk.remove_folder(path).map_err(|source| cannot_write(path, source))
     }
+}
+
+/// Makes the names in a slot's folder, and in the folders in it, durable.
+fn sync_tree(disk: &impl Disk, folder: &Path) -> Result<(), SlotError> {
+    for name in names(folder)? {
+        let path = folder.join(name);
+        if path.is_dir() {
+            sync_tree(disk, &path)?;
+        }
+    }
+    let inside = folder.join(STATE);
+    disk.sync_folder_of(&inside).map_err(|source| cannot_write(folder, source))
+}
+
+/// Makes the names of a slot's folder, of the slot and of its kind durable.
+fn sync_names_above(disk: &impl Disk, folder: &Path) -> Result<(), SlotError> {
+    for path in folder.ancestors().take(3) {
+        disk.sync_folder_of(path).map_err(|source| cannot_write(path, source))?;
+    }
+    Ok(())
 }
 
 fn places() -> impl Iterator<Item = (Kind, Slot)> {
