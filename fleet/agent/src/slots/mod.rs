@@ -48,26 +48,19 @@ pub struct Slots<D> {
     folder: PathBuf,
     trusted: Vec<PublicKey>,
     record: Record,
-    /// Set while the disk may hold another record than the one that was read or written last: after a write that failed,
-    /// and where the writer was killed before it was durable.
+    /// Set while the disk may, after a power cut, hold another record than this one.
     is_unsure: bool,
 }
 
 impl<D: Disk> Slots<D> {
-    /// Reads what the folder, which must exist, says, and removes what an interrupted removal has left. What an
-    /// interrupted fetch has left stays until the next [`fill`](Self::fill), which goes on with it or removes it.
+    /// Reads what the folder, which must exist, says. What an interrupted fetch or removal has left stays until the next
+    /// [`fill`](Self::fill) of its slot, which goes on with it or removes it.
     pub fn open(disk: D, folder: &Path, trusted: Vec<PublicKey>) -> Result<Self, SlotError> {
-        let record = Record::read(&folder.join(STATE))?;
-        let slots = Self { disk, folder: folder.to_owned(), trusted, record, is_unsure: true };
-        for (kind, slot) in places() {
-            let place = slots.place(kind, slot);
-            for name in names(&place)? {
-                if name.ends_with(REMOVED) {
-                    slots.remove_tree(&place.join(name))?;
-                }
-            }
-        }
-        Ok(slots)
+        let path = folder.join(STATE);
+        let record = Record::read(&path)?;
+        // Its writer may have been killed before its name was durable. A disk that takes nothing is still read from.
+        let is_unsure = disk.sync_folder_of(&path).is_err();
+        Ok(Self { disk, folder: folder.to_owned(), trusted, record, is_unsure })
     }
 
     /// What an agent starts from.
@@ -141,9 +134,12 @@ impl<D: Disk> Slots<D> {
             if path == partial {
                 continue;
             }
-            let removed = place.join(format!("{name}{REMOVED}"));
-            self.disk.rename(&path, &removed).map_err(|source| cannot_write(&path, source))?;
-            self.disk.sync_folder_of(&path).map_err(|source| cannot_write(&path, source))?;
+            // What is half removed is never taken for whole.
+            let removed = if name.ends_with(REMOVED) { path.clone() } else { place.join(format!("{name}{REMOVED}")) };
+            if removed != path {
+                let renamed = self.disk.rename(&path, &removed).and_then(|()| self.disk.sync_folder_of(&path));
+                renamed.map_err(|source| cannot_write(&path, source))?;
+            }
             self.remove_tree(&removed)?;
         }
         Ok(Filling::new(self.disk.clone(), kind, placed, partial))

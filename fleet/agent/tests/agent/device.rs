@@ -10,6 +10,7 @@ use revoada_agent::{
 };
 use revoada_core::{Digest, Timestamp};
 use revoada_proto::{Generation, Kind, Order};
+use tempfile::TempDir;
 
 use crate::artefacts::{Artefacts, Behaviour};
 use crate::lossy_disk::{Left, LossyDisk};
@@ -27,6 +28,13 @@ pub(crate) fn policy() -> Policy {
         retry_max: Duration::from_secs(60),
         ..Policy::default()
     }
+}
+
+/// A folder that is gone with its owner; in memory where the system has such a place, since nothing in it is to last.
+pub(crate) fn folder() -> TempDir {
+    let memory = Path::new("/dev/shm");
+    let folder = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
+    folder.unwrap()
 }
 
 /// The power is cut: nothing that was in memory is left.
@@ -87,10 +95,10 @@ impl Device {
     pub(crate) fn restart(&mut self, artefacts: &Artefacts) -> Result<(), PowerLost> {
         (self.now, self.running, self.runs) = (Timestamp::ZERO, None, 0);
         self.events = [Event::Tick].into();
-        self.slots = match Slots::open(self.disk.clone(), &self.folder, artefacts.trusted()) {
-            Err(_) if !self.disk.has_power() => return Err(PowerLost),
-            opened => opened.unwrap(),
-        };
+        self.slots = Slots::open(self.disk.clone(), &self.folder, artefacts.trusted()).unwrap();
+        if !self.disk.has_power() {
+            return Err(PowerLost);
+        }
         let found = self.slots.found().unwrap();
         self.check_found(&found);
         self.agent = Agent::start(policy(), self.seed, found);

@@ -9,7 +9,7 @@ use revoada_proto::{Generation, Kind, Order};
 use tempfile::TempDir;
 
 use crate::artefacts::{Artefacts, Behaviour};
-use crate::device::Device;
+use crate::device::{Device, folder};
 use crate::lossy_disk::{Left, Trouble};
 
 struct Upgrade {
@@ -40,7 +40,7 @@ fn set(order: &Order) -> BTreeMap<Kind, Digest> {
 impl Upgrade {
     /// A device that runs the old, in its own folder.
     fn device(&self) -> (TempDir, Device) {
-        let parent = tempfile::tempdir().unwrap();
+        let parent = folder();
         let mut device = Device::new(parent.path(), &self.artefacts, 1);
         device.order(&self.old);
         device.run_to_end(self.old.generation, &self.artefacts).unwrap();
@@ -64,6 +64,8 @@ impl Upgrade {
         device.run_to_end(self.new.generation, &self.artefacts).unwrap();
         assert_eq!(device.digests(), self.end, "{context}: {:?} {:?}", device.agent.phase(), device.errors);
         assert_eq!(device.known(), self.new.generation, "{context}");
+        device.reboot(Left::Nothing, &self.artefacts).unwrap();
+        assert_eq!(device.digests(), self.end, "{context}: it was not durable");
     }
 
     fn lose_power_at_every_operation(&self) {
@@ -123,7 +125,7 @@ fn the_first_deployment_is_interrupted_like_any_other() {
     let model = artefacts.make(Kind::Model, "first", Behaviour::Runs);
     let order = Order { generation: Generation(1), deployables: [model].into() };
     for after in 0.. {
-        let parent = tempfile::tempdir().unwrap();
+        let parent = folder();
         let mut device = Device::new(parent.path(), &artefacts, 1);
         device.disk.trouble_after(after, Trouble::PowerLoss);
         device.order(&order);

@@ -12,7 +12,7 @@ use revoada_core::Digest;
 use revoada_proto::{Deployable, Generation, Kind, Order};
 
 use crate::artefacts::{Artefacts, Behaviour};
-use crate::device::{Device, PowerLost, behaviours};
+use crate::device::{Device, PowerLost, behaviours, folder};
 use crate::lossy_disk::{Left, Trouble};
 
 const SEEDS: u64 = 400;
@@ -59,7 +59,7 @@ fn in_the_end_a_device_runs_the_newest_good_order() {
     let mut tally = Tally::default();
     for seed in seeds {
         println!("seed {seed}");
-        let parent = tempfile::tempdir().unwrap();
+        let parent = folder();
         let device = Device::new(parent.path(), &artefacts, seed);
         let (orders, network) = (Vec::new(), Vec::new());
         let rng = Rng::with_seed(seed);
