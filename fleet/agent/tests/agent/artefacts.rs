@@ -84,6 +84,15 @@ impl Artefacts {
         self.parts.remove(&format!("{source:?}")).unwrap();
     }
 
+    /// The bytes of everything that a bundle consists of.
+    pub(crate) fn parts_of(&self, bundle: Digest) -> impl Iterator<Item = &[u8]> {
+        let index = self.get(PartSource::Blob(bundle)).unwrap();
+        let files = serde_json::from_slice::<Index>(index).unwrap().files;
+        let sources = files.into_values().map(|record| PartSource::Blob(record.sha256));
+        let own = [PartSource::Blob(bundle), PartSource::SignatureOf(bundle)];
+        own.into_iter().chain(sources).map(|source| self.get(source).unwrap())
+    }
+
     /// Everything that was made.
     pub(crate) fn all(&self) -> impl Iterator<Item = (Deployable, Behaviour)> + '_ {
         self.made.iter().map(|deployable| (*deployable, self.behaviours[&deployable.digest]))
