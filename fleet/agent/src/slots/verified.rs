@@ -20,6 +20,13 @@ pub(super) const SIGNATURE_BYTES_MAX: u64 = 4 << 10;
 
 /// A slot whose every byte was just read and is what a trusted key has signed. The only way to a slot's path, so that
 /// nothing unverified is run, and the only thing that [`activate`](super::Slots::activate) takes.
+///
+/// ```compile_fail,E0308
+/// # use revoada_agent::{LocalDisk, Placed, SlotError, Slots, State};
+/// fn activate(slots: &mut Slots<LocalDisk>, state: &State, placed: Placed) -> Result<(), SlotError> {
+///     slots.activate(state, &[placed], &[])
+/// }
+/// ```
 #[derive(Debug)]
 pub struct VerifiedSlot {
     kind: Kind,
