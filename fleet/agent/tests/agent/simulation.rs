@@ -15,7 +15,7 @@ use crate::artefacts::{Artefacts, Behaviour};
 use crate::device::{Device, PowerLost, behaviours, folder};
 use crate::lossy_disk::{Left, Trouble};
 
-const SEEDS: u64 = 400;
+const SEEDS: u64 = 300;
 const TURNS: usize = 80;
 
 struct World<'a> {
