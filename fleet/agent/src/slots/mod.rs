@@ -90,8 +90,7 @@ impl<D: Disk> Slots<D> {
     /// others what they ran. On an error everything stands as it was.
     pub fn activate(&mut self, state: &State, slots: &[VerifiedSlot], emptied: &[Kind]) -> Result<(), SlotError> {
         for slot in slots {
-            // Whoever filled it may have been killed before all names in it, and above it, were durable.
-            sync_tree(&self.disk, slot.folder())?;
+            // Whoever filled it may have been killed before its name, and those above, were durable.
             sync_names_above(&self.disk, slot.folder())?;
         }
         let mut active = self.record.active.clone();

@@ -167,10 +167,12 @@ impl Machine {
         self.handle(Event::Crashed { run, frames });
     }
 
-    /// Is healthy until that is enough.
+    /// Is healthy until that is enough, as long as something runs.
     fn prove(&mut self) {
         for _ in 0..=6 {
-            self.say(HEALTHY);
+            if self.run.is_some() {
+                self.say(HEALTHY);
+            }
             self.wait(Duration::from_secs(10));
         }
     }
@@ -482,6 +484,19 @@ fn nothing_is_begun_for_an_order_that_is_not_durable() {
     assert_eq!((machine.step.unwrap().3.digest, machine.agent.known()), (Digest::new([4; 32]), Generation(4)));
 }
 
+#[test]
+fn a_damaged_slot_is_not_filled_while_the_disk_holds_it_to_be_active() {
+    let mut machine = Machine::on_model_1();
+    machine.disk_works = false;
+    let (_, active) = machine.run.take().unwrap();
+    machine.handle(Event::SlotDamaged { kind: Kind::Model, placed: active[&Kind::Model] });
+    machine.wait(Duration::from_secs(1000));
+    assert_eq!((machine.step, machine.model()), (None, Some(1)));
+    machine.disk_works = true;
+    machine.wait(policy().retry_max);
+    assert_eq!(machine.step.unwrap().1, Step::CheckRoom);
+}
+
 /// Anything that can happen.
 #[derive(Clone, Debug)]
 enum Happens {
@@ -492,6 +507,7 @@ enum Happens {
     StepFails(Fault),
     DiskWorks(bool),
     Says { frames: u64, nonfinite: u64 },
+    StaysHealthy,
     Crashes(u64),
     ReportArrives(bool),
     SlotIsDamaged,
@@ -508,6 +524,7 @@ fn happens() -> impl Strategy<Value = Happens> {
         3 => (0u64..12, prop::option::of(1u8..5), prop::option::of(1u8..4))
             .prop_map(|(generation, model, pipeline)| Orders { generation, model, pipeline }),
         12 => Just(StepIsDone),
+        2 => Just(StaysHealthy),
         2 => faults.prop_map(StepFails),
         2 => prop::bool::weighted(0.7).prop_map(DiskWorks),
         6 => (0u64..100, prop::sample::select(vec![0, 0, 0, 0, 0, 1])).prop_map(|(frames, nonfinite)| Says { frames, nonfinite }),
@@ -548,6 +565,7 @@ impl Machine {
             Happens::Says { frames, nonfinite } if self.run.is_some() => {
                 self.say(Health { frames, frames_per_second: 10.0, nonfinite });
             }
+            Happens::StaysHealthy => self.prove(),
             Happens::Crashes(frames) if self.run.is_some() => self.crash(frames),
             Happens::Says { .. } | Happens::Crashes(_) => {}
             Happens::ReportArrives(arrives) => self.answer_report(arrives),
@@ -601,15 +619,16 @@ proptest! {
         let mut machine = Machine::new(policy());
         for happens in story {
             let (known, active, trial) =
-                (machine.agent.known(), machine.disk.active.clone(), machine.disk.state.trial.clone());
-            let is_damage = matches!(happens, Happens::SlotIsDamaged);
+                (machine.agent.known(), machine.agent.active().clone(), machine.agent.state().trial.clone());
+            // A restart goes back to what the disk has.
+            let is_excused = matches!(happens, Happens::SlotIsDamaged | Happens::Restarts);
             machine.let_happen(happens);
 
             prop_assert!(machine.agent.known() >= known);
             prop_assert_eq!(machine.agent.known(), machine.disk.state.known);
             // What is active changes by flips and by steps back from a trial, and by nothing else.
-            let flipped = machine.disk.state.trial.is_some();
-            if machine.disk.active != active && !is_damage && !flipped {
+            let flipped = machine.agent.state().trial.is_some();
+            if *machine.agent.active() != active && !is_excused && !flipped {
                 prop_assert!(trial.is_some(), "what was committed is no longer active");
             }
             // What is to run runs, or its start has a time.
