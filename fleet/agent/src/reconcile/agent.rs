@@ -151,6 +151,7 @@ impl Agent {
         &self.state
     }
 
+    /// What has happened since [`start`](Self::start).
     pub fn counts(&self) -> Counts {
         self.counts
     }

@@ -10,8 +10,9 @@ use revoada_core::Timestamp;
 pub struct Policy {
     /// How long looking for room may take, and how long a fetch may bring nothing.
     pub fetch_silence_max: Duration,
+    /// How long holding a slot against its digest and signature may take.
     pub verify_time_max: Duration,
-    /// A pre-flight may build a plan.
+    /// How long a pre-flight may take; it may build a plan.
     pub preflight_time_max: Duration,
     /// How often verification and pre-flight may run out of time before the order is refused.
     pub timeouts_max: u32,

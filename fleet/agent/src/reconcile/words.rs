@@ -53,6 +53,7 @@ pub enum Fault {
 pub struct Health {
     /// Frames that it has processed since it was started.
     pub frames: u64,
+    /// Lately, over all streams.
     pub frames_per_second: f64,
     /// Results since it was started that were not finite.
     pub nonfinite: u64,
@@ -69,47 +70,27 @@ pub enum Event {
     ///
     /// Where that clock is years slow, orders do not expire, and the generation alone keeps old ones harmless. Where it is
     /// years fast, every order that can expire is refused and reported so; those that cannot expire are followed.
-    Order {
-        order: Order,
-        expires_at: Option<SystemTime>,
-        wall: SystemTime,
-    },
+    Order { order: Order, expires_at: Option<SystemTime>, wall: SystemTime },
     /// A step works on; its time-out begins anew where it is one of silence.
-    StepProgress {
-        id: StepId,
-    },
-    StepDone {
-        id: StepId,
-    },
-    StepFailed {
-        id: StepId,
-        fault: Fault,
-    },
+    StepProgress { id: StepId },
+    /// A step has done what it was begun for.
+    StepDone { id: StepId },
+    /// A step has failed and changes nothing any more.
+    StepFailed { id: StepId, fault: Fault },
     /// What [`Action::Save`] or [`Action::Activate`] asked for is durable.
     Saved,
     /// It is not, and everything is as it was.
     SaveFailed,
     /// A slot that was to be activated or run could not be verified, and that was not done.
-    SlotDamaged {
-        kind: Kind,
-        placed: Placed,
-    },
+    SlotDamaged { kind: Kind, placed: Placed },
     /// The pipeline said how it is.
-    Healthy {
-        run: RunId,
-        health: Health,
-    },
+    Healthy { run: RunId, health: Health },
     /// The pipeline ended without having been told to, after so many frames.
-    Crashed {
-        run: RunId,
-        frames: u64,
-    },
-    Reported {
-        id: ReportId,
-    },
-    ReportFailed {
-        id: ReportId,
-    },
+    Crashed { run: RunId, frames: u64 },
+    /// The server has a report.
+    Reported { id: ReportId },
+    /// The server does not have a report, as far as is known. That never rolls anything back.
+    ReportFailed { id: ReportId },
 }
 
 /// What an agent wants done.
@@ -140,6 +121,7 @@ pub struct Report {
     pub known: Generation,
     /// What is active, durably.
     pub active: BTreeMap<Kind, Digest>,
+    /// How far the last accepted order has come.
     pub phase: Phase,
     /// The last order that was not accepted, and why.
     pub refused: Option<(Generation, Refusal)>,
@@ -150,6 +132,7 @@ pub struct Report {
 pub enum Phase {
     /// What is desired is active and committed.
     Settled,
+    /// This step of this kind is under way.
     Working(Step, Kind),
     /// A step of this kind waits to be tried again.
     Waiting(Fault, Kind),
@@ -173,17 +156,28 @@ pub enum Refusal {
 /// What has happened since the agent began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
+    /// Orders that were made durable.
     pub orders_accepted: u64,
+    /// Orders whose generation was not higher than the known one, duplicates too.
     pub orders_stale: u64,
+    /// Orders that came after their time.
     pub orders_expired: u64,
     /// Orders that a newer one replaced before they were saved.
     pub orders_superseded: u64,
+    /// Steps that failed and are tried again.
     pub retries: u64,
+    /// Steps that were given up for their time.
     pub timeouts: u64,
+    /// States that the disk did not take.
     pub saves_failed: u64,
+    /// Slots that could not be verified when they were to be activated or run.
     pub slots_damaged: u64,
+    /// Ends of the pipeline, in a trial and outside.
     pub crashes: u64,
+    /// Trials that were passed.
     pub commits: u64,
+    /// Trials that were not.
     pub rollbacks: u64,
+    /// Reports that were not answered, or with an error.
     pub reports_failed: u64,
 }

@@ -225,38 +225,51 @@ fn cannot_write(path: &Path, source: io::Error) -> SlotError {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum SlotError {
+    /// The record is damaged, or of a later version.
     #[error("the agent's state `{path}` cannot be used: {reason}")]
     State { path: PathBuf, reason: String },
+    /// The state to be saved knows less than the disk.
     #[error("generation {older} is older than {known}, which this device knows")]
     Older { known: Generation, older: Generation },
+    /// Both slots are in use until the trial is over.
     #[error("a {} cannot be fetched while a trial may go back to the one that its slot holds", kind_name(*.kind))]
     OnTrial { kind: Kind },
+    /// What is active is not written to.
     #[error("slot {slot} cannot be filled with another {}: it is active", kind_name(*.kind))]
     Active { kind: Kind, slot: Slot },
+    /// A file or folder that should be there cannot be read.
     #[error("cannot read `{path}`")]
     Read {
         path: PathBuf,
         #[source]
         source: io::Error,
     },
+    /// The disk refuses a change, for another reason than that it is full.
     #[error("cannot write `{path}`")]
     Write {
         path: PathBuf,
         #[source]
         source: io::Error,
     },
+    /// The disk became full while it was written to.
     #[error("cannot write `{path}`: the disk is full")]
     Full { path: PathBuf },
+    /// The disk has too little room for what is to be fetched.
     #[error("`{folder}` has room for {free} bytes, and {needed} are needed")]
     NoRoom { folder: PathBuf, needed: u64, free: u64 },
+    /// More came than there should be.
     #[error("`{part}` is longer than its {bytes_max} bytes")]
     TooLong { part: String, bytes_max: u64 },
+    /// What came, or what lies there, is something else.
     #[error("the bytes of `{part}` are not those of {digest}")]
     Changed { part: String, digest: Digest },
+    /// A slot was to be finished too early.
     #[error("`{part}` has not been fetched")]
     Unfinished { part: String },
+    /// Nobody who is trusted has signed it.
     #[error("`{folder}` has a signature that cannot be trusted: {reason}")]
     Signature { folder: PathBuf, reason: String },
+    /// What is wrong with a bundle.
     #[error(transparent)]
     Bundle(#[from] BundleError),
 }

@@ -66,10 +66,12 @@ impl VerifiedSlot {
         Ok(Self { kind, placed, folder })
     }
 
+    /// What it is one of.
     pub fn kind(&self) -> Kind {
         self.kind
     }
 
+    /// Which slot it is, and what is in it.
     pub fn placed(&self) -> Placed {
         self.placed
     }
