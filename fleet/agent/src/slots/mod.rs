@@ -128,18 +128,18 @@ impl<D: Disk> Slots<D> {
         let place = self.place(kind, slot);
         let partial = place.join(digest.hex() + PARTIAL);
         filling::create_folders(&self.disk, &self.folder, &partial)?;
-        for name in names(&place)? {
-            let path = place.join(&name);
-            if path == partial {
-                continue;
-            }
-            // What is half removed is never taken for whole.
-            let removed = if name.ends_with(REMOVED) { path.clone() } else { place.join(format!("{name}{REMOVED}")) };
-            if removed != path {
-                let renamed = self.disk.rename(&path, &removed).and_then(|()| self.disk.sync_folder_of(&path));
-                renamed.map_err(|source| cannot_write(&path, source))?;
-            }
-            self.remove_tree(&removed)?;
+        let (half_removed, others): (Vec<_>, Vec<_>) =
+            names(&place)?.into_iter().map(|name| place.join(name)).partition(|path| is_half_removed(path));
+        for path in half_removed {
+            self.remove_tree(&path)?;
+        }
+        for path in others.into_iter().filter(|path| *path != partial) {
+            // Under another name first, so that what is half removed is never taken for whole.
+            let mut removed = path.clone().into_os_string();
+            removed.push(REMOVED);
+            let renamed = self.disk.rename(&path, removed.as_ref()).and_then(|()| self.disk.sync_folder_of(&path));
+            renamed.map_err(|source| cannot_write(&path, source))?;
+            self.remove_tree(removed.as_ref())?;
         }
         Ok(Filling::new(self.disk.clone(), kind, placed, partial))
     }
@@ -188,6 +188,10 @@ fn sync_names_above(disk: &impl Disk, folder: &Path) -> Result<(), SlotError> {
 
 fn places() -> impl Iterator<Item = (Kind, Slot)> {
     KINDS.into_iter().flat_map(|kind| Slot::ALL.map(|slot| (kind, slot)))
+}
+
+fn is_half_removed(path: &Path) -> bool {
+    path.as_os_str().as_encoded_bytes().ends_with(REMOVED.as_bytes())
 }
 
 /// The digest that a folder's name is, in the one way that we write it.
