@@ -36,11 +36,12 @@ pub const VERSION: u32 = 1;
 pub const MODEL: &str = "model.onnx";
 /// Beside the model and named as everywhere.
 pub const MANIFEST: &str = "model.toml";
-const INDEX: &str = "bundle.json";
-const SIGNATURE: &str = "signature.json";
+/// What the bundle is called by the digest of.
+pub const INDEX: &str = "bundle.json";
+pub const SIGNATURE: &str = "signature.json";
 
 /// Larger than any index: its files are few and their names short.
-const INDEX_BYTES_MAX: u64 = 1 << 20;
+pub const INDEX_BYTES_MAX: u64 = 1 << 20;
 const FILES_MAX: usize = 256;
 /// What a manifest or a report may have; a model may have more, and is read by who runs it.
 const READ_BYTES_MAX: u64 = 4 << 30;

@@ -22,6 +22,10 @@ const KEYS_BYTES_MAX: u64 = 1 << 18;
 pub enum Purpose {
     Bundle,
     Plan,
+    /// A pipeline's configuration, as the fleet deploys it.
+    Pipeline,
+    /// The program itself, as the fleet deploys it.
+    Package,
 }
 
 impl Purpose {
@@ -29,6 +33,8 @@ impl Purpose {
         let context: &[u8] = match self {
             Self::Bundle => b"revoada bundle 1\0",
             Self::Plan => b"revoada plan 1\0",
+            Self::Pipeline => b"revoada pipeline 1\0",
+            Self::Package => b"revoada package 1\0",
         };
         [context, digest.as_bytes()].concat()
     }

@@ -1,0 +1,10 @@
+//! The agent against disks that lose power, servers that lose orders, and models that crash.
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, in its helpers too")]
+
+mod artefacts;
+mod device;
+mod lossy_disk;
+mod machine;
+mod power_loss;
+mod simulation;
+mod slots;
