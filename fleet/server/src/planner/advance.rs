@@ -5,7 +5,7 @@ use std::time::Duration;
 use humantime::format_duration;
 use revoada_core::Timestamp;
 
-use super::blueprint::{Aim, Phase, RolloutState, Standing};
+use super::blueprint::{Aim, Member, Phase, RolloutState, Standing};
 use super::gate::{Verdict, judge};
 use super::join::ids;
 use super::policy::{Intent, Rollout, RolloutId, Wave};
@@ -109,7 +109,8 @@ fn next(ground: &Ground<'_>, rollout: &Rollout, state: &RolloutState) -> Option<
                 format!("wave {} of {}: {why}; soaks for {soak}", wave + 1, rollout.waves.len()),
             )
         }
-        Some(complete) if now.since(complete) >= spec.soak => {
+        // Where a wave has no devices there is nothing to watch.
+        Some(complete) if now.since(complete) >= spec.soak || count.all() == 0 => {
             let mut why = format!("wave {} of {} has soaked", wave + 1, rollout.waves.len());
             for verdict in &verdicts {
                 match verdict {
@@ -213,7 +214,14 @@ pub(super) fn status(ground: &Ground<'_>, rollout: &Rollout, state: &RolloutStat
         _ => None,
     };
     let count = Count::of(state, wave);
-    text.push_str(&format!(": {} of {} done", count.reached, devices(count.all())));
+    if state.phase.rolls_back() {
+        let goes_back = state.members.values().filter(|member| member.asked.is_some() && member.standing.counts());
+        let is_back = |member: &&Member| member.aim == Aim::Back && member.standing.is_reached();
+        let back = goes_back.clone().filter(is_back).count();
+        text.push_str(&format!(": {back} of {} back", devices(goes_back.count())));
+    } else {
+        text.push_str(&format!(": {} of {} done", count.reached, devices(count.all())));
+    }
     for (number, what) in [
         (count.waiting, "waiting"),
         (count.ordered, "in flight"),
@@ -226,13 +234,6 @@ pub(super) fn status(ground: &Ground<'_>, rollout: &Rollout, state: &RolloutStat
         if number > 0 {
             text.push_str(&format!(", {number} {what}"));
         }
-    }
-    if state.phase.rolls_back() {
-        let back = |reached: bool| {
-            let members = state.members.values().filter(|member| member.aim == Aim::Back);
-            members.filter(|member| !reached || member.standing.is_reached()).count()
-        };
-        text.push_str(&format!("; of {} ordered back {} are", back(false), back(true)));
     }
     if let Phase::Running { wave, complete, .. } = state.phase {
         let is_timed_out = is_timed_out(ground, rollout, state);

@@ -76,7 +76,7 @@ pub struct Member {
 }
 
 /// Where a device is to go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Aim {
     /// To the rollout's deployable.
     Forward,
@@ -111,7 +111,7 @@ pub enum Standing {
     GaveUp {
         why: String,
     },
-    /// A newer rollout has ordered it, or will.
+    /// A newer rollout has ordered it, will, or found that it has what that names.
     Superseded {
         by: RolloutId,
     },

@@ -8,7 +8,7 @@ use revoada_proto::{DeviceId, Kind};
 use super::blueprint::{Aim, Member, Phase, RolloutState, Standing};
 use super::policy::{Intent, Rollout, RolloutId, Size};
 use super::spread::rank;
-use super::text::{devices, named};
+use super::text::named;
 use super::{Draft, Ground, Step};
 
 /// Drops rollouts that are not wanted any more, and devices that are not in the inventory.
@@ -108,7 +108,7 @@ fn take_devices(ground: &Ground<'_>, draft: &mut Draft, id: RolloutId, rollout: 
     let ends = wave_ends(rollout, joining.len());
     let wave_of = |index: usize| if is_first { ends.partition_point(|end| *end <= index) } else { last };
     let text = match is_first {
-        true => format!("{} in waves up to {}", devices(joining.len()), joined(&ends)),
+        true => format!("{}, in waves up to {}", joining.len(), joined(&ends)),
         false => format!("{} in its last wave", named(joining.iter().map(|device| device.to_string()))),
     };
     let now = ground.now;

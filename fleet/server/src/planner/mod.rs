@@ -227,9 +227,9 @@ impl fmt::Display for Decision {
         write!(f, "rollout {} ", self.rollout)?;
         match &self.step {
             Step::Start => f.write_str("starts")?,
-            Step::Join => f.write_str("grows")?,
+            Step::Join => f.write_str("gains devices")?,
             Step::Order { device, generation, aim } => write!(f, "orders {device} {aim}, generation {generation}")?,
-            Step::Reach => f.write_str("reaches devices")?,
+            Step::Reach => f.write_str("is done on devices")?,
             Step::Fail { device } => write!(f, "fails on {device}")?,
             Step::Yield => f.write_str("yields devices")?,
             Step::Complete => f.write_str("completes a wave")?,

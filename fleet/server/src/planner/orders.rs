@@ -7,43 +7,52 @@ use revoada_core::Digest;
 use revoada_proto::{Deployable, DeviceId, Generation, Kind, Order};
 
 use super::blueprint::{Aim, Asked, Member, Phase, RolloutState, Standing, Target};
-use super::join::{ids, kind_name};
+use super::join::kind_name;
 use super::policy::{Intent, Rollout, RolloutId};
 use super::{Deferred, Draft, Ground, Step};
 
 const WINDOW_SECONDS: u64 = 60;
 
-/// An order that is due. They are given in this order: back before forward, to devices that are there first, and rollouts
-/// in turn.
+/// An order that is due. They are given in this order: where a rollback is due before others, to devices that are there
+/// first, and rollouts in turn.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Due {
-    is_forward: bool,
+    can_wait: bool,
     is_away: bool,
     /// Among those of its rollout.
     rank: usize,
     id: RolloutId,
     device: DeviceId,
+    aim: Aim,
+}
+
+/// At most one for a device and kind: where an older rollout would order it back, and a newer one elsewhere, it goes there
+/// at once.
+fn due(ground: &Ground<'_>, draft: &Draft) -> Vec<Due> {
+    let mut due: BTreeMap<(&DeviceId, Kind), Due> = BTreeMap::new();
+    for (id, state) in &draft.blueprint.rollouts {
+        let rollout = &ground.policy.rollouts()[id];
+        let mut rank = 0;
+        for (device, member) in &state.members {
+            let Some(aim) = aim(ground, draft, (*id, rollout), state, device, member) else { continue };
+            let key = (device, state.deployable.kind);
+            let can_wait = aim == Aim::Forward && due.get(&key).is_none_or(|older| older.can_wait);
+            let is_away = !ground.is_there(device);
+            due.insert(key, Due { can_wait, is_away, rank, id: *id, device: device.clone(), aim });
+            rank += 1;
+        }
+    }
+    let mut due: Vec<Due> = due.into_values().collect();
+    due.sort_unstable();
+    due
 }
 
 pub(super) fn order(ground: &Ground<'_>, draft: &mut Draft) {
     draft.deferred = Deferred::default();
-    let mut due = Vec::new();
-    for id in ids(draft) {
-        let (rollout, state) = (&ground.policy.rollouts()[&id], &draft.blueprint.rollouts[&id]);
-        let mut rank = 0;
-        for (device, member) in &state.members {
-            let Some(aim) = aim(ground, draft, (id, rollout), state, device, member) else { continue };
-            let (is_forward, is_away) = (aim == Aim::Forward, !ground.is_there(device));
-            due.push(Due { is_forward, is_away, rank, id, device: device.clone() });
-            rank += 1;
-        }
-    }
-    due.sort_unstable();
-
+    let due = due(ground, draft);
     let mut flying = flying(draft);
     let in_flight_max = usize::try_from(ground.policy.limits.in_flight_max.get()).unwrap_or(usize::MAX);
-    for Due { is_forward, is_away, id, device, .. } in due {
-        let aim = if is_forward { Aim::Forward } else { Aim::Back };
+    for Due { is_away, id, device, aim, .. } in due {
         let kind = draft.blueprint.rollouts[&id].deployable.kind;
         let is_busy = flying.get(&device).is_some_and(|others| {
             others.iter().any(|(other, other_kind)| *other != id && !(*other < id && *other_kind == kind))
@@ -246,7 +255,7 @@ fn others(draft: &Draft, device: &DeviceId, kind: Kind) -> BTreeSet<Deployable> 
 }
 
 /// Older rollouts of the kind have nothing more to do with a device.
-fn supersede_older(draft: &mut Draft, id: RolloutId, device: &DeviceId, kind: Kind) {
+pub(super) fn supersede_older(draft: &mut Draft, id: RolloutId, device: &DeviceId, kind: Kind) {
     let older = draft.blueprint.rollouts.range(..id).filter(|(_, state)| {
         let member = state.members.get(device);
         state.deployable.kind == kind && member.is_some_and(|member| member.standing.counts())

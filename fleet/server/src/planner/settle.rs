@@ -1,5 +1,6 @@
 //! What became of orders.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use humantime::format_duration;
@@ -9,6 +10,7 @@ use revoada_proto::DeviceId;
 use super::blueprint::{Aim, Member, RolloutState, Standing};
 use super::join::ids;
 use super::observations::{Blame, Progress, Report};
+use super::orders::supersede_older;
 use super::policy::{Rollout, RolloutId};
 use super::spread::delay;
 use super::text::{named, said};
@@ -16,12 +18,12 @@ use super::{Draft, Ground, Step};
 
 pub(super) fn settle(ground: &Ground<'_>, draft: &mut Draft) {
     for id in ids(draft) {
-        let (rollout, state) = (&ground.policy.rollouts()[&id], &draft.blueprint.rollouts[&id]);
+        let (rollout, state) = (&ground.policy.rollouts()[&id], Arc::clone(&draft.blueprint.rollouts[&id]));
         let settled: Vec<(DeviceId, Standing)> = state
             .members
             .iter()
             .filter_map(|(device, member)| {
-                let standing = next(ground, draft, (id, rollout), state, device, member)?;
+                let standing = next(ground, draft, (id, rollout), &state, device, member)?;
                 Some((device.clone(), standing))
             })
             .collect();
@@ -36,6 +38,14 @@ pub(super) fn settle(ground: &Ground<'_>, draft: &mut Draft) {
         if !reached.is_empty() {
             draft.decide(id, Step::Reach, named(reached.into_iter()));
         }
+        let had_it =
+            settled.iter().filter(|(device, standing)| standing.is_reached() && state.members[device].asked.is_none());
+        let had_it: Vec<DeviceId> = had_it.map(|(device, _)| device.clone()).collect();
+        for device in had_it {
+            supersede_older(draft, id, &device, state.deployable.kind);
+        }
+        // Before it is changed, or it would be copied.
+        drop(state);
         let state = draft.state_mut(id);
         let mut failed = Vec::new();
         for (device, standing) in settled {
@@ -73,13 +83,16 @@ fn next(
     let kind = state.deployable.kind;
     let report = ground.observations.of(device);
     let runs = |report: &Report, digest: Digest| report.running.get(&kind) == Some(&digest);
+    let ordered = draft.blueprint.order(device).and_then(|order| order.of(kind));
     let Some(asked) = member.asked else {
         // It has it already, and nothing that is under way changes that.
         let digest = state.deployable.digest;
-        let ordered = draft.blueprint.order(device).and_then(|order| order.of(kind));
         let has_it = report.is_some_and(|report| runs(report, digest)) && ordered.is_none_or(|other| other == digest);
-        let waits = member.standing == Standing::Waiting && state.phase.is_live();
-        return (waits && has_it).then_some(Standing::Reached { since: now });
+        return match member.standing {
+            Standing::Waiting if has_it && state.phase.is_live() => Some(Standing::Reached { since: now }),
+            Standing::Reached { .. } if !has_it && state.phase.is_live() => Some(Standing::Waiting),
+            _ => None,
+        };
     };
     if !member.standing.counts() {
         return None;
@@ -100,8 +113,9 @@ fn next(
     let is_asked = matches!(member.standing, Standing::Ordered { .. } | Standing::Away);
     if let Some(report) = report.filter(|report| report.generation >= asked.generation) {
         let is_of_it = report.generation == asked.generation;
-        // What came after it is of another kind, and may be under way.
-        if runs(report, asked.digest) && (!is_of_it || report.progress == Progress::Done) {
+        // What came after it is of another kind, may be under way, and leaves out what had failed.
+        let is_named = ordered == Some(asked.digest);
+        if runs(report, asked.digest) && is_named && (!is_of_it || report.progress == Progress::Done) {
             return (!member.standing.is_reached()).then_some(Standing::Reached { since: now });
         }
         if let Progress::Failed { why, blame } = &report.progress
@@ -110,6 +124,11 @@ fn next(
         {
             return Some(failure(said(why), *blame));
         }
+    }
+    // It was set up anew, and has lost what it had: the order stands.
+    let has_lost_it = report.is_some_and(|report| report.generation < asked.generation && !runs(report, asked.digest));
+    if member.standing.is_reached() && has_lost_it {
+        return Some(if ground.is_there(device) { Standing::Ordered { since: now } } else { Standing::Away });
     }
     let limit = ground.policy.limits.answer_timeout;
     match (&member.standing, ground.is_there(device)) {

@@ -148,8 +148,9 @@ impl World {
 
     pub(crate) fn plan(&mut self) -> Planned {
         let planned = plan_checked(&self.policy, &self.inventory, &self.observations, &self.blueprint, self.now);
-        let minutes = self.now.as_nanos() / 60_000_000_000;
-        self.story.push_str(&format!("{}:{:02} {planned}", minutes / 60, minutes % 60));
+        let seconds = self.now.as_nanos() / 1_000_000_000;
+        let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+        self.story.push_str(&format!("{hours}:{minutes:02}:{:02} {planned}", seconds % 60));
         if let Some(next) = &planned.blueprint {
             self.blueprint = next.clone();
         }
