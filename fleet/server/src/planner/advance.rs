@@ -70,11 +70,8 @@ fn next(ground: &Ground<'_>, rollout: &Rollout, state: &RolloutState) -> Option<
 
     let &Phase::Running { wave, since, complete } = &state.phase else { return None };
     let is_timed_out = is_timed_out(ground, rollout, state);
-    let verdicts: Vec<Verdict> = rollout
-        .gates
-        .iter()
-        .map(|gate| judge(gate, state, wave, is_timed_out, ground.observations, |device| ground.is_there(device)))
-        .collect();
+    let verdicts: Vec<Verdict> =
+        rollout.gates.iter().map(|gate| judge(gate, state, wave, is_timed_out, ground)).collect();
     if let Some(Verdict::Fails(why)) = verdicts.iter().find(|verdict| matches!(verdict, Verdict::Fails(_))) {
         let why = format!("wave {} of {}: {why}", wave + 1, rollout.waves.len());
         return change(Phase::Halted { since: now, why: why.clone() }, Step::Halt, why);
@@ -246,8 +243,7 @@ pub(super) fn status(ground: &Ground<'_>, rollout: &Rollout, state: &RolloutStat
             text.push_str("; its time is up, and nothing is done yet");
         }
         for gate in &rollout.gates {
-            let there = |device: &_| ground.is_there(device);
-            if let Verdict::Open(why) = judge(gate, state, wave, is_timed_out, ground.observations, there) {
+            if let Verdict::Open(why) = judge(gate, state, wave, is_timed_out, ground) {
                 text.push_str(&format!("; {why}"));
             }
         }

@@ -3,12 +3,12 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use revoada_proto::DeviceId;
-
+use super::Ground;
 use super::blueprint::{Aim, Member, RolloutState, Standing};
-use super::observations::{Figures, Observations};
+use super::observations::{Figures, Report};
 use super::policy::Percent;
 use super::text::named;
+use super::walk::Walk;
 
 /// A measure, and how many devices may miss it. Devices of the waves so far that were ordered the deployable are judged; one
 /// that already had it is not.
@@ -103,9 +103,9 @@ pub(super) fn judge(
     state: &RolloutState,
     wave: usize,
     is_timed_out: bool,
-    observations: &Observations,
-    is_there: impl Fn(&DeviceId) -> bool,
+    ground: &Ground<'_>,
 ) -> Verdict {
+    let (mut reports, mut inventory) = (Walk::new(&ground.observations.reports), Walk::new(&ground.inventory.devices));
     let had_it = |member: &Member| member.asked.is_none() && member.standing.is_reached();
     let (mut changed, mut judged, mut samples, mut breaches) = (0, 0, 0, Vec::new());
     for (device, member) in state.members.iter().filter(|(_, member)| member.wave <= wave) {
@@ -114,8 +114,8 @@ pub(super) fn judge(
         }
         let has_answered = matches!(member.standing, Standing::Reached { .. } | Standing::GaveUp { .. });
         changed += 1;
-        judged += usize::from(!is_timed_out || (has_answered && is_there(device)));
-        if let Some(sample) = sample(gate, device, member, observations) {
+        judged += usize::from(!is_timed_out || (has_answered && ground.has_been_seen(inventory.at(device))));
+        if let Some(sample) = sample(gate, member, || reports.at(device)) {
             samples += 1;
             if sample.is_breach {
                 breaches.push((device, sample.figure));
@@ -144,7 +144,7 @@ pub(super) fn judge(
 }
 
 /// `None` where nothing can be said yet.
-fn sample(gate: &Gate, device: &DeviceId, member: &Member, observations: &Observations) -> Option<Sample> {
+fn sample<'a>(gate: &Gate, member: &Member, report: impl FnOnce() -> Option<&'a Report>) -> Option<Sample> {
     let asked = member.asked.filter(|_| member.aim == Aim::Forward)?;
     if gate.measure == Measure::Outcome {
         return match &member.standing {
@@ -153,9 +153,10 @@ fn sample(gate: &Gate, device: &DeviceId, member: &Member, observations: &Observ
             _ => None,
         };
     }
-    let report = observations.of(device).filter(|report| report.generation >= asked.generation)?;
+    let is_reached = member.standing.is_reached();
+    let report = report().filter(|report| is_reached && report.generation >= asked.generation)?;
     let figures = &report.figures;
-    if !member.standing.is_reached() || figures.over < gate.over_min || figures.over.is_zero() {
+    if figures.over < gate.over_min || figures.over.is_zero() {
         return None;
     }
     let before = |figure: fn(&Figures) -> Option<f64>| {

@@ -1,5 +1,6 @@
 //! Which devices are whose.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use revoada_core::Timestamp;
@@ -9,6 +10,7 @@ use super::blueprint::{Aim, Member, Phase, RolloutState, Standing};
 use super::policy::{Intent, Rollout, RolloutId, Size};
 use super::spread::rank;
 use super::text::named;
+use super::walk::Walk;
 use super::{Draft, Ground, Step};
 
 /// Drops rollouts that are not wanted any more, and devices that are not in the inventory.
@@ -26,14 +28,19 @@ pub(super) fn forget(ground: &Ground<'_>, draft: &mut Draft) {
 
     let is_known = |device: &DeviceId| ground.inventory.devices.contains_key(device);
     for id in ids(draft) {
-        if !draft.blueprint.rollouts[&id].members.keys().all(is_known) {
+        if !are_known(ground, &draft.blueprint.rollouts[&id].members) {
             draft.state_mut(id).members.retain(|device, _| is_known(device));
         }
     }
-    if !draft.blueprint.targets.keys().all(is_known) {
+    if !are_known(ground, &draft.blueprint.targets) {
         Arc::make_mut(&mut draft.blueprint.targets).retain(|device, _| is_known(device));
         draft.has_changed = true;
     }
+}
+
+fn are_known<V>(ground: &Ground<'_>, devices: &BTreeMap<DeviceId, V>) -> bool {
+    let mut inventory = Walk::new(&ground.inventory.devices);
+    devices.keys().all(|device| inventory.at(device).is_some())
 }
 
 pub(super) fn ids(draft: &Draft) -> Vec<RolloutId> {
@@ -88,8 +95,9 @@ fn newer(draft: &Draft, id: RolloutId) -> Vec<(RolloutId, Arc<RolloutState>)> {
 fn take_devices(ground: &Ground<'_>, draft: &mut Draft, id: RolloutId, rollout: &Rollout) {
     let newer = newer(draft, id);
     let state = &draft.blueprint.rollouts[&id];
-    let is_new = |device: &DeviceId| {
-        !state.members.contains_key(device) && !newer.iter().any(|(_, newer)| newer.members.contains_key(device))
+    let mut members = Walk::new(&state.members);
+    let mut is_new = |device: &DeviceId| {
+        members.at(device).is_none() && !newer.iter().any(|(_, newer)| newer.members.contains_key(device))
     };
     let joining = ground
         .inventory

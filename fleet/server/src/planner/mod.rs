@@ -61,6 +61,7 @@ mod policy;
 mod settle;
 mod spread;
 mod text;
+mod walk;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -69,7 +70,7 @@ use std::sync::Arc;
 use revoada_core::Timestamp;
 use revoada_proto::{DeviceId, Generation};
 
-use crate::inventory::Inventory;
+use crate::inventory::{Device, Inventory};
 
 pub use blueprint::{Aim, Asked, Blueprint, Member, Phase, RolloutState, Standing, Target};
 pub use gate::{Gate, Measure};
@@ -201,7 +202,11 @@ struct Draft {
 impl Ground<'_> {
     /// Whether a device is there, so that it can be asked something.
     fn is_there(&self, device: &DeviceId) -> bool {
-        let seen = self.inventory.devices.get(device).and_then(|device| device.seen);
+        self.has_been_seen(self.inventory.devices.get(device))
+    }
+
+    fn has_been_seen(&self, device: Option<&Device>) -> bool {
+        let seen = device.and_then(|device| device.seen);
         seen.is_some_and(|seen| self.now.since(seen) <= self.policy.limits.away_after)
     }
 }

@@ -9,7 +9,7 @@ use revoada_proto::{DeviceId, Generation, Kind};
 /// The newest report of each device.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Observations {
-    reports: BTreeMap<DeviceId, Report>,
+    pub(super) reports: BTreeMap<DeviceId, Report>,
 }
 
 /// How a device is.

@@ -9,6 +9,7 @@ use revoada_proto::{Deployable, DeviceId, Generation, Kind, Order};
 use super::blueprint::{Aim, Asked, Member, Phase, RolloutState, Standing, Target};
 use super::join::kind_name;
 use super::policy::{Intent, Rollout, RolloutId};
+use super::walk::Walk;
 use super::{Deferred, Draft, Ground, Step};
 
 const WINDOW_SECONDS: u64 = 60;
@@ -29,21 +30,33 @@ struct Due {
 /// At most one for a device and kind: where an older rollout would order it back, and a newer one elsewhere, it goes there
 /// at once.
 fn due(ground: &Ground<'_>, draft: &Draft) -> Vec<Due> {
-    let mut due: BTreeMap<(&DeviceId, Kind), Due> = BTreeMap::new();
+    let mut due: Vec<(Due, Kind)> = Vec::new();
     for (id, state) in &draft.blueprint.rollouts {
         let rollout = &ground.policy.rollouts()[id];
+        let mut inventory = Walk::new(&ground.inventory.devices);
         let mut rank = 0;
         for (device, member) in &state.members {
-            let Some(aim) = aim(ground, draft, (*id, rollout), state, device, member) else { continue };
-            let key = (device, state.deployable.kind);
-            let can_wait = aim == Aim::Forward && due.get(&key).is_none_or(|older| older.can_wait);
-            let is_away = !ground.is_there(device);
-            due.insert(key, Due { can_wait, is_away, rank, id: *id, device: device.clone(), aim });
+            let is_there = || ground.has_been_seen(inventory.at(device));
+            let Some((aim, is_there)) = aim(ground, draft, (*id, rollout), state, (device, member), is_there) else {
+                continue;
+            };
+            let (can_wait, is_away) = (aim == Aim::Forward, !is_there);
+            due.push((Due { can_wait, is_away, rank, id: *id, device: device.clone(), aim }, state.deployable.kind));
             rank += 1;
         }
     }
-    let mut due: Vec<Due> = due.into_values().collect();
-    due.sort_unstable();
+    // Older rollouts stay before newer ones.
+    due.sort_by(|(a, a_kind), (b, b_kind)| (&a.device, a_kind).cmp(&(&b.device, b_kind)));
+    due.dedup_by(|(newer, newer_kind), (older, older_kind)| {
+        let is_same = newer.device == older.device && newer_kind == older_kind;
+        if is_same {
+            newer.can_wait &= older.can_wait;
+            std::mem::swap(newer, older);
+        }
+        is_same
+    });
+    let mut due: Vec<Due> = due.into_iter().map(|(due, _)| due).collect();
+    due.sort();
     due
 }
 
@@ -52,6 +65,7 @@ pub(super) fn order(ground: &Ground<'_>, draft: &mut Draft) {
     let due = due(ground, draft);
     let mut flying = flying(draft);
     let in_flight_max = usize::try_from(ground.policy.limits.in_flight_max.get()).unwrap_or(usize::MAX);
+    let mut room = room_this_minute(ground, draft);
     for Due { is_away, id, device, aim, .. } in due {
         let kind = draft.blueprint.rollouts[&id].deployable.kind;
         let is_busy = flying.get(&device).is_some_and(|others| {
@@ -75,12 +89,15 @@ pub(super) fn order(ground: &Ground<'_>, draft: &mut Draft) {
             }
             continue;
         }
-        if !has_room_this_minute(ground, draft) {
+        if room == 0 {
             draft.deferred.by_orders_per_minute += 1;
             continue;
         }
-        if issue(ground, draft, id, &device, aim, goal) && !is_away {
-            flying.insert(device, BTreeSet::from([(id, kind)]));
+        if issue(ground, draft, id, &device, aim, goal) {
+            room -= 1;
+            if !is_away {
+                flying.insert(device, BTreeSet::from([(id, kind)]));
+            }
         }
     }
 }
@@ -98,15 +115,15 @@ fn flying(draft: &Draft) -> BTreeMap<DeviceId, BTreeSet<(RolloutId, Kind)>> {
     flying
 }
 
-/// Where a member is to be ordered now, if anywhere.
+/// Where a member is to be ordered now, if anywhere, and whether it is there.
 fn aim(
     ground: &Ground<'_>,
     draft: &Draft,
     (id, rollout): (RolloutId, &Rollout),
     state: &RolloutState,
-    device: &DeviceId,
-    member: &Member,
-) -> Option<Aim> {
+    (device, member): (&DeviceId, &Member),
+    mut is_there: impl FnMut() -> bool,
+) -> Option<(Aim, bool)> {
     let is_due = match &member.standing {
         Standing::Waiting => true,
         Standing::Retry { at, .. } => *at <= ground.now,
@@ -125,15 +142,15 @@ fn aim(
             (_, Aim::Forward) => true,
             (_, Aim::Back) => is_due,
         };
-        return (member.asked.is_some() && is_to_turn).then_some(Aim::Back);
+        return (member.asked.is_some() && is_to_turn).then(|| (Aim::Back, is_there()));
     }
     let is_open = match state.phase {
         Phase::Running { wave, .. } => member.wave <= wave,
         Phase::Finished { .. } => true,
         Phase::Halted { .. } | Phase::Aborted { .. } | Phase::Superseded { .. } => false,
     };
-    let may_go = is_open && is_due && rollout.intent == Intent::Run && ground.is_there(device);
-    (may_go && !is_being_taken_back(draft, id, state.deployable.kind, device)).then_some(Aim::Forward)
+    let may_go = is_open && is_due && rollout.intent == Intent::Run && is_there();
+    (may_go && !is_being_taken_back(draft, id, state.deployable.kind, device)).then_some((Aim::Forward, true))
 }
 
 /// Whether a newer rollout of the kind has still to order a device back.
@@ -176,12 +193,12 @@ fn turn(ground: &Ground<'_>, member: &mut Member, aim: Aim, asked: Asked, is_the
     member.standing = if is_there { Standing::Ordered { since: ground.now } } else { Standing::Away };
 }
 
-/// Counted in whole seconds, of which one too many is looked at: no 60 seconds have more orders than may be.
-fn has_room_this_minute(ground: &Ground<'_>, draft: &Draft) -> bool {
-    let second = second(ground);
-    let recent = draft.blueprint.recent.range(second.saturating_sub(WINDOW_SECONDS)..);
-    recent.map(|(_, orders)| u64::from(*orders)).sum::<u64>()
-        < u64::from(ground.policy.limits.orders_per_minute_max.get())
+/// How many more orders may be given now. Counted in whole seconds, of which one too many is looked at: no 60 seconds have
+/// more orders than may be.
+fn room_this_minute(ground: &Ground<'_>, draft: &Draft) -> u64 {
+    let recent = draft.blueprint.recent.range(second(ground).saturating_sub(WINDOW_SECONDS)..);
+    let given = recent.map(|(_, orders)| u64::from(*orders)).sum::<u64>();
+    u64::from(ground.policy.limits.orders_per_minute_max.get()).saturating_sub(given)
 }
 
 fn second(ground: &Ground<'_>) -> u64 {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use humantime::format_duration;
 use revoada_core::Digest;
-use revoada_proto::DeviceId;
+use revoada_proto::{DeviceId, Order};
 
 use super::blueprint::{Aim, Member, RolloutState, Standing};
 use super::join::ids;
@@ -14,16 +14,28 @@ use super::orders::supersede_older;
 use super::policy::{Rollout, RolloutId};
 use super::spread::delay;
 use super::text::{named, said};
+use super::walk::Walk;
 use super::{Draft, Ground, Step};
 
 pub(super) fn settle(ground: &Ground<'_>, draft: &mut Draft) {
     for id in ids(draft) {
         let (rollout, state) = (&ground.policy.rollouts()[&id], Arc::clone(&draft.blueprint.rollouts[&id]));
+        let mut reports = Walk::new(&ground.observations.reports);
+        let mut inventory = Walk::new(&ground.inventory.devices);
+        let mut targets = Walk::new(&draft.blueprint.targets);
         let settled: Vec<(DeviceId, Standing)> = state
             .members
             .iter()
             .filter_map(|(device, member)| {
-                let standing = next(ground, draft, (id, rollout), &state, device, member)?;
+                if !member.standing.counts() {
+                    return None;
+                }
+                let known = Known {
+                    report: reports.at(device),
+                    order: targets.at(device).map(|target| &target.order),
+                    is_there: ground.has_been_seen(inventory.at(device)),
+                };
+                let standing = next(ground, (id, rollout), &state, device, member, known)?;
                 Some((device.clone(), standing))
             })
             .collect();
@@ -70,20 +82,26 @@ fn whole_seconds(duration: Duration) -> Duration {
     Duration::from_secs(duration.as_secs())
 }
 
+/// What is known of a device.
+struct Known<'a> {
+    report: Option<&'a Report>,
+    order: Option<&'a Order>,
+    is_there: bool,
+}
+
 /// The next standing of a member, where there is one.
 fn next(
     ground: &Ground<'_>,
-    draft: &Draft,
     (id, rollout): (RolloutId, &Rollout),
     state: &RolloutState,
     device: &DeviceId,
     member: &Member,
+    Known { report, order, is_there }: Known<'_>,
 ) -> Option<Standing> {
     let now = ground.now;
     let kind = state.deployable.kind;
-    let report = ground.observations.of(device);
     let runs = |report: &Report, digest: Digest| report.running.get(&kind) == Some(&digest);
-    let ordered = draft.blueprint.order(device).and_then(|order| order.of(kind));
+    let ordered = order.and_then(|order| order.of(kind));
     let Some(asked) = member.asked else {
         // It has it already, and nothing that is under way changes that.
         let digest = state.deployable.digest;
@@ -94,9 +112,6 @@ fn next(
             _ => None,
         };
     };
-    if !member.standing.counts() {
-        return None;
-    }
 
     let failure = |why: String, blame: Blame| {
         let is_final = match member.aim {
@@ -128,10 +143,10 @@ fn next(
     // It was set up anew, and has lost what it had: the order stands.
     let has_lost_it = report.is_some_and(|report| report.generation < asked.generation && !runs(report, asked.digest));
     if member.standing.is_reached() && has_lost_it {
-        return Some(if ground.is_there(device) { Standing::Ordered { since: now } } else { Standing::Away });
+        return Some(if is_there { Standing::Ordered { since: now } } else { Standing::Away });
     }
     let limit = ground.policy.limits.answer_timeout;
-    match (&member.standing, ground.is_there(device)) {
+    match (&member.standing, is_there) {
         (Standing::Ordered { .. }, false) => Some(Standing::Away),
         (Standing::Away, true) => Some(Standing::Ordered { since: now }),
         (Standing::Ordered { since }, true) if now.since(*since) >= limit => {
