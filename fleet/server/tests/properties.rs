@@ -255,7 +255,10 @@ fn orders_are_allowed(policy: &Policy, next: &Blueprint, planned: &Planned) {
         match aim {
             Aim::Back => {
                 assert!(state.phase.rolls_back(), "{decision} by {:?}", state.phase);
-                assert_ne!(next.order(device).unwrap().of(state.deployable.kind), Some(state.deployable.digest));
+                assert_ne!(
+                    next.order(device).expect("it was ordered").of(state.deployable.kind),
+                    Some(state.deployable.digest)
+                );
             }
             Aim::Forward => {
                 assert!(state.phase.is_live(), "{decision} by {:?}", state.phase);

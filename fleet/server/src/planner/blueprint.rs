@@ -72,7 +72,7 @@ pub struct Member {
     /// What ran when the rollout first ordered it, where that is known and another.
     pub before: Option<Digest>,
     /// What was measured of that.
-    pub figures_before: Option<Figures>,
+    pub figures_before: Option<Arc<Figures>>,
 }
 
 /// Where a device is to go.

@@ -160,7 +160,7 @@ fn sample<'a>(gate: &Gate, member: &Member, report: impl FnOnce() -> Option<&'a 
         return None;
     }
     let before = |figure: fn(&Figures) -> Option<f64>| {
-        member.figures_before.as_ref().and_then(figure).filter(|before| before.is_finite() && *before > 0.0)
+        member.figures_before.as_deref().and_then(figure).filter(|before| before.is_finite() && *before > 0.0)
     };
     let finite = |figure: Option<f64>| figure.filter(|figure| figure.is_finite());
     Some(match gate.measure {

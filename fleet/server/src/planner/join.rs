@@ -1,6 +1,7 @@
 //! Which devices are whose.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use revoada_core::Timestamp;
@@ -51,14 +52,13 @@ pub(super) fn ids(draft: &Draft) -> Vec<RolloutId> {
 pub(super) fn join(ground: &Ground<'_>, draft: &mut Draft) {
     // The newest first: what it has, no older one takes.
     for (&id, rollout) in ground.policy.rollouts().iter().rev() {
-        if !draft.blueprint.rollouts.contains_key(&id) {
+        if let Entry::Vacant(place) = draft.blueprint.rollouts.entry(id) {
             if rollout.intent != Intent::Run {
                 continue;
             }
             let phase = Phase::Running { wave: 0, since: ground.now, complete: None };
-            let (deployable, members) = (rollout.deployable, Default::default());
-            let state = RolloutState { deployable, phase, paused: None, members };
-            draft.blueprint.rollouts.insert(id, Arc::new(state));
+            let (deployable, members) = (rollout.deployable, BTreeMap::new());
+            place.insert(Arc::new(RolloutState { deployable, phase, paused: None, members }));
             draft.has_changed = true;
             draft.decide(id, Step::Start, format!("its operator wants {} on `{}`", named_of(rollout), rollout.filter));
         }

@@ -25,24 +25,35 @@ struct Due {
     id: RolloutId,
     device: DeviceId,
     aim: Aim,
+    /// Whether it replaces an order that the device is carrying out.
+    is_in_flight: bool,
 }
+
+/// Devices that are carrying out an order, and of whom.
+type Flying = BTreeMap<DeviceId, BTreeSet<(RolloutId, Kind)>>;
 
 /// At most one for a device and kind: where an older rollout would order it back, and a newer one elsewhere, it goes there
 /// at once.
-fn due(ground: &Ground<'_>, draft: &Draft) -> Vec<Due> {
+fn due(ground: &Ground<'_>, draft: &Draft, flying: &Flying) -> Vec<Due> {
     let mut due: Vec<(Due, Kind)> = Vec::new();
     for (id, state) in &draft.blueprint.rollouts {
         let rollout = &ground.policy.rollouts()[id];
-        let mut inventory = Walk::new(&ground.inventory.devices);
+        let (mut inventory, mut flying) = (Walk::new(&ground.inventory.devices), Walk::new(flying));
+        let kind = state.deployable.kind;
         let mut rank = 0;
         for (device, member) in &state.members {
             let is_there = || ground.has_been_seen(inventory.at(device));
             let Some((aim, is_there)) = aim(ground, draft, (*id, rollout), state, (device, member), is_there) else {
                 continue;
             };
-            let (can_wait, is_away) = (aim == Aim::Forward, !is_there);
-            due.push((Due { can_wait, is_away, rank, id: *id, device: device.clone(), aim }, state.deployable.kind));
-            rank += 1;
+            let (can_wait, is_away, others) = (aim == Aim::Forward, !is_there, flying.at(device));
+            // Its own order and those of older rollouts of the kind it replaces; others are carried out first.
+            let may_replace = |(other, other_kind): &(RolloutId, Kind)| other <= id && *other_kind == kind;
+            if others.is_none_or(|others| others.iter().all(may_replace)) {
+                let (device, is_in_flight) = (device.clone(), others.is_some());
+                due.push((Due { can_wait, is_away, rank, id: *id, device, aim, is_in_flight }, kind));
+                rank += 1;
+            }
         }
     }
     // Older rollouts stay before newer ones.
@@ -62,49 +73,47 @@ fn due(ground: &Ground<'_>, draft: &Draft) -> Vec<Due> {
 
 pub(super) fn order(ground: &Ground<'_>, draft: &mut Draft) {
     draft.deferred = Deferred::default();
-    let due = due(ground, draft);
-    let mut flying = flying(draft);
+    let flying = flying(draft);
+    let due = due(ground, draft, &flying);
+    let (mut in_flight, mut room) = (flying.len(), room_this_minute(ground, draft));
     let in_flight_max = usize::try_from(ground.policy.limits.in_flight_max.get()).unwrap_or(usize::MAX);
-    let mut room = room_this_minute(ground, draft);
-    for Due { is_away, id, device, aim, .. } in due {
-        let kind = draft.blueprint.rollouts[&id].deployable.kind;
-        let is_busy = flying.get(&device).is_some_and(|others| {
-            others.iter().any(|(other, other_kind)| *other != id && !(*other < id && *other_kind == kind))
-        });
-        if is_busy {
-            continue;
-        }
-        let Some(goal) = goal(draft, id, &device, aim) else {
-            draft.member_mut(id, &device).standing =
-                Standing::Left { why: "nothing is known to have run before".to_owned() };
-            continue;
-        };
-        if !is_away && !flying.contains_key(&device) && flying.len() >= in_flight_max {
+    let mut ordered = BTreeSet::new();
+    for Due { is_away, id, device, aim, is_in_flight, .. } in due {
+        let flies_anew = !is_away && !is_in_flight;
+        if flies_anew && in_flight >= in_flight_max {
             draft.deferred.by_in_flight += 1;
             continue;
         }
-        if aim == Aim::Back && adopts(ground, draft, id, &device, goal) {
-            if !is_away {
-                flying.entry(device).or_default().insert((id, kind));
-            }
-            continue;
-        }
-        if room == 0 {
+        if aim == Aim::Forward && room == 0 {
             draft.deferred.by_orders_per_minute += 1;
             continue;
         }
-        if issue(ground, draft, id, &device, aim, goal) {
-            room -= 1;
-            if !is_away {
-                flying.insert(device, BTreeSet::from([(id, kind)]));
-            }
+        // Of another kind, just now.
+        if ordered.contains(&device) {
+            continue;
         }
+        let Some(goal) = goal(draft, id, &device, aim) else {
+            let why = "nothing is known to have run before".to_owned();
+            draft.member_mut(id, &device).standing = Standing::Left { why };
+            continue;
+        };
+        if !(aim == Aim::Back && adopts(ground, draft, id, &device, goal)) {
+            if room == 0 {
+                draft.deferred.by_orders_per_minute += 1;
+                continue;
+            }
+            if !issue(ground, draft, id, &device, aim, goal) {
+                continue;
+            }
+            room -= 1;
+        }
+        in_flight += usize::from(flies_anew);
+        ordered.insert(device);
     }
 }
 
-/// Devices that are carrying out an order, and of whom.
-fn flying(draft: &Draft) -> BTreeMap<DeviceId, BTreeSet<(RolloutId, Kind)>> {
-    let mut flying: BTreeMap<DeviceId, BTreeSet<(RolloutId, Kind)>> = BTreeMap::new();
+fn flying(draft: &Draft) -> Flying {
+    let mut flying = Flying::new();
     for (id, state) in &draft.blueprint.rollouts {
         for (device, member) in &state.members {
             if matches!(member.standing, Standing::Ordered { .. }) {
@@ -222,7 +231,7 @@ fn issue(ground: &Ground<'_>, draft: &mut Draft, id: RolloutId, device: &DeviceI
     deployables.insert(Deployable { kind, digest });
     let ordered = draft.blueprint.order(device).and_then(|order| order.of(kind));
     let before = report.and_then(|report| report.running.get(&kind).copied()).or(ordered);
-    let figures = report.map(|report| report.figures.clone());
+    let figures = report.map(|report| Arc::new(report.figures.clone()));
 
     let member = draft.member_mut(id, device);
     if member.asked.is_none() {

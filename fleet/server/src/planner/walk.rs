@@ -1,5 +1,6 @@
 //! Looking devices up that come in their order.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Range;
 use std::iter::Peekable;
@@ -22,15 +23,15 @@ impl<'a, V> Walk<'a, V> {
 
     /// What a plain look-up finds, for devices that are asked for in ascending order.
     pub(super) fn at(&mut self, device: &DeviceId) -> Option<&'a V> {
-        let is_before = |entry: &(&DeviceId, &V)| entry.0 < device;
         for _ in 0..STEPS_MAX {
-            if self.entries.next_if(is_before).is_none() {
-                break;
+            let (found, value) = self.entries.peek()?;
+            match (*found).cmp(device) {
+                Ordering::Less => drop(self.entries.next()),
+                Ordering::Equal => return Some(*value),
+                Ordering::Greater => return None,
             }
         }
-        if self.entries.peek().is_some_and(is_before) {
-            self.entries = self.map.range(device..).peekable();
-        }
+        self.entries = self.map.range(device..).peekable();
         self.entries.peek().filter(|(found, _)| *found == device).map(|(_, value)| *value)
     }
 }
