@@ -35,7 +35,7 @@ fn a_rollout_that_cannot_be_wanted_is_refused_in_a_sentence() {
         (
             4,
             Rollout { gates: vec![gate(Measure::Fps { of_before_min: f64::NAN }, 1, 1)], ..good() },
-            "cannot add rollout 4: the threshold of gate `fps` is no positive number",
+            "cannot add rollout 4: the threshold of gate `fps` is negative or not finite",
         ),
     ] {
         assert_eq!(policy.add(RolloutId(id), rollout).unwrap_err().to_string(), expected);

@@ -85,10 +85,16 @@ impl Measure {
 }
 
 /// What one device says to a gate.
-struct Sample {
-    is_breach: bool,
-    /// ``12.0 of 25.0``
-    figure: String,
+enum Sample {
+    Holds,
+    /// With the figure: ``12.0 of 25.0``.
+    Breach(String),
+}
+
+impl Sample {
+    fn new(is_breach: bool, figure: impl FnOnce() -> String) -> Self {
+        if is_breach { Self::Breach(figure()) } else { Self::Holds }
+    }
 }
 
 pub(super) enum Verdict {
@@ -117,8 +123,8 @@ pub(super) fn judge(
         judged += usize::from(!is_timed_out || (has_answered && ground.has_been_seen(inventory.at(device))));
         if let Some(sample) = sample(gate, member, || reports.at(device)) {
             samples += 1;
-            if sample.is_breach {
-                breaches.push((device, sample.figure));
+            if let Sample::Breach(figure) = sample {
+                breaches.push((device, figure));
             }
         }
     }
@@ -129,10 +135,7 @@ pub(super) fn judge(
         return Verdict::Open(format!("gate `{name}` has {samples} of {samples_min} samples"));
     }
     let fails = gate.breaches_max.is_exceeded_by(breaches.len(), samples);
-    let figures = breaches.iter().map(|(device, figure)| match figure.is_empty() {
-        true => device.to_string(),
-        false => format!("{device} {figure}"),
-    });
+    let figures = breaches.iter().map(|(device, figure)| format!("{device} {figure}"));
     let who = if breaches.is_empty() { String::new() } else { format!(": {}", named(figures)) };
     let text = format!(
         "gate `{name}`: {} of {samples} devices {}, at most {} may{who}",
@@ -148,8 +151,8 @@ fn sample<'a>(gate: &Gate, member: &Member, report: impl FnOnce() -> Option<&'a 
     let asked = member.asked.filter(|_| member.aim == Aim::Forward)?;
     if gate.measure == Measure::Outcome {
         return match &member.standing {
-            Standing::Reached { .. } => Some(Sample { is_breach: false, figure: String::new() }),
-            Standing::GaveUp { why } => Some(Sample { is_breach: true, figure: format!("({why})") }),
+            Standing::Reached { .. } => Some(Sample::Holds),
+            Standing::GaveUp { why } => Some(Sample::Breach(format!("({why})"))),
             _ => None,
         };
     }
@@ -167,23 +170,23 @@ fn sample<'a>(gate: &Gate, member: &Member, report: impl FnOnce() -> Option<&'a 
         Measure::Outcome => return None,
         Measure::Restarts { per_hour_max } => {
             let per_hour = f64::from(figures.restarts) / (figures.over.as_secs_f64() / 3600.0);
-            Sample { is_breach: per_hour > per_hour_max, figure: format!("{per_hour:.1}") }
+            Sample::new(per_hour > per_hour_max, || format!("{per_hour:.1}"))
         }
         Measure::Fps { of_before_min } => {
             let (now, before) = (finite(figures.fps)?, before(|before| before.fps)?);
-            Sample { is_breach: now < before * of_before_min, figure: format!("{now:.1} of {before:.1}") }
+            Sample::new(now < before * of_before_min, || format!("{now:.1} of {before:.1}"))
         }
         Measure::Latency { of_before_max } => {
             let (now, before) = (finite(figures.latency_ms)?, before(|before| before.latency_ms)?);
-            Sample { is_breach: now > before * of_before_max, figure: format!("{now:.1} ms, before {before:.1} ms") }
+            Sample::new(now > before * of_before_max, || format!("{now:.1} ms, before {before:.1} ms"))
         }
         Measure::Agreement { min } => {
             let agreement = finite(figures.agreement)?;
-            Sample { is_breach: agreement < min, figure: format!("{agreement:.3}") }
+            Sample::new(agreement < min, || format!("{agreement:.3}"))
         }
         Measure::Temperature { celsius_max } => {
             let celsius = finite(figures.temperature_c)?;
-            Sample { is_breach: celsius > celsius_max, figure: format!("{celsius:.1} °C") }
+            Sample::new(celsius > celsius_max, || format!("{celsius:.1} °C"))
         }
     })
 }

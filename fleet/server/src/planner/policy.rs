@@ -152,7 +152,7 @@ pub enum PolicyError {
     LastWave { id: RolloutId },
     #[error("cannot add rollout {id}: expected at most {GATES_MAX} gates, got {gates}")]
     Gates { id: RolloutId, gates: usize },
-    #[error("cannot add rollout {id}: the threshold of gate `{gate}` is no positive number")]
+    #[error("cannot add rollout {id}: the threshold of gate `{gate}` is negative or not finite")]
     Threshold { id: RolloutId, gate: &'static str },
     #[error("there is no rollout {id}")]
     Unknown { id: RolloutId },
