@@ -1,0 +1,28 @@
+//! The fleet service's library: which devices there are ([`inventory`]), which of them are meant ([`filter`]), and what they
+//! are to run next ([`planner`]).
+//!
+//! It is *not* a service: nothing here opens a socket or a file, draws a random number or reads a clock. Whoever calls
+//! [`planner::plan`] stores what it returns and sends the orders.
+//!
+//! ```
+//! use revoada_core::Timestamp;
+//! use revoada_fleet::{Device, Filter};
+//!
+//! let filter: Filter = "tag = entrance and version >= 1.2.0 and not seen > 7d".parse()?;
+//! let device = Device {
+//!     tags: ["entrance".to_owned()].into(),
+//!     version: Some(semver::Version::new(1, 10, 0)),
+//!     seen: Some(Timestamp::ZERO),
+//!     ..Device::default()
+//! };
+//! assert!(filter.matches(&"gate-7".parse()?, &device, Timestamp::ZERO));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+#![forbid(unsafe_code)]
+
+pub mod filter;
+pub mod inventory;
+pub mod planner;
+
+pub use filter::{Filter, FilterError};
+pub use inventory::{Device, Fact, Inventory};
