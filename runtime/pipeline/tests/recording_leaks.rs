@@ -49,15 +49,21 @@ fn many_films_leave_no_file_no_thread_and_no_memory_open() {
     };
     // GStreamer keeps some idle threads of its own; what it keeps, it keeps from the start.
     (0..30).for_each(film);
-    let (files, threads, memory) = (count("fd"), count("task"), resident_kib());
-    (0..150).for_each(film);
+    let (files, threads) = (count("fd"), count("task"));
+    // An allocator takes more now and then; what is lost is lost in every round, a picture of 86 KiB or a unit of each film.
+    let grown: Vec<u64> = (0..6)
+        .map(|_| {
+            let before = resident_kib();
+            (0..40).for_each(film);
+            resident_kib().saturating_sub(before)
+        })
+        .collect();
+    assert!(grown.iter().any(|grown| *grown < 200), "each 40 films left so many KiB: {grown:?}");
     assert_eq!(count("fd"), files);
     let begun = Instant::now();
     while count("task") > threads && begun.elapsed() < DEADLINE {
         std::thread::yield_now();
     }
     assert!(count("task") <= threads, "{threads} threads became {}", count("task"));
-    let grown = resident_kib().saturating_sub(memory);
-    assert!(grown < 8 * 1024, "150 films left {grown} KiB");
-    println!("{files} files, {threads} threads, {memory} KiB; {grown} KiB more after 150 films");
+    println!("{files} files, {threads} threads; KiB more after each 40 films: {grown:?}");
 }
