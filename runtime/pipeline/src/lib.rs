@@ -20,6 +20,7 @@
 
 pub mod analyse;
 mod api;
+mod backoff;
 mod classes;
 pub mod config;
 pub mod control;
@@ -27,6 +28,7 @@ pub mod decode;
 pub mod deepstream;
 pub mod draw;
 pub mod http;
+mod lock;
 pub mod media;
 mod metrics;
 pub mod run;

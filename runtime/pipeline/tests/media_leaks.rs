@@ -5,17 +5,7 @@ mod media_clips;
 
 use std::time::Instant;
 
-use media_clips::{DEADLINE, drain, next, open_file, skipped, steps};
-
-fn count(what: &str) -> usize {
-    std::fs::read_dir(format!("/proc/self/{what}")).unwrap().count()
-}
-
-fn resident_kib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
+use media_clips::{DEADLINE, count, drain, next, open_file, resident_kib, skipped, steps};
 
 #[test]
 fn many_short_streams_leave_no_file_no_thread_and_no_memory_behind() {

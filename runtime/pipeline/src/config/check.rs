@@ -41,7 +41,7 @@ pub(super) fn pipeline(root: &Table<'_>, drafted: &Drafted<'_>) {
 fn check_deterministic(root: &Table<'_>, drafted: &Drafted<'_>) {
     for (table, stream) in &drafted.streams {
         let source = stream.as_ref().map(|stream| &stream.source);
-        if source.is_some_and(|source| source.is_live() || matches!(source, SourceConfig::Http(_))) {
+        if source.is_some_and(SourceConfig::is_awaited) {
             table.problem(
                 "uri",
                 "`deterministic` runs read files and folders of pictures, which come the same each time",

@@ -379,6 +379,11 @@ impl SourceConfig {
             Self::Test { live, .. } => *live,
         }
     }
+
+    /// Whether frames come when something else than this machine's own files lets them.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.is_live() || matches!(self, Self::Http(_))
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::thread::JoinHandle;
 
 use gstreamer as gst;
@@ -19,6 +19,7 @@ use super::elements;
 use super::encoder::{self, FrameRate, Purpose, Target};
 use super::raw;
 use crate::SinkError;
+use crate::lock::lock;
 
 /// Streams at `rtsp://address/<stream>`, each from its first frame on, as H.264.
 ///
@@ -267,8 +268,4 @@ impl Outgoing {
         let _ = source.push_sample(&gst::Sample::builder().buffer(&buffer).caps(&caps).build());
         Ok(())
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

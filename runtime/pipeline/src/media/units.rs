@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gstreamer as gst;
@@ -18,6 +18,7 @@ use super::failure::{Failure, Watch};
 use super::file::{Container, VideoFile};
 use super::raw;
 use crate::SinkError;
+use crate::lock::lock;
 
 /// Most between two units from which a player can begin.
 pub const KEY_INTERVAL_MAX: Duration = Duration::from_secs(1);
@@ -327,8 +328,4 @@ impl AsRef<[u8]> for Waiting {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -11,11 +11,11 @@ use serde_json::{Value, json};
 
 use super::output::OutputControls;
 use super::stats::RunStats;
-use super::stop::lock;
 use super::summary::StreamState;
 use super::supervisor::{Change, Event};
 use super::swap::{Swapper, To};
 use crate::control::Command;
+use crate::lock::lock;
 use crate::sink::{Recordings, jpeg, png};
 
 /// A live stream that shows nothing for so long shows nothing.

@@ -21,9 +21,9 @@ use super::output::OutputControls;
 use super::queue::Lanes;
 use super::sessions::Sessions;
 use super::stats::{Dropped, RunStats};
-use super::stop::lock;
 use super::stream::Ticket;
 use crate::config::BatchConfig;
+use crate::lock::lock;
 
 /// A batch on its way from inference to output, in its session.
 pub(crate) struct Batch {
@@ -73,7 +73,7 @@ impl Infer {
 
     fn run_in_turn(&self) -> Result<(), ModelError> {
         // The others would wait for frames and sessions that do not come any more; also after a panic.
-        let ending = Ending(self);
+        let _ending = Ending(self);
         while let Some((mut session, batch)) = self.next_batch()? {
             let Formed { number, tickets, taken } = batch;
             let submitted = session.submit(tickets.iter().map(|ticket| &ticket.frame), &*self.clock);
@@ -88,7 +88,6 @@ impl Infer {
                 break;
             }
         }
-        drop(ending);
         Ok(())
     }
 

@@ -17,13 +17,13 @@ use super::model::{Answer, ModelError, ModelSession};
 use super::sessions::Sessions;
 use super::shadow::Shadow;
 use super::stats::{Dropped, StreamStats};
-use super::stop::lock;
 use super::stream::Ticket;
 use super::trackers::Trackers;
 use crate::analyse::Analysis;
 use crate::config::TrackerConfig;
 use crate::draw::Painter;
 use crate::http::Hub;
+use crate::lock::lock;
 use crate::sink::record::EventRecord;
 use crate::{FrameResult, FrameTimings, Sink, SinkError, SinkReport};
 

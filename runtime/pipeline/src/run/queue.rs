@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use super::stop::lock;
+use crate::lock::lock;
 
 /// What a full lane does to the frame that comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
+use crate::backoff::Backoff;
 use crate::config::ReconnectConfig;
 
 /// The exponential back-off of one stream. Streams do not share one, so that a dead camera never
 /// makes another wait.
 #[derive(Clone, Debug)]
 pub struct Reconnect {
-    config: ReconnectConfig,
-    /// Attempts since the last frame.
-    attempts: u32,
+    /// Failures since the last frame.
+    backoff: Backoff,
+    attempts_max: Option<u32>,
 }
 
 /// What to do about a lost source.
@@ -22,23 +23,22 @@ pub enum Next {
 
 impl Reconnect {
     pub fn new(config: ReconnectConfig) -> Self {
-        Self { config, attempts: 0 }
+        let backoff = Backoff::new(config.delay_min, config.delay_max);
+        Self { backoff, attempts_max: config.attempts_max }
     }
 
     /// A frame came: the next loss starts from the shortest delay again. Opening a source proves
     /// nothing, because a server may accept and then send nothing.
     pub fn frame_arrived(&mut self) {
-        self.attempts = 0;
+        self.backoff.succeeded();
     }
 
     /// The source was lost, or could not be opened.
     pub fn lost(&mut self) -> Next {
-        if self.config.attempts_max.is_some_and(|max| self.attempts >= max) {
+        if self.attempts_max.is_some_and(|max| self.backoff.failures() >= max) {
             return Next::GiveUp;
         }
-        let factor = 2u32.checked_pow(self.attempts).unwrap_or(u32::MAX);
-        self.attempts = self.attempts.saturating_add(1);
-        Next::Retry { after: self.config.delay_min.saturating_mul(factor).min(self.config.delay_max) }
+        Next::Retry { after: self.backoff.failed() }
     }
 }
 

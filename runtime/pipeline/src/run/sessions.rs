@@ -4,7 +4,7 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::model::{Model, ModelError, ModelSession};
-use super::stop::lock;
+use crate::lock::lock;
 
 pub(crate) struct Sessions {
     state: Mutex<State>,

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use tracing::{info, warn};
 
 use super::model::{Loader, Model, ModelError, ModelSession};
-use super::stop::lock;
 use crate::config::ModelConfig;
+use crate::lock::lock;
 
 /// Frames that wait for the shadow: one while it is busy with another, so that it need not wait for the next.
 const WAITING_MAX: usize = 1;

@@ -11,13 +11,13 @@ use revoada_core::{StreamId, Timestamp};
 
 use super::cascade::{SecondaryStats, SecondarySummary};
 use super::shadow::{Shadow, ShadowSummary};
-use super::stop::lock;
 use super::summary::{FramesDropped, Latencies, Latency, RunSummary, StreamState, StreamSummary};
 use super::timeline::Timeline;
 use crate::FrameTimings;
 use crate::analyse::{Analysis, EventKind};
 use crate::decode::Decoder;
 use crate::http::{RunStatus, StreamStatus};
+use crate::lock::lock;
 use crate::sink::record::CountsRecord;
 use crate::sink::{Deliveries, DeliverySummary, RecordingSummary, Recordings};
 

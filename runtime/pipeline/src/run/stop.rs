@@ -2,8 +2,10 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
+
+use crate::lock::lock;
 
 /// What was asked for so far; it only ever rises.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -97,12 +99,6 @@ impl Halt {
         let waited = self.changed.wait_timeout_while(lock(&self.set), duration, |set| !*set);
         *waited.unwrap_or_else(PoisonError::into_inner).0
     }
-}
-
-/// Locks whatever a panicking thread may have left: every value guarded in this module is valid
-/// after each statement that changes it.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -10,8 +10,9 @@ use tracing::{info, warn};
 use super::queue::{Lane, Pushed};
 use super::reconnect::{Next, Reconnect};
 use super::stats::{Dropped, StreamStats};
-use super::stop::{Halt, lock};
-use crate::config::{SourceConfig, StreamConfig};
+use super::stop::Halt;
+use crate::config::StreamConfig;
+use crate::lock::lock;
 use crate::vision::Straightener;
 use crate::{Pull, Source, SourceError};
 
@@ -167,8 +168,7 @@ impl Stream {
 
     fn check_stall(&self, silent: Duration) -> Result<(), SourceError> {
         // A file that is slow to decode is not stalled; what comes over a wire may be.
-        let from_afar = self.config.source.is_live() || matches!(self.config.source, SourceConfig::Http(_));
-        if !from_afar || silent < self.config.reconnect.stall {
+        if !self.config.source.is_awaited() || silent < self.config.reconnect.stall {
             return Ok(());
         }
         self.stats.stalled();

@@ -19,8 +19,8 @@ use tracing::{info, warn};
 use super::model::{GoldenPictures, Loader, Model, ModelError, ModelSession};
 use super::sessions::{self, Sessions};
 use super::stats::RunStats;
-use super::stop::lock;
 use crate::config::{ModelConfig, TilesConfig};
+use crate::lock::lock;
 
 /// Neither black nor white.
 const GREY: u8 = 127;

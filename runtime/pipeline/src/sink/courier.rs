@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use super::delivery::Delivery;
 use super::record::{EventRecord, Record};
 use crate::SinkError;
+use crate::backoff::Backoff;
 use crate::config::CourierConfig;
 
 /// At the end of a run where nothing waits: for taking leave of the other side.
@@ -122,7 +123,7 @@ impl Courier {
         });
         let worker = Worker {
             carrier,
-            backoff: Backoff { min: config.delay_min, max: config.delay_max, failures: 0 },
+            backoff: Backoff::new(config.delay_min, config.delay_max),
             timeout: config.timeout,
             shared: Arc::clone(&shared),
             told_refused: false,
@@ -327,7 +328,7 @@ impl<C: Carrier> Worker<C> {
                     return true;
                 }
                 Err(Setback::Passing { reason, wait }) => {
-                    let delay = self.fails(reason).max(wait.unwrap_or_default().min(self.backoff.max));
+                    let delay = self.fails(reason).max(wait.unwrap_or_default().min(self.backoff.max()));
                     if !self.shared.pause(delay, deadline) {
                         return false;
                     }
@@ -338,35 +339,20 @@ impl<C: Carrier> Worker<C> {
     }
 
     fn works(&mut self) {
-        if self.backoff.failures > 0 {
+        if self.backoff.failures() > 0 {
             info!(destination = %self.shared.destination, "delivering again");
         }
-        self.backoff.failures = 0;
+        self.backoff.succeeded();
         self.shared.delivery.count(|count| count.error = None);
     }
 
     /// Told once an outage; how long to wait.
     fn fails(&mut self, reason: String) -> Duration {
-        if self.backoff.failures == 0 {
+        if self.backoff.failures() == 0 {
             warn!(destination = %self.shared.destination, reason, "cannot deliver, trying again");
         }
         self.shared.delivery.count(|count| count.error = Some(reason));
-        self.backoff.next()
-    }
-}
-
-/// Delays that double from the least to the greatest.
-struct Backoff {
-    min: Duration,
-    max: Duration,
-    failures: u32,
-}
-
-impl Backoff {
-    fn next(&mut self) -> Duration {
-        let factor = 2u32.checked_pow(self.failures).unwrap_or(u32::MAX);
-        self.failures = self.failures.saturating_add(1);
-        self.min.saturating_mul(factor).min(self.max)
+        self.backoff.failed()
     }
 }
 

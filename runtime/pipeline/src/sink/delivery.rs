@@ -1,8 +1,10 @@
 //! What became of events that go to another machine: counted by the sinks, read by metrics and statistics.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
+
+use crate::lock::lock;
 
 /// The deliveries of one run, one for each sink that delivers.
 #[derive(Clone, Debug, Default)]
@@ -63,8 +65,4 @@ impl Delivery {
     pub(crate) fn summary(&self) -> DeliverySummary {
         lock(&self.0).clone()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -6,14 +6,14 @@ use std::path::Path;
 use revoada_core::StreamId;
 
 use super::SinkContext;
-use super::courier::{Courier, Letter};
+use super::courier::{Carrier, Courier, Letter};
 use super::jsonl::{Files, header, to_line};
 use super::messages::Messages;
 use super::mqtt::MqttCarrier;
 use super::record::{EventRecord, Record};
 use super::snapshots::Snapshots;
 use super::webhook::WebhookCarrier;
-use crate::config::{MqttConfig, Sends, SnapshotsConfig, WebhookConfig};
+use crate::config::{CourierConfig, MqttConfig, Sends, SnapshotsConfig, WebhookConfig};
 use crate::{FrameResult, Sink, SinkError, SinkReport};
 
 pub(super) struct EventsSink {
@@ -79,17 +79,23 @@ impl Writes {
 impl DeliverySink {
     pub(super) fn mqtt(config: &MqttConfig, context: &SinkContext) -> Result<Self, SinkError> {
         let writes = Writes::open(&config.sends, context)?;
-        let carrier = MqttCarrier::new(config)?;
-        let delivery = context.deliveries.open("mqtt");
-        let courier = Courier::start(carrier, config.broker.url(), config.courier, delivery)?;
-        Ok(Self { courier, writes })
+        Self::start("mqtt", MqttCarrier::new(config)?, config.broker.url(), config.courier, writes, context)
     }
 
     pub(super) fn webhook(config: &WebhookConfig, context: &SinkContext) -> Result<Self, SinkError> {
         let writes = Writes::open(&config.sends, context)?;
-        let carrier = WebhookCarrier::new(config)?;
-        let delivery = context.deliveries.open("webhook");
-        let courier = Courier::start(carrier, config.url.clone(), config.courier, delivery)?;
+        Self::start("webhook", WebhookCarrier::new(config)?, config.url.clone(), config.courier, writes, context)
+    }
+
+    fn start(
+        kind: &str,
+        carrier: impl Carrier,
+        destination: String,
+        courier: CourierConfig,
+        writes: Writes,
+        context: &SinkContext,
+    ) -> Result<Self, SinkError> {
+        let courier = Courier::start(carrier, destination, courier, context.deliveries.open(kind))?;
         Ok(Self { courier, writes })
     }
 }

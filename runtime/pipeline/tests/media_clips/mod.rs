@@ -151,3 +151,14 @@ pub(crate) fn assert_step(frame: &Frame, index: u64) {
     let (expected, got) = (f64::from(step(index)), luma(frame));
     assert!((expected - got).abs() < 3.0, "frame {index} has luma {got}, not {expected}");
 }
+
+/// Of this process: `fd` or `task`.
+pub(crate) fn count(what: &str) -> usize {
+    std::fs::read_dir(format!("/proc/self/{what}")).expect("Linux lists them").count()
+}
+
+pub(crate) fn resident_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").expect("Linux tells it");
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next());
+    kib.and_then(|kib| kib.parse().ok()).expect("a process has memory")
+}

@@ -168,8 +168,8 @@ fn a_carrier_that_panics_holds_up_nobody() {
 
 #[test]
 fn delays_double_up_to_the_greatest() {
-    let mut backoff = Backoff { min: Duration::from_millis(500), max: Duration::from_secs(3), failures: 0 };
-    let delays_ms: Vec<_> = (0..40).map(|_| backoff.next().as_millis()).collect();
+    let mut backoff = Backoff::new(Duration::from_millis(500), Duration::from_secs(3));
+    let delays_ms: Vec<_> = (0..40).map(|_| backoff.failed().as_millis()).collect();
     assert_eq!(delays_ms[..4], [500, 1000, 2000, 3000]);
     assert!(delays_ms[4..].iter().all(|delay| *delay == 3000));
 }

@@ -3,11 +3,13 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use revoada_core::StreamId;
 use serde::{Deserialize, Serialize};
+
+use crate::lock::lock;
 
 /// Requests that wait for a picture of their stream. The control socket has fewer clients; beyond it, the oldest is
 /// forgotten.
@@ -129,8 +131,4 @@ impl Tally {
         self.any.store(!requests.is_empty(), Ordering::SeqCst);
         taken
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
