@@ -26,6 +26,10 @@ pub enum Purpose {
     Pipeline,
     /// The program itself, as the fleet deploys it.
     Package,
+    /// What a device is to run, as the fleet service says it.
+    Order,
+    /// What a device is to do once.
+    Command,
 }
 
 impl Purpose {
@@ -35,6 +39,8 @@ impl Purpose {
             Self::Plan => b"revoada plan 1\0",
             Self::Pipeline => b"revoada pipeline 1\0",
             Self::Package => b"revoada package 1\0",
+            Self::Order => b"revoada order 1\0",
+            Self::Command => b"revoada command 1\0",
         };
         [context, digest.as_bytes()].concat()
     }
@@ -184,6 +190,16 @@ pub struct Signature {
 }
 
 impl Signature {
+    /// From the 64 bytes that a message has of it.
+    pub fn from_bytes(key: PublicKey, signature: &[u8; 64]) -> Self {
+        Self { key, signature: to_hex(signature) }
+    }
+
+    /// Its 64 bytes; `None` where the text was none, which nothing verifies.
+    pub fn to_bytes(&self) -> Option<[u8; 64]> {
+        from_hex(&self.signature)
+    }
+
     /// Whether the key has signed this digest for this purpose.
     pub fn verify(&self, purpose: Purpose, digest: Digest) -> bool {
         let signature = from_hex::<64>(&self.signature).map(|bytes| Ed25519::from_bytes(&bytes));

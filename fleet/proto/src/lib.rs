@@ -1,7 +1,8 @@
 //! What the fleet service and its devices say to each other.
 //!
 //! An [`Order`] says what a device is to run. Orders of one device are numbered by [`Generation`], so that an old one that
-//! comes late, or again, is harmless.
+//! comes late, or again, is harmless; so are [`Command`]s. Devices answer with [`Report`]s and [`Event`]s. All of them are
+//! [messages](message) on the [topics](topic) of MQTT; [`wire`] has the services of gRPC.
 //!
 //! It is *not* a transport: nothing here opens a socket or reads a clock.
 //!
@@ -19,8 +20,27 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod command;
 mod device_id;
+pub mod message;
 mod order;
+mod report;
+pub mod topic;
 
+/// The messages and services of `device.proto`, as they are generated.
+#[allow(unreachable_pub, missing_docs, clippy::all)]
+pub mod wire {
+    tonic::include_proto!("revoada.v1");
+
+    /// For gRPC's reflection.
+    pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+}
+
+pub use command::{Ask, Command};
 pub use device_id::{DeviceId, DeviceIdError};
+pub use message::{Dispatch, MessageError, Receipt, Signed};
 pub use order::{Deployable, Generation, Kind, Order};
+pub use report::{
+    Blame, CommandResult, Details, Event, Fact, Figures, Level, Progress, Report, SlotContent, StreamHealth,
+};
+pub use topic::{Channel, Topic};

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use revoada_core::{Digest, Timestamp};
 use revoada_fleet::planner::{
-    Blueprint, Figures, Gate, Intent, Limits, Measure, Observations, Percent, Phase, Policy, Progress, Report, Retry,
-    Rollout, RolloutId, Size, Wave, plan,
+    Blueprint, Gate, Intent, Limits, Measure, Observations, Percent, Phase, Policy, Retry, Rollout, RolloutId, Size,
+    Wave, plan,
 };
 use revoada_fleet::{Device, Inventory};
-use revoada_proto::{Deployable, DeviceId, Generation, Kind};
+use revoada_proto::{Deployable, DeviceId, Figures, Generation, Kind, Progress, Report};
 
 const DEVICES: usize = 100_000;
 
@@ -52,7 +52,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let device = Device {
             tags: ["camera".to_owned(), format!("site-{}", index / 100)].into(),
             version: Some("1.2.0".parse()?),
-            facts: [("streams".to_owned(), revoada_fleet::Fact::Number((index % 8) as f64))].into(),
+            facts: [("streams".to_owned(), revoada_proto::Fact::Number((index % 8) as f64))].into(),
             ..Device::default()
         };
         observations.observe(id.clone(), report(1, Generation(0), 1));

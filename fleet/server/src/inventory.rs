@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use revoada_core::{DeviceClass, Timestamp};
-use revoada_proto::DeviceId;
+use revoada_proto::{DeviceId, Fact};
 use semver::Version;
 
 /// Every enrolled device. One that is taken out is forgotten by the planner.
@@ -24,11 +24,4 @@ pub struct Device {
     pub seen: Option<Timestamp>,
     /// Whatever else it reported, by name.
     pub facts: BTreeMap<String, Fact>,
-}
-
-/// A reported value.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Fact {
-    Text(String),
-    Number(f64),
 }

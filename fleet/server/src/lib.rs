@@ -25,4 +25,4 @@ pub mod inventory;
 pub mod planner;
 
 pub use filter::{Filter, FilterError};
-pub use inventory::{Device, Fact, Inventory};
+pub use inventory::{Device, Inventory};

@@ -5,7 +5,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 use revoada_core::{Architecture, DeviceClass, TensorRtFlavour, TensorRtVersion, Timestamp};
 use revoada_fleet::filter::{BYTES_MAX, DEPTH_MAX};
-use revoada_fleet::{Device, Fact, Filter};
+use revoada_fleet::{Device, Filter};
+use revoada_proto::Fact;
 
 const NOW: Timestamp = Timestamp::from_nanos(1_000_000_000_000_000);
 

@@ -8,8 +8,8 @@ use std::path::Path;
 use fleet::{World, count, device, gate, minutes, model, percent, rollout};
 use revoada_core::Digest;
 use revoada_fleet::Device;
-use revoada_fleet::planner::{Blame, Intent, Measure, Rollout, RolloutId, Size, Wave};
-use revoada_proto::{Deployable, Kind};
+use revoada_fleet::planner::{Intent, Measure, Rollout, RolloutId, Size, Wave};
+use revoada_proto::{Blame, Deployable, Kind};
 
 fn is_as_reviewed(world: &World, name: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{name}.txt"));

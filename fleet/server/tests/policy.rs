@@ -6,10 +6,9 @@ use std::collections::BTreeSet;
 
 use fleet::{World, count, device, figures, gate, minutes, model, percent, rollout, wave};
 use revoada_fleet::planner::{
-    Blame, GATES_MAX, Intent, Measure, Observations, Percent, Policy, Progress, Report, Retry, Rollout, RolloutId,
-    Size, Standing, WAVES_MAX,
+    GATES_MAX, Intent, Measure, Observations, Percent, Policy, Retry, Rollout, RolloutId, Size, Standing, WAVES_MAX,
 };
-use revoada_proto::Generation;
+use revoada_proto::{Blame, Generation, Progress, Report};
 
 #[test]
 fn a_rollout_that_cannot_be_wanted_is_refused_in_a_sentence() {

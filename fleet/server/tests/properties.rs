@@ -9,11 +9,11 @@ use fleet::{count, device, figures, gate, minutes, model, plan_checked, rollout,
 use proptest::prelude::*;
 use revoada_core::{Digest, Timestamp};
 use revoada_fleet::planner::{
-    Aim, Blame, Blueprint, Intent, Limits, Measure, Observations, Phase, Planned, Policy, Progress, Report, Rollout,
-    RolloutId, Size, Standing, Step, Wave,
+    Aim, Blueprint, Intent, Limits, Measure, Observations, Phase, Planned, Policy, Rollout, RolloutId, Size, Standing,
+    Step, Wave,
 };
 use revoada_fleet::{Device, Inventory};
-use revoada_proto::{Deployable, DeviceId, Generation, Kind};
+use revoada_proto::{Blame, Deployable, DeviceId, Generation, Kind, Progress, Report};
 
 const DEVICES: usize = 8;
 
@@ -67,7 +67,7 @@ enum Event {
 fn events() -> impl Strategy<Value = Vec<Event>> {
     let device = || 0..DEVICES;
     let progress = prop_oneof![
-        Just(Progress::Working),
+        Just(Progress::Working { what: String::new() }),
         Just(Progress::Done),
         any::<bool>().prop_map(|is_final| Progress::Failed {
             why: "it fell".to_owned(),

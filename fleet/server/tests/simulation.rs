@@ -11,11 +11,11 @@ use fastrand::Rng;
 use fleet::{count, device, gate, limits, minutes, model, percent, rollout, wave};
 use revoada_core::{Digest, Timestamp};
 use revoada_fleet::planner::{
-    Blame, Blueprint, Figures, Gate, Limits, Measure, Observations, Phase, Policy, Progress, Report, Retry, Rollout,
-    RolloutId, Size, Standing, Step, Wave, plan,
+    Blueprint, Gate, Limits, Measure, Observations, Phase, Policy, Retry, Rollout, RolloutId, Size, Standing, Step,
+    Wave, plan,
 };
 use revoada_fleet::{Device, Inventory};
-use revoada_proto::{Deployable, DeviceId, Generation, Kind, Order};
+use revoada_proto::{Blame, Deployable, DeviceId, Figures, Generation, Kind, Order, Progress, Report};
 
 const TICK: Duration = Duration::from_mins(2);
 
@@ -62,7 +62,7 @@ impl Virtual {
             return;
         }
         self.generation = order.generation;
-        self.progress = Progress::Working;
+        self.progress = Progress::Working { what: String::new() };
         let takes = Duration::from_secs(60 * self.rng.u64(1..20));
         self.installing = Some((order.clone(), now + takes));
     }

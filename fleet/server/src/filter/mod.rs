@@ -26,10 +26,10 @@ use std::cmp::Ordering;
 use std::time::Duration;
 
 use revoada_core::Timestamp;
-use revoada_proto::DeviceId;
+use revoada_proto::{DeviceId, Fact};
 use semver::Version;
 
-use crate::inventory::{Device, Fact};
+use crate::inventory::Device;
 
 pub use parse::FilterError;
 

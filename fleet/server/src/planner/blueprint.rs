@@ -5,9 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use revoada_core::{Digest, Timestamp};
-use revoada_proto::{Deployable, DeviceId, Generation, Kind, Order};
+use revoada_proto::{Deployable, DeviceId, Figures, Generation, Kind, Order};
 
-use super::observations::Figures;
 use super::policy::RolloutId;
 
 /// What every device is to run, and how far each rollout is. It never changes: the next one has the next number. Whoever

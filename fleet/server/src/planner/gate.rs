@@ -3,9 +3,11 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use revoada_proto::{Figures, Report};
+
 use super::Ground;
 use super::blueprint::{Aim, Member, RolloutState, Standing};
-use super::observations::{Figures, Report};
+
 use super::policy::Percent;
 use super::text::named;
 use super::walk::Walk;

@@ -74,7 +74,7 @@ use crate::inventory::{Device, Inventory};
 
 pub use blueprint::{Aim, Asked, Blueprint, Member, Phase, RolloutState, Standing, Target};
 pub use gate::{Gate, Measure};
-pub use observations::{Blame, Figures, Observations, Progress, Report};
+pub use observations::Observations;
 pub use policy::{
     GATES_MAX, Intent, Limits, Percent, Policy, PolicyError, ROLLOUTS_MAX, Retry, Rollout, RolloutId, Size, WAVES_MAX,
     Wave,

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use humantime::format_duration;
 use revoada_core::Digest;
-use revoada_proto::{DeviceId, Order};
+use revoada_proto::{Blame, DeviceId, Order, Progress, Report};
 
 use super::blueprint::{Aim, Member, RolloutState, Standing};
 use super::join::ids;
-use super::observations::{Blame, Progress, Report};
+
 use super::orders::supersede_older;
 use super::policy::{Rollout, RolloutId};
 use super::spread::delay;

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use revoada_core::{Digest, Timestamp};
 use revoada_fleet::planner::{
-    Blame, Blueprint, Figures, Gate, Intent, Limits, Measure, Observations, Percent, Planned, Policy, Progress, Report,
-    Retry, Rollout, RolloutId, Size, Wave, plan,
+    Blueprint, Gate, Intent, Limits, Measure, Observations, Percent, Planned, Policy, Retry, Rollout, RolloutId, Size,
+    Wave, plan,
 };
 use revoada_fleet::{Device, Inventory};
-use revoada_proto::{Deployable, DeviceId, Generation, Kind};
+use revoada_proto::{Blame, Deployable, DeviceId, Figures, Generation, Kind, Progress, Report};
 
 pub(crate) fn minutes(minutes: u64) -> Duration {
     Duration::from_mins(minutes)
