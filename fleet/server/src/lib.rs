@@ -23,6 +23,7 @@
 pub mod filter;
 pub mod inventory;
 pub mod planner;
+pub mod service;
 
 pub use filter::{Filter, FilterError};
 pub use inventory::{Device, Inventory};

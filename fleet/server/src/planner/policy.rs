@@ -43,6 +43,10 @@ impl Percent {
         if percent <= 100 { Some(Self(percent)) } else { None }
     }
 
+    pub const fn get(self) -> u8 {
+        self.0
+    }
+
     /// This share of `whole`, rounded up.
     pub fn of(self, whole: usize) -> usize {
         whole.saturating_mul(self.0.into()).div_ceil(100)
