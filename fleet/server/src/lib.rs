@@ -24,6 +24,7 @@ pub mod filter;
 pub mod inventory;
 pub mod planner;
 pub mod service;
+pub mod settings;
 
 pub use filter::{Filter, FilterError};
 pub use inventory::{Device, Inventory};
