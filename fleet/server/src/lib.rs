@@ -1,8 +1,8 @@
-//! The fleet service's library: which devices there are ([`inventory`]), which of them are meant ([`filter`]), and what they
-//! are to run next ([`planner`]).
+//! The fleet service's library: which devices there are ([`inventory`]), which of them are meant ([`filter`]), what they
+//! are to run next ([`planner`]), and what must not be forgotten ([`store`]).
 //!
-//! It is *not* a service: nothing here opens a socket or a file, draws a random number or reads a clock. Whoever calls
-//! [`planner::plan`] stores what it returns and sends the orders.
+//! The inventory, filters and the planner are arithmetic: nothing there opens a socket or a file, draws a random number or
+//! reads a clock. Whoever calls [`planner::plan`] stores what it returns and sends the orders.
 //!
 //! ```
 //! use revoada_core::Timestamp;
@@ -25,6 +25,7 @@ pub mod inventory;
 pub mod planner;
 pub mod service;
 pub mod settings;
+pub mod store;
 
 pub use filter::{Filter, FilterError};
 pub use inventory::{Device, Inventory};

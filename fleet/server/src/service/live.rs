@@ -1,0 +1,72 @@
+//! What the service keeps in memory: what it plans from, and what only holds while it runs.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use revoada_core::Timestamp;
+use revoada_proto::DeviceId;
+use serde::Serialize;
+
+use super::Result;
+use crate::inventory::Inventory;
+use crate::planner::{Blueprint, Deferred, Limits, Observations, RolloutId};
+use crate::store::{Actor, Store, StoredPolicy};
+
+/// Something that whoever watches may want to look at again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "change")]
+pub enum Change {
+    /// A device said something, came, went, or was changed.
+    Device { device: DeviceId },
+    /// A rollout, or how far it is.
+    Rollout { rollout: u64 },
+    Command { device: DeviceId, number: u64 },
+    Event { device: DeviceId },
+    Registry,
+    Alert,
+}
+
+pub(super) struct Live {
+    pub(super) inventory: Inventory,
+    pub(super) observations: Observations,
+    pub(super) policy: StoredPolicy,
+    pub(super) blueprint: Blueprint,
+    pub(super) connected: BTreeSet<DeviceId>,
+    /// When the newest certificate of a device expires, of those that were connected.
+    pub(super) certificates: BTreeMap<DeviceId, Timestamp>,
+    /// Why each rollout is as it is, for people.
+    pub(super) status: BTreeMap<RolloutId, String>,
+    pub(super) deferred: Deferred,
+}
+
+impl Live {
+    pub(super) fn load(store: &dyn Store, limits: &Limits, seed: u64, now: Timestamp) -> Result<Self> {
+        store.set_limits(limits, seed, &Actor::Service, now)?;
+        let policy = store.policy()?.expect("limits were just set");
+        let mut observations = Observations::default();
+        let mut inventory = Inventory::default();
+        for (device, record) in store.devices()? {
+            inventory.devices.insert(device.clone(), record.to_inventory());
+            if let Some(report) = record.report {
+                observations.observe(device, report);
+            }
+        }
+        Ok(Self {
+            inventory,
+            observations,
+            policy,
+            blueprint: store.blueprint()?,
+            connected: BTreeSet::new(),
+            certificates: BTreeMap::new(),
+            status: BTreeMap::new(),
+            deferred: Deferred::default(),
+        })
+    }
+
+    /// Forgets a device that is not enrolled any more.
+    pub(super) fn forget(&mut self, device: &DeviceId) {
+        self.inventory.devices.remove(device);
+        self.observations.retain(|other| other != device);
+        self.connected.remove(device);
+        self.certificates.remove(device);
+    }
+}
