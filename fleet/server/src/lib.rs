@@ -20,6 +20,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod api;
 pub mod filter;
 pub mod inventory;
 pub mod planner;

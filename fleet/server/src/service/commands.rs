@@ -10,7 +10,7 @@ use super::{Change, Fleet, Principal, Result, ServiceError, now, wall};
 use crate::store::{CommandRecord, Page, Role};
 
 /// More lines than anybody reads, and still one upload.
-pub const LOG_LINES_MAX: u32 = 10_000;
+const LOG_LINES_MAX: u32 = 10_000;
 const COMMAND_VALIDITY_MAX: Duration = Duration::from_hours(30 * 24);
 
 impl Fleet {

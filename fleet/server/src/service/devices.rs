@@ -1,6 +1,7 @@
 //! Which devices there are, for people.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use revoada_core::Timestamp;
 use revoada_proto::{Details, DeviceId, Order, Report};
@@ -8,7 +9,7 @@ use serde::Serialize;
 
 use super::{Change, Fleet, Principal, Result, ServiceError, now};
 use crate::filter::Filter;
-use crate::store::{Certificate, DeviceRecord, EventQuery, EventRecord, Page, Role, TAGS_MAX};
+use crate::store::{Bucket, Certificate, DeviceRecord, EventQuery, EventRecord, Gauge, Page, Role, Step, TAGS_MAX};
 
 /// Of one tag.
 const TAG_BYTES_MAX: usize = 64;
@@ -63,6 +64,14 @@ impl Health {
             Self::Degraded(_) => "degraded",
             Self::Away => "away",
             Self::New => "new",
+        }
+    }
+
+    /// For people, where there is something to say.
+    pub fn why(&self) -> Option<&str> {
+        match self {
+            Self::Working(why) | Self::Degraded(why) => Some(why),
+            Self::Good | Self::Away | Self::New => None,
         }
     }
 
@@ -166,6 +175,21 @@ impl Fleet {
     pub fn events(&self, by: &Principal, query: &EventQuery, page: Page) -> Result<Vec<EventRecord>> {
         by.require(Role::Viewer)?;
         Ok(self.store.events(query, page)?)
+    }
+
+    /// What a device measured over the last `last`, the oldest first.
+    pub fn history(
+        &self,
+        by: &Principal,
+        device: &DeviceId,
+        gauge: Gauge,
+        step: Step,
+        last: Duration,
+    ) -> Result<Vec<Bucket>> {
+        by.require(Role::Viewer)?;
+        let now = now();
+        let since = Timestamp::ZERO + now.since(Timestamp::ZERO).saturating_sub(last);
+        Ok(self.store.history(device, gauge, step, since..now + step.length())?)
     }
 
     pub fn set_tags(&self, by: &Principal, device: &DeviceId, tags: &BTreeSet<String>) -> Result<()> {

@@ -198,32 +198,33 @@ impl Batch {
         payload: &[u8],
         at: Timestamp,
     ) -> std::result::Result<(), message::MessageError> {
-        let sequence = match channel {
-            Channel::State => {
-                let (report, details) = message::decode_report(payload)?;
-                let figures = [
-                    (Gauge::Fps, report.figures.fps),
-                    (Gauge::Latency, report.figures.latency_ms),
-                    (Gauge::Agreement, report.figures.agreement),
-                    (Gauge::Temperature, report.figures.temperature_c),
-                    (Gauge::Restarts, Some(f64::from(report.figures.restarts))),
-                ];
-                self.samples.extend(figures.into_iter().filter_map(|(gauge, value)| {
-                    Some(Sample { device: device.clone(), gauge, at, value: value? })
-                }));
-                let sequence = report.sequence;
-                self.heard.push(Heard { device: device.clone(), report, details, at });
-                sequence
-            }
-            Channel::Event => {
-                let event = message::decode_event(payload)?;
-                let sequence = event.sequence;
-                self.occurrences.push(Occurrence { device: device.clone(), event, at });
-                sequence
-            }
-            // What the connection itself says counts.
-            Channel::Presence | Channel::Desired | Channel::Command | Channel::Receipt => return Ok(()),
-        };
+        let sequence =
+            match channel {
+                Channel::State => {
+                    let (report, details) = message::decode_report(payload)?;
+                    let figures = [
+                        (Gauge::Fps, report.figures.fps),
+                        (Gauge::Latency, report.figures.latency_ms),
+                        (Gauge::Agreement, report.figures.agreement),
+                        (Gauge::Temperature, report.figures.temperature_c),
+                        (Gauge::Restarts, Some(f64::from(report.figures.restarts))),
+                    ];
+                    self.samples.extend(figures.into_iter().filter_map(|(gauge, value)| {
+                        Some(Sample { device: device.clone(), gauge, at, value: value? })
+                    }));
+                    let sequence = report.sequence;
+                    self.heard.push(Heard { device: device.clone(), report, details, at });
+                    sequence
+                }
+                Channel::Event => {
+                    let event = message::decode_event(payload)?;
+                    let sequence = event.sequence;
+                    self.occurrences.push(Occurrence { device: device.clone(), event, at });
+                    sequence
+                }
+                // What the connection itself says counts.
+                Channel::Presence | Channel::Desired | Channel::Command | Channel::Receipt => return Ok(()),
+            };
         self.receipts.entry(device.clone()).or_default().push(sequence);
         Ok(())
     }

@@ -16,11 +16,20 @@ use crate::store::{Actor, Store, StoredPolicy};
 #[serde(rename_all = "kebab-case", tag = "change")]
 pub enum Change {
     /// A device said something, came, went, or was changed.
-    Device { device: DeviceId },
+    Device {
+        device: DeviceId,
+    },
     /// A rollout, or how far it is.
-    Rollout { rollout: u64 },
-    Command { device: DeviceId, number: u64 },
-    Event { device: DeviceId },
+    Rollout {
+        rollout: u64,
+    },
+    Command {
+        device: DeviceId,
+        number: u64,
+    },
+    Event {
+        device: DeviceId,
+    },
     Registry,
     Alert,
 }

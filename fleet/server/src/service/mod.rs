@@ -28,7 +28,7 @@ use tokio::sync::broadcast;
 use crate::planner::Limits;
 use crate::store::{Actor, Role, Store, StoreError};
 
-pub use devices::{DeviceSummary, DeviceView};
+pub use devices::{DeviceSummary, DeviceView, Health};
 pub use ingest::{Counts, Incoming};
 pub use live::Change;
 pub use people::SignedIn;
@@ -37,6 +37,7 @@ pub use post::{Post, Signer};
 pub use rollout_form::{
     DurationText, GateForm, MeasureName, RetryForm, RolloutForm, RolloutFormError, SizeText, WaveForm,
 };
+pub(crate) use rollouts::kind_name;
 pub use rollouts::{MemberView, RolloutView, WaveView};
 
 use live::Live;

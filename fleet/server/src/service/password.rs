@@ -2,8 +2,8 @@
 
 use std::sync::LazyLock;
 
-use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString};
 use argon2::Argon2;
+use argon2::password_hash::{PasswordHash, PasswordHasher, PasswordVerifier, SaltString};
 use revoada_bundle::hash;
 use revoada_core::{Digest, to_hex};
 
@@ -38,7 +38,8 @@ pub(super) fn hash_password(password: &str) -> Result<String> {
     }
     let mut salt = [0; 16];
     fill(&mut salt)?;
-    let broken = |error: argon2::password_hash::Error| ServiceError::Invalid(format!("cannot hash the password: {error}"));
+    let broken =
+        |error: argon2::password_hash::Error| ServiceError::Invalid(format!("cannot hash the password: {error}"));
     let salt = SaltString::encode_b64(&salt).map_err(broken)?;
     Ok(Argon2::default().hash_password(password.as_bytes(), &salt).map_err(broken)?.to_string())
 }
@@ -55,7 +56,8 @@ pub(super) fn is_password(password: &str, kept: Option<&str>) -> bool {
 }
 
 fn fill(bytes: &mut [u8]) -> Result<()> {
-    getrandom::fill(bytes).map_err(|error| ServiceError::Invalid(format!("the system gives no random numbers: {error}")))
+    getrandom::fill(bytes)
+        .map_err(|error| ServiceError::Invalid(format!("the system gives no random numbers: {error}")))
 }
 
 #[cfg(test)]

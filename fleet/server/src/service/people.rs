@@ -206,7 +206,9 @@ fn check_name(name: &str) -> Result<()> {
         return Ok(());
     }
     let shortened: String = name.chars().take(64).collect();
-    Err(ServiceError::Invalid(format!("a name has 1 to 64 letters, digits, `-`, `_`, `.` and `@`, unlike `{shortened}`")))
+    Err(ServiceError::Invalid(format!(
+        "a name has 1 to 64 letters, digits, `-`, `_`, `.` and `@`, unlike `{shortened}`"
+    )))
 }
 
 fn found(found: bool, what: &'static str, name: &str) -> Result<()> {

@@ -10,14 +10,16 @@ use super::{Change, Fleet, Result, now, wall};
 use crate::planner::{self, Blueprint, Planned, RolloutId, Step};
 
 /// While nothing happens, so often the clock alone may change the plan: soaks, time-outs, retries.
-pub const PLAN_EVERY: Duration = Duration::from_secs(1);
+const PLAN_EVERY: Duration = Duration::from_secs(1);
 
 /// What one planning came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     Nothing,
     /// There is a new blueprint, with so many orders.
-    Planned { orders: usize },
+    Planned {
+        orders: usize,
+    },
     /// Somebody else stored another blueprint meanwhile; it is planned again from that.
     Lost,
 }
@@ -44,8 +46,7 @@ impl Fleet {
         let now = now();
         let (current, planned) = {
             let live = self.live();
-            let planned =
-                planner::plan(&live.policy.policy, &live.inventory, &live.observations, &live.blueprint, now);
+            let planned = planner::plan(&live.policy.policy, &live.inventory, &live.observations, &live.blueprint, now);
             (live.blueprint.clone(), planned)
         };
         let Planned { blueprint, decisions, status, deferred } = planned;
@@ -82,7 +83,7 @@ impl Fleet {
         Ok(Outcome::Planned { orders: ordered.len() })
     }
 
-    /// Plans whenever something happens, and at least each [`PLAN_EVERY`], until `is_over` says so.
+    /// Plans whenever something happens, and at least each second, until `is_over` says so.
     pub fn keep_planning(&self, is_over: impl Fn() -> bool) {
         while !is_over() {
             self.wait(PLAN_EVERY);

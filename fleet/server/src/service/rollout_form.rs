@@ -288,6 +288,37 @@ impl GateForm {
     }
 }
 
+impl From<&Wave> for WaveForm {
+    fn from(wave: &Wave) -> Self {
+        Self {
+            size: SizeText(wave.size),
+            done_percent: wave.done.get(),
+            timeout: DurationText(wave.timeout),
+            soak: DurationText(wave.soak),
+        }
+    }
+}
+
+impl From<&Gate> for GateForm {
+    fn from(gate: &Gate) -> Self {
+        let (measure, threshold) = match gate.measure {
+            Measure::Outcome => (MeasureName::Outcome, None),
+            Measure::Restarts { per_hour_max } => (MeasureName::Restarts, Some(per_hour_max)),
+            Measure::Fps { of_before_min } => (MeasureName::Fps, Some(of_before_min)),
+            Measure::Latency { of_before_max } => (MeasureName::Latency, Some(of_before_max)),
+            Measure::Agreement { min } => (MeasureName::Agreement, Some(min)),
+            Measure::Temperature { celsius_max } => (MeasureName::Temperature, Some(celsius_max)),
+        };
+        Self {
+            measure,
+            threshold,
+            breaches_percent_max: gate.breaches_max.get(),
+            samples_min: gate.samples_min,
+            over_min: DurationText(gate.over_min),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -326,6 +357,19 @@ mod tests {
         assert_eq!(rollout.waves[0].soak, Duration::from_secs(90));
         assert_eq!(rollout.gates[0].measure, Measure::Fps { of_before_min: 0.9 });
         assert_eq!(rollout.gates[0].breaches_max, Percent::new(5).unwrap());
+    }
+
+    #[test]
+    fn what_is_wanted_is_written_as_it_was_read() {
+        let form: RolloutForm = serde_json::from_value(json!({
+            "kind": "model", "name": "faces", "version": "2",
+            "waves": [{ "size": "3", "done_percent": 90, "timeout": "2h", "soak": "1m 30s" }, { "size": "100%" }],
+            "gates": [{ "measure": "latency", "threshold": 1.5, "over_min": "45s" }, { "measure": "outcome" }],
+        }))
+        .unwrap();
+        let rollout = form.read(Digest::new([1; 32])).unwrap();
+        assert_eq!(rollout.waves.iter().map(WaveForm::from).collect::<Vec<_>>(), form.waves);
+        assert_eq!(Some(rollout.gates.iter().map(GateForm::from).collect::<Vec<_>>()), form.gates);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use super::planning::RolloutProgress;
 use super::{Change, Fleet, Principal, Result, RolloutForm, ServiceError, now};
 use crate::filter::Filter;
 use crate::planner::{Aim, Intent, Member, Phase, Rollout, RolloutId};
-use crate::store::{RolloutNote, Role};
+use crate::store::{Role, RolloutNote};
 
 /// A rollout, what it is of, and how far it is.
 #[derive(Clone, Debug)]

@@ -61,7 +61,9 @@ impl Throttle {
 
     pub(super) fn succeeded(&self, keys: &[String]) {
         let mut failures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        keys.iter().for_each(|key| drop(failures.remove(key)));
+        for key in keys {
+            failures.remove(key);
+        }
     }
 }
 

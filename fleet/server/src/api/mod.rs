@@ -1,0 +1,170 @@
+//! REST for operators: JSON over HTTP, described by an OpenAPI document at `/api/v1/openapi.json`.
+//!
+//! Who asks shows an API token (`Authorization: Bearer …`) or the cookie of a browser that signed in. What changes something
+//! with a cookie must come from our own pages. Errors are problem details (RFC 9457).
+
+mod caller;
+mod devices;
+mod live;
+mod people;
+mod problem;
+
+mod rollouts;
+
+use std::sync::Arc;
+
+use axum::extract::DefaultBodyLimit;
+use axum::http::{HeaderValue, Request, Response, header};
+use axum::middleware::{self, Next};
+use axum::routing::get;
+use axum::{Json, Router};
+use humantime::format_rfc3339_millis;
+use revoada_core::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::{OpenApi, ToSchema};
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::service::{self, Fleet};
+use crate::store::Page;
+
+pub use caller::{COOKIE, Caller, cookie_of};
+pub use problem::Problem;
+
+/// JSON that people and programs write by hand is small; blobs have a limit of their own.
+const BODY_BYTES_MAX: usize = 1 << 20;
+
+/// What a page has where nothing is said.
+const PAGE_DEFAULT: usize = 100;
+
+/// What every handler needs.
+#[derive(Clone)]
+pub struct Api {
+    pub fleet: Arc<Fleet>,
+
+    /// SHA-256 of the authority's certificate, in hexadecimal digits: what enrolment tokens end with.
+    pub fingerprint: Arc<str>,
+}
+
+impl std::fmt::Debug for Api {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Api").finish_non_exhaustive()
+    }
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Revoada Fleet",
+        description = "Models, devices and rollouts. Every request but `/session` and `/healthz` needs a token or a session.",
+    ),
+    modifiers(&Security),
+    security(("token" = []), ("session" = []))
+)]
+struct Document;
+
+struct Security;
+
+impl utoipa::Modify for Security {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
+        let components = document.components.get_or_insert_default();
+        let token = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+        components.add_security_scheme("token", SecurityScheme::Http(token));
+        let cookie = ApiKey::Cookie(ApiKeyValue::new(COOKIE));
+        components.add_security_scheme("session", SecurityScheme::ApiKey(cookie));
+    }
+}
+
+/// Everything below `/api/v1`.
+pub fn router(api: Api) -> Router {
+    let (routes, document) = described().split_for_parts();
+    let document = Arc::new(document);
+    let routes = routes.route("/api/v1/openapi.json", get(move || async move { Json(document.as_ref().clone()) }));
+    routes.layer(DefaultBodyLimit::max(BODY_BYTES_MAX)).layer(middleware::from_fn(not_kept)).with_state(api)
+}
+
+fn described() -> OpenApiRouter<Api> {
+    let routes = OpenApiRouter::new()
+        .merge(devices::routes())
+        .merge(rollouts::routes())
+        .merge(people::routes())
+        .merge(live::routes());
+    OpenApiRouter::with_openapi(Document::openapi()).nest("/api/v1", routes)
+}
+
+/// The document that describes the API.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    described().split_for_parts().1
+}
+
+/// What is only for who asked is kept nowhere.
+async fn not_kept(request: Request<axum::body::Body>, next: Next) -> Response<axum::body::Body> {
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+impl Api {
+    /// Asks the service from a thread that may block.
+    pub async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Fleet) -> service::Result<T> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let fleet = Arc::clone(&self.fleet);
+        let answer = tokio::task::spawn_blocking(move || question(&fleet)).await;
+        answer.map_err(|error| Problem::internal(&error))?.map_err(Problem::from)
+    }
+}
+
+/// A moment, as `2026-05-04T12:30:00.000Z`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(try_from = "String", into = "String")]
+#[schema(value_type = String, format = DateTime, example = "2026-05-04T12:30:00.000Z")]
+pub struct Time(pub Timestamp);
+
+impl From<Timestamp> for Time {
+    fn from(at: Timestamp) -> Self {
+        Self(at)
+    }
+}
+
+impl From<Time> for String {
+    fn from(time: Time) -> Self {
+        format_rfc3339_millis(service::wall(time.0)).to_string()
+    }
+}
+
+impl TryFrom<String> for Time {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let wrong = || "expected a time such as `2026-05-04T12:30:00Z`".to_owned();
+        let at = humantime::parse_rfc3339_weak(&text).map_err(|_| wrong())?;
+        let since = at.duration_since(std::time::UNIX_EPOCH).map_err(|_| wrong())?;
+        u64::try_from(since.as_nanos()).map(|nanos| Self(Timestamp::from_nanos(nanos))).map_err(|_| wrong())
+    }
+}
+
+/// Which part of a list that is newest first.
+#[derive(Clone, Copy, Debug, Deserialize, utoipa::IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct PageQuery {
+    /// What is older than the one of this number.
+    before: Option<u64>,
+    /// At most so many, up to 1,000.
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<usize>,
+}
+
+impl PageQuery {
+    fn page(self) -> Page {
+        Page { before: self.before, limit: limit(self.limit) }
+    }
+}
+
+fn limit(limit: Option<usize>) -> usize {
+    limit.unwrap_or(PAGE_DEFAULT).clamp(1, crate::store::PAGE_MAX)
+}
