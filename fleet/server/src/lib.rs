@@ -20,9 +20,15 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod acceptor;
+pub mod broker;
+mod bucket;
+pub mod device_port;
 pub mod filter;
+pub mod identity;
 pub mod inventory;
 pub mod planner;
+pub mod tls;
 
 pub use filter::{Filter, FilterError};
 pub use inventory::{Device, Inventory};
