@@ -20,13 +20,19 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod acceptor;
 pub mod api;
+pub mod broker;
+mod bucket;
+pub mod device_port;
 pub mod filter;
+pub mod identity;
 pub mod inventory;
 pub mod planner;
 pub mod service;
 pub mod settings;
 pub mod store;
+pub mod tls;
 
 pub use filter::{Filter, FilterError};
 pub use inventory::{Device, Inventory};

@@ -19,7 +19,7 @@ use axum::middleware::{self, Next};
 use axum::routing::get;
 use axum::{Json, Router};
 use humantime::format_rfc3339_millis;
-use revoada_core::Timestamp;
+use revoada_core::{Digest, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::{OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -41,8 +41,8 @@ const PAGE_DEFAULT: usize = 100;
 pub struct Api {
     pub fleet: Arc<Fleet>,
 
-    /// SHA-256 of the authority's certificate, in hexadecimal digits: what enrolment tokens end with.
-    pub fingerprint: Arc<str>,
+    /// SHA-256 of the authority's certificate: what enrolment tokens end with.
+    pub root: Digest,
 }
 
 impl std::fmt::Debug for Api {

@@ -341,8 +341,10 @@ async fn add_enrolment_token(
     };
     let valid_for = token.valid_for.map_or(Duration::from_hours(24), |valid_for| valid_for.0);
     let uses = token.uses.unwrap_or(1);
-    let secret = api.ask(move |fleet| fleet.add_enrolment_token(&by, &token.name, scope, uses, valid_for)).await?;
-    Ok((StatusCode::CREATED, Json(Told { token: format!("{secret}.{}", api.fingerprint) })))
+    let root = api.root;
+    let add = move |fleet: &service::Fleet| fleet.add_enrolment_token(&by, &token.name, scope, uses, valid_for, root);
+    let token = api.ask(add).await?;
+    Ok((StatusCode::CREATED, Json(Told { token: token.text() })))
 }
 
 /// Makes an enrolment token worth nothing.

@@ -32,7 +32,7 @@ impl Fleet {
         let valid_for = valid_for.unwrap_or(self.validity.commands).min(COMMAND_VALIDITY_MAX);
         let number = self.store.add_command(device, ask, now + valid_for, &by.actor, now)?;
         self.announce(Change::Command { device: device.clone(), number });
-        if self.live().connected.contains(device) {
+        if self.live().connected.contains_key(device) {
             self.send_open_commands(device)?;
         }
         Ok(number)
@@ -74,7 +74,8 @@ impl Fleet {
         let expires_at = Some(wall(record.expires_at));
         let command = Dispatch { device: record.device.clone(), content, issued_at: wall(now), expires_at };
         self.count(|counts| counts.commands_sent += 1);
-        self.post.post(&Topic::new(record.device.clone(), Channel::Command), self.signer.command(&command).encode());
+        self.post
+            .post(&Topic::new(record.device.clone(), Channel::Command), self.orders.sign_command(&command).encode());
     }
 
     /// Sends again what was queued while the service was being killed.
@@ -85,7 +86,7 @@ impl Fleet {
             Err(error) => return warn!(%error, "cannot look for queued commands"),
         };
         let (now, live) = (now(), self.live().connected.clone());
-        for record in queued.into_iter().filter(|it| live.contains(&it.device) && it.expires_at > now) {
+        for record in queued.into_iter().filter(|it| live.contains_key(&it.device) && it.expires_at > now) {
             self.send_command(&record, now);
             if let Err(error) = self.store.command_sent(&record.device, record.number) {
                 warn!(device = %record.device, number = record.number, %error, "cannot note that a command was sent");

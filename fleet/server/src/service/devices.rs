@@ -136,7 +136,7 @@ impl Fleet {
                 ..DeviceRecord::default()
             };
             let is_there = device.seen.is_some_and(|seen| now.since(seen) <= live.policy.policy.limits.away_after);
-            *counts.entry(Health::of(&record, is_there || live.connected.contains(id)).name()).or_default() += 1;
+            *counts.entry(Health::of(&record, is_there || live.connected.contains_key(id)).name()).or_default() += 1;
         }
         Ok(counts)
     }
@@ -157,7 +157,7 @@ impl Fleet {
 
     fn summary(&self, device: DeviceId, record: &DeviceRecord, now: Timestamp) -> DeviceSummary {
         let live = self.live();
-        let is_connected = live.connected.contains(&device);
+        let is_connected = live.connected.contains_key(&device);
         let away_after = live.policy.policy.limits.away_after;
         let is_there = is_connected || record.seen.is_some_and(|seen| now.since(seen) <= away_after);
         DeviceSummary {

@@ -8,15 +8,8 @@ use revoada_proto::{Channel, DeviceId, Event, Receipt, Topic};
 use tracing::{debug, info, warn};
 
 use super::{Change, Fleet, Result, now, wall};
+use crate::broker::Incoming;
 use crate::store::{Gauge, Heard, Occurrence, Sample};
-
-/// Something from a device, whose name its certificate says.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Incoming {
-    Connected { device: DeviceId },
-    Disconnected { device: DeviceId },
-    Message { device: DeviceId, channel: Channel, payload: Vec<u8> },
-}
 
 /// What has been counted since the service began.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,6 +39,9 @@ struct Batch {
     /// Whom to send a receipt of what, once it is kept.
     receipts: BTreeMap<DeviceId, Vec<u64>>,
     connected: Vec<DeviceId>,
+    /// Who would get an order now, and who commands.
+    ordered: Vec<DeviceId>,
+    commanded: Vec<DeviceId>,
 }
 
 impl Fleet {
@@ -67,19 +63,29 @@ impl Fleet {
         let mut batch = Batch::default();
         for incoming in incoming {
             match incoming {
-                Incoming::Connected { device } => {
-                    debug!(%device, "connected");
+                Incoming::Connected { peer, connection } => {
+                    debug!(device = %peer.device, "connected");
                     let mut live = self.live_mut();
                     // One that was removed meanwhile is cut off by who removed it.
-                    if live.inventory.devices.contains_key(&device) {
-                        live.connected.insert(device.clone());
-                        batch.connected.push(device);
+                    if live.inventory.devices.contains_key(&peer.device) {
+                        live.connected.insert(peer.device.clone(), connection);
+                        batch.connected.push(peer.device);
                     }
                 }
-                Incoming::Disconnected { device } => {
-                    debug!(%device, "disconnected");
-                    self.live_mut().connected.remove(&device);
-                    self.announce(Change::Device { device });
+                Incoming::Subscribed { device, channel } => match channel {
+                    Channel::Desired => batch.ordered.push(device),
+                    Channel::Command => batch.commanded.push(device),
+                    _ => {}
+                },
+                Incoming::Disconnected { peer, connection } => {
+                    debug!(device = %peer.device, "disconnected");
+                    let mut live = self.live_mut();
+                    // An older connection's end says nothing of the newer one.
+                    if live.connected.get(&peer.device) == Some(&connection) {
+                        live.connected.remove(&peer.device);
+                        drop(live);
+                        self.announce(Change::Device { device: peer.device });
+                    }
                 }
                 Incoming::Message { device, channel, payload } => {
                     if let Err(error) = batch.read(&device, channel, &payload, now) {
@@ -160,11 +166,16 @@ impl Fleet {
         }
         self.count(|counts| counts.reports += said.len() as u64);
         for device in &batch.connected {
-            if let Err(error) = self.welcome(device) {
+            if let Err(error) = self.note_certificate(device) {
+                warn!(%device, error = %super::chain(&error), "cannot look up a device's certificates");
+            }
+        }
+        for device in &batch.commanded {
+            if let Err(error) = self.send_open_commands(device) {
                 warn!(%device, error = %super::chain(&error), "cannot look up what a device has to do");
             }
         }
-        behind.extend(batch.connected.iter().cloned());
+        behind.extend(batch.ordered);
         self.send_orders(&behind, now);
         said.extend(batch.connected);
         said.sort();
@@ -179,14 +190,14 @@ impl Fleet {
         }
     }
 
-    /// What a device that came back has to be told, and how long its certificate holds.
-    fn welcome(&self, device: &DeviceId) -> Result<()> {
+    /// How long a device's certificate holds.
+    pub(super) fn note_certificate(&self, device: &DeviceId) -> Result<()> {
         let certificates = self.store.certificates(device)?;
         let newest = certificates.iter().filter(|it| it.revoked_at.is_none()).map(|it| it.not_after).max();
         if let Some(not_after) = newest {
             self.live_mut().certificates.insert(device.clone(), not_after);
         }
-        self.send_open_commands(device)
+        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the service keeps in memory: what it plans from, and what only holds while it runs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use revoada_core::Timestamp;
 use revoada_proto::DeviceId;
@@ -39,7 +39,8 @@ pub(super) struct Live {
     pub(super) observations: Observations,
     pub(super) policy: StoredPolicy,
     pub(super) blueprint: Blueprint,
-    pub(super) connected: BTreeSet<DeviceId>,
+    /// By the number of the newest connection.
+    pub(super) connected: BTreeMap<DeviceId, u64>,
     /// When the newest certificate of a device expires, of those that were connected.
     pub(super) certificates: BTreeMap<DeviceId, Timestamp>,
     /// Why each rollout is as it is, for people.
@@ -64,7 +65,7 @@ impl Live {
             observations,
             policy,
             blueprint: store.blueprint()?,
-            connected: BTreeSet::new(),
+            connected: BTreeMap::new(),
             certificates: BTreeMap::new(),
             status: BTreeMap::new(),
             deferred: Deferred::default(),

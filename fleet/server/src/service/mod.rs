@@ -25,15 +25,16 @@ use revoada_core::{Timestamp, causes, sentence_of};
 use thiserror::Error;
 use tokio::sync::broadcast;
 
+use crate::identity::OrderKey;
 use crate::planner::Limits;
 use crate::store::{Actor, Role, Store, StoreError};
 
 pub use devices::{DeviceSummary, DeviceView, Health};
-pub use ingest::{Counts, Incoming};
+pub use ingest::Counts;
 pub use live::Change;
 pub use people::SignedIn;
 pub use planning::{Outcome, RolloutProgress};
-pub use post::{Post, Signer};
+pub use post::Post;
 pub use rollout_form::{
     DurationText, GateForm, MeasureName, RetryForm, RolloutForm, RolloutFormError, SizeText, WaveForm,
 };
@@ -60,7 +61,7 @@ pub struct Validity {
 pub struct Fleet {
     store: Arc<dyn Store>,
     post: Arc<dyn Post>,
-    signer: Signer,
+    orders: OrderKey,
     validity: Validity,
     live: RwLock<Live>,
     /// Whether something happened that may change the plan.
@@ -133,7 +134,7 @@ impl Fleet {
     pub fn open(
         store: Arc<dyn Store>,
         post: Arc<dyn Post>,
-        signer: Signer,
+        orders: OrderKey,
         validity: Validity,
         limits: &Limits,
         seed: u64,
@@ -143,7 +144,7 @@ impl Fleet {
         Ok(Self {
             store,
             post,
-            signer,
+            orders,
             validity,
             live: RwLock::new(live),
             // What was left undone is looked at first.

@@ -19,9 +19,7 @@ static NOBODY: LazyLock<String> = LazyLock::new(|| hash_password("a password of 
 
 /// 256 random bits, as 64 hexadecimal digits.
 pub(crate) fn secret() -> Result<String> {
-    let mut bytes = [0; 32];
-    fill(&mut bytes)?;
-    Ok(to_hex(&bytes))
+    Ok(to_hex(&random::<32>()?))
 }
 
 /// What is kept of a secret: it has as many bits as its hash, so that no salt is needed.
@@ -36,11 +34,9 @@ pub(super) fn hash_password(password: &str) -> Result<String> {
             "a password has at least {PASSWORD_CHARS_MIN} characters, and at most {PASSWORD_BYTES_MAX} bytes"
         )));
     }
-    let mut salt = [0; 16];
-    fill(&mut salt)?;
     let broken =
         |error: argon2::password_hash::Error| ServiceError::Invalid(format!("cannot hash the password: {error}"));
-    let salt = SaltString::encode_b64(&salt).map_err(broken)?;
+    let salt = SaltString::encode_b64(&random::<16>()?).map_err(broken)?;
     Ok(Argon2::default().hash_password(password.as_bytes(), &salt).map_err(broken)?.to_string())
 }
 
@@ -55,9 +51,11 @@ pub(super) fn is_password(password: &str, kept: Option<&str>) -> bool {
     is_right && kept.is_some()
 }
 
-fn fill(bytes: &mut [u8]) -> Result<()> {
-    getrandom::fill(bytes)
-        .map_err(|error| ServiceError::Invalid(format!("the system gives no random numbers: {error}")))
+pub(super) fn random<const BYTES: usize>() -> Result<[u8; BYTES]> {
+    let mut bytes = [0; BYTES];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| ServiceError::Invalid(format!("the system gives no random numbers: {error}")))?;
+    Ok(bytes)
 }
 
 #[cfg(test)]

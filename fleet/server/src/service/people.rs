@@ -3,13 +3,14 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use revoada_core::Timestamp;
+use revoada_bundle::hash;
+use revoada_core::{Digest, Timestamp};
+use revoada_proto::EnrolmentToken;
 
-use super::password::{hash_of_secret, hash_password, is_password, secret};
+use super::password::{hash_of_secret, hash_password, is_password, random, secret};
 use super::{Fleet, Principal, Result, ServiceError, now};
 use crate::store::{
-    Actor, ApiToken, AuditCheck, AuditEntry, BrowserSession, EnrolmentToken, NAME_BYTES_MAX, Page, Role, TokenScope,
-    User,
+    self, Actor, ApiToken, AuditCheck, AuditEntry, BrowserSession, NAME_BYTES_MAX, Page, Role, TokenScope, User,
 };
 
 /// A day at work.
@@ -149,7 +150,7 @@ impl Fleet {
         found(self.store.remove_user(name, &by.actor, now())?, "user", name)
     }
 
-    /// Makes an enrolment token, whose secret is told this once.
+    /// Makes an enrolment token, whose secret is told this once. `root` is the SHA-256 of the authority's certificate.
     pub fn add_enrolment_token(
         &self,
         by: &Principal,
@@ -157,7 +158,8 @@ impl Fleet {
         scope: TokenScope,
         uses: u32,
         valid_for: Duration,
-    ) -> Result<String> {
+        root: Digest,
+    ) -> Result<EnrolmentToken> {
         by.require(Role::Admin)?;
         check_name(name)?;
         if uses == 0 || valid_for.is_zero() || valid_for > ENROLMENT_VALIDITY_MAX {
@@ -165,20 +167,20 @@ impl Fleet {
                 "an enrolment token is good for at least one use, and for at most a year".to_owned(),
             ));
         }
-        let (secret, now) = (secret()?, now());
-        let token = EnrolmentToken {
-            hash: hash_of_secret(&secret),
+        let (token, now) = (EnrolmentToken::new(random()?, root), now());
+        let kept = store::EnrolmentToken {
+            hash: hash(token.secret()),
             name: name.to_owned(),
             scope,
             uses_left: uses,
             created_at: now,
             expires_at: now + valid_for,
         };
-        self.store.add_enrolment_token(&token, &by.actor, now)?;
-        Ok(secret)
+        self.store.add_enrolment_token(&kept, &by.actor, now)?;
+        Ok(token)
     }
 
-    pub fn enrolment_tokens(&self, by: &Principal) -> Result<Vec<EnrolmentToken>> {
+    pub fn enrolment_tokens(&self, by: &Principal) -> Result<Vec<store::EnrolmentToken>> {
         by.require(Role::Admin)?;
         Ok(self.store.enrolment_tokens()?)
     }

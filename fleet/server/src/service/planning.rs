@@ -102,7 +102,7 @@ impl Fleet {
     pub(super) fn send_orders(&self, devices: &[DeviceId], now: Timestamp) {
         let due: Vec<_> = {
             let live = self.live();
-            let connected = devices.iter().filter(|device| live.connected.contains(*device));
+            let connected = devices.iter().filter(|device| live.connected.contains_key(*device));
             let due = connected.filter_map(|device| {
                 let order = live.blueprint.order(device)?;
                 let known = live.observations.of(device).map(|report| report.generation);
@@ -114,7 +114,7 @@ impl Fleet {
         for (device, content) in due {
             let expires_at = Some(wall(now + self.validity.orders));
             let order = Dispatch { device: device.clone(), content, issued_at: wall(now), expires_at };
-            self.post.post(&Topic::new(device, Channel::Desired), self.signer.order(&order).encode());
+            self.post.post(&Topic::new(device, Channel::Desired), self.orders.sign_order(&order).encode());
         }
     }
 }
