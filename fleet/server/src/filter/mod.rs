@@ -28,6 +28,7 @@ use std::time::Duration;
 use revoada_core::Timestamp;
 use revoada_proto::{DeviceId, Fact};
 use semver::Version;
+use serde::{Deserialize, Serialize};
 
 use crate::inventory::Device;
 
@@ -39,8 +40,15 @@ pub const BYTES_MAX: usize = 4096;
 /// Of parentheses and `not`: deeper than people write, far from the end of the stack.
 pub const DEPTH_MAX: usize = 32;
 
-/// A filter that was read. Printed, it reads back as the same.
-#[derive(Clone, Debug, PartialEq)]
+/// A name of 2 kB and a thousand values for it are 2 MB when each of them is a test.
+const PRINTED_BYTES_MAX: usize = 4 << 20;
+
+/// A list of values, printed as tests, stands in parentheses that it did not have.
+const PRINTED_DEPTH_MAX: usize = DEPTH_MAX + 2;
+
+/// A filter that was read. Printed, it reads back as the same; so does what is serialised.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Filter(Node);
 
 #[derive(Clone, Debug, PartialEq)]

@@ -5,7 +5,9 @@ use std::str::FromStr;
 use semver::Version;
 use thiserror::Error;
 
-use super::{BYTES_MAX, DEPTH_MAX, Filter, Name, Node, Operator, Test, TextOperator};
+use super::{
+    BYTES_MAX, DEPTH_MAX, Filter, Name, Node, Operator, PRINTED_BYTES_MAX, PRINTED_DEPTH_MAX, Test, TextOperator,
+};
 
 const NAMES: &str = "`id`, `tag`, `class`, `module`, `architecture`, `version`, `seen` or `fact.NAME`";
 
@@ -47,10 +49,31 @@ impl FromStr for Filter {
     type Err = FilterError;
 
     fn from_str(text: &str) -> Result<Self, FilterError> {
-        if text.len() > BYTES_MAX {
-            return Err(refuse(text, 0, format!("{} bytes are more than {BYTES_MAX}", text.len())));
+        Self::parse(text, BYTES_MAX, DEPTH_MAX)
+    }
+}
+
+/// Also what is longer than people write: printed, `in` is a test of each value, and numbers have all of their digits.
+impl TryFrom<String> for Filter {
+    type Error = FilterError;
+
+    fn try_from(text: String) -> Result<Self, FilterError> {
+        Self::parse(&text, PRINTED_BYTES_MAX, PRINTED_DEPTH_MAX)
+    }
+}
+
+impl From<Filter> for String {
+    fn from(filter: Filter) -> Self {
+        filter.to_string()
+    }
+}
+
+impl Filter {
+    fn parse(text: &str, bytes_max: usize, depth_max: usize) -> Result<Self, FilterError> {
+        if text.len() > bytes_max {
+            return Err(refuse(text, 0, format!("{} bytes are more than {bytes_max}", text.len())));
         }
-        let mut parser = Parser { text, words: words(text)?, next: 0 };
+        let mut parser = Parser { text, words: words(text)?, next: 0, depth_max };
         let node = parser.or(0)?;
         match parser.word() {
             Word::End => Ok(Self(node)),
@@ -119,6 +142,7 @@ struct Parser<'a> {
     words: Vec<(usize, Word)>,
     /// Never past the last, which is [`Word::End`].
     next: usize,
+    depth_max: usize,
 }
 
 impl Parser<'_> {
@@ -168,8 +192,8 @@ impl Parser<'_> {
     }
 
     fn not(&mut self, depth: usize) -> Result<Node, FilterError> {
-        if depth > DEPTH_MAX {
-            return Err(self.refuse_at(self.next, format!("nested deeper than {DEPTH_MAX}")));
+        if depth > self.depth_max {
+            return Err(self.refuse_at(self.next, format!("nested deeper than {}", self.depth_max)));
         }
         if self.takes("not") {
             return Ok(Node::Not(Box::new(self.not(depth + 1)?)));

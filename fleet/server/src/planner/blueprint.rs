@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use revoada_core::{Digest, Timestamp};
 use revoada_proto::{Deployable, DeviceId, Figures, Generation, Kind, Order};
+use serde::{Deserialize, Serialize};
 
 use super::policy::RolloutId;
 
@@ -26,7 +27,8 @@ pub struct Blueprint {
 }
 
 /// The newest order of a device.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Target {
     pub order: Order,
     /// When it was given.
@@ -43,7 +45,8 @@ pub struct RolloutState {
     pub members: BTreeMap<DeviceId, Member>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Phase {
     /// Devices up to this wave are ordered. `complete` since when it waits for its soak and its gates.
     Running { wave: usize, since: Timestamp, complete: Option<Timestamp> },
@@ -58,7 +61,8 @@ pub enum Phase {
 }
 
 /// A device of a rollout.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Member {
     /// From which it is ordered, counted from 0.
     pub wave: usize,
@@ -75,7 +79,8 @@ pub struct Member {
 }
 
 /// Where a device is to go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Aim {
     /// To the rollout's deployable.
     Forward,
@@ -83,14 +88,16 @@ pub enum Aim {
     Back,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Asked {
     pub generation: Generation,
     pub digest: Digest,
 }
 
 /// How far a device is towards its aim. Written for people, it is the reason why a device does not have what it should.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Standing {
     Waiting,
     /// In flight. The time-out counts from `since`.

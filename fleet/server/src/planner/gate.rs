@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use revoada_proto::{Figures, Report};
+use serde::{Deserialize, Serialize};
 
 use super::Ground;
 use super::blueprint::{Aim, Member, RolloutState, Standing};
@@ -14,7 +15,8 @@ use super::walk::Walk;
 
 /// A measure, and how many devices may miss it. Devices of the waves so far that were ordered the deployable are judged; one
 /// that already had it is not.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Gate {
     pub measure: Measure,
     /// Of the samples. More fail the gate, whatever the other gates say.
@@ -27,7 +29,8 @@ pub struct Gate {
 }
 
 /// What is asked of each device.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Measure {
     /// It has not given up.
     Outcome,

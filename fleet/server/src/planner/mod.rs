@@ -76,8 +76,8 @@ pub use blueprint::{Aim, Asked, Blueprint, Member, Phase, RolloutState, Standing
 pub use gate::{Gate, Measure};
 pub use observations::Observations;
 pub use policy::{
-    GATES_MAX, Intent, Limits, Percent, Policy, PolicyError, ROLLOUTS_MAX, Retry, Rollout, RolloutId, Size, WAVES_MAX,
-    Wave,
+    GATES_MAX, Intent, Limits, Percent, PercentError, Policy, PolicyError, ROLLOUTS_MAX, Retry, Rollout, RolloutId,
+    Size, WAVES_MAX, Wave,
 };
 
 /// What [`plan`] says. Printed, it is what a person reviews.

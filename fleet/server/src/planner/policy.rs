@@ -6,6 +6,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use revoada_proto::Deployable;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::gate::Gate;
@@ -21,7 +22,8 @@ pub const WAVES_MAX: usize = 32;
 pub const GATES_MAX: usize = 16;
 
 /// Names a rollout; a higher one is newer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct RolloutId(pub u64);
 
 impl fmt::Display for RolloutId {
@@ -31,8 +33,28 @@ impl fmt::Display for RolloutId {
 }
 
 /// 0 to 100.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "u8", into = "u8")]
 pub struct Percent(u8);
+
+/// More than the whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("expected 0 to 100 percent, got {0}")]
+pub struct PercentError(u8);
+
+impl TryFrom<u8> for Percent {
+    type Error = PercentError;
+
+    fn try_from(percent: u8) -> Result<Self, PercentError> {
+        Self::new(percent).ok_or(PercentError(percent))
+    }
+}
+
+impl From<Percent> for u8 {
+    fn from(percent: Percent) -> Self {
+        percent.0
+    }
+}
 
 impl Percent {
     pub const ZERO: Self = Self(0);
@@ -74,7 +96,8 @@ pub struct Policy {
 }
 
 /// What holds for all rollouts together.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Limits {
     /// Devices that are carrying out an order at once. At the bound orders wait, and are counted as deferred.
     pub in_flight_max: NonZeroU32,
@@ -87,7 +110,8 @@ pub struct Limits {
 }
 
 /// One deployable for all devices of a filter. But for the intent it never changes: something else is another rollout.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Rollout {
     pub deployable: Deployable,
     /// Devices that match at any time while the rollout lives are its devices for good.
@@ -102,7 +126,8 @@ pub struct Rollout {
 }
 
 /// A part of the devices, and what it takes to go on to the next.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Wave {
     pub size: Size,
     /// The wave is complete once this share of its devices runs the deployable, or each of them has done so or given up …
@@ -114,14 +139,16 @@ pub struct Wave {
 }
 
 /// How far a wave reaches, counted with the waves before it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Size {
     Devices(u32),
     Share(Percent),
 }
 
 /// How often a device that failed is asked again, and after how long.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Retry {
     /// Orders to one device, the first among them.
     pub attempts_max: NonZeroU32,
@@ -132,7 +159,8 @@ pub struct Retry {
 }
 
 /// What its operator wants of a rollout.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Intent {
     Run,
     /// Give no order, but for rollbacks. Gates are watched on; clocks of waves stand still.

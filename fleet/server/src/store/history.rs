@@ -8,6 +8,9 @@ use revoada_proto::DeviceId;
 
 use super::Result;
 
+/// Far more than anything that is measured, and so little that no sum of it overflows.
+pub const VALUE_MAX: f64 = 1e15;
+
 /// What was measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Gauge {
@@ -105,8 +108,8 @@ pub struct Bucket {
 
 /// The past of all devices.
 pub trait History {
-    /// Counts samples into the buckets of every step. Those that are not finite or of devices that are not enrolled are left
-    /// out.
+    /// Counts samples into the buckets of every step. Those that are further from zero than [`VALUE_MAX`] or not finite, and
+    /// those of devices that are not enrolled, are left out.
     fn record_samples(&self, samples: &[Sample]) -> Result<()>;
 
     /// Buckets that begin in a range, the oldest first. Those in which nothing was measured are not there.

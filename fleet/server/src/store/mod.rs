@@ -18,6 +18,7 @@ mod identity;
 mod people;
 mod registry;
 mod rollouts;
+pub mod sqlite;
 mod upkeep;
 
 use std::error::Error;
@@ -30,10 +31,10 @@ pub use audit::{Actor, Audit, AuditCheck, AuditEntry};
 pub use commands::{Answer, COMMANDS_MAX, CommandRecord, CommandState, Commands, OPEN_COMMANDS_MAX};
 pub use devices::{DeviceRecord, Devices, Heard, TAGS_MAX};
 pub use events::{EVENTS_MAX, EventQuery, EventRecord, Events, Occurrence};
-pub use history::{Bucket, Gauge, History, Sample, Step};
+pub use history::{Bucket, Gauge, History, Sample, Step, VALUE_MAX};
 pub use identity::{Certificate, EnrolmentToken, Identity, RegisteredKey, Taken, TokenScope};
 pub use people::{ApiToken, BrowserSession, People, Role, User};
-pub use registry::{Artefact, ArtefactFile, ArtefactVersion, BlobRecord, PlanRecord, Registry};
+pub use registry::{Artefact, ArtefactFile, ArtefactVersion, BlobRecord, PLANS_MAX, PlanRecord, Registry};
 pub use rollouts::{RolloutNote, Rollouts, StoredPolicy};
 pub use upkeep::Upkeep;
 

@@ -10,6 +10,9 @@ use serde_json::Value;
 
 use super::{Actor, Result};
 
+/// Of one bundle and device class; the oldest go.
+pub const PLANS_MAX: usize = 8;
+
 /// A model, a pipeline or a package, of which there are versions. Named by its kind and name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Artefact {
@@ -104,7 +107,7 @@ pub trait Registry {
     fn signature(&self, digest: &Digest) -> Result<Option<Signature>>;
 
     /// Keeps a plan whose blob is there, of a version that is there. Whether it is new. Of one bundle and device class the
-    /// newest few are kept.
+    /// newest [`PLANS_MAX`] are kept.
     fn add_plan(&self, plan: &PlanRecord, now: Timestamp) -> Result<bool>;
 
     /// Plans of a bundle that were built on devices of this very class, the newest first.

@@ -1,0 +1,67 @@
+//! Copies of the whole database.
+
+use std::fs;
+use std::io;
+use std::path::Path;
+
+use revoada_bundle::partial::Partial;
+use rusqlite::Connection;
+use rusqlite::backup::{Backup, StepResult};
+
+use super::{Fault, Outcome, Sqlite, schema};
+use crate::store::{Result, StoreError, Upkeep};
+
+impl Upkeep for Sqlite {
+    fn check(&self) -> Result<()> {
+        self.read("read the database", |reader| Ok(reader.query_row("SELECT 1 FROM blueprint", [], |_| Ok(()))?))?;
+        self.write("write the database", |transaction| {
+            transaction.execute("UPDATE blueprint SET only = 1", [])?;
+            Ok(())
+        })
+    }
+
+    fn backup(&self, target: &Path) -> Result<()> {
+        let cannot_write =
+            |source: io::Error| StoreError::Failed { operation: "write a backup", source: source.into() };
+        let partial = Partial::create(target).map_err(cannot_write)?;
+        self.read("take a backup", |reader| copy(reader, partial.path()))?;
+        partial.commit().map_err(cannot_write)?;
+        Ok(())
+    }
+}
+
+/// In one step, so that it is the state of one moment; nobody waits for it, as the log takes what is written meanwhile.
+fn copy(from: &Connection, target: &Path) -> Outcome<()> {
+    let mut copy = Connection::open(target)?;
+    let done = Backup::new(from, &mut copy)?.step(-1)?;
+    if done != StepResult::Done {
+        let why = io::Error::other("the database is busy");
+        return Err(StoreError::Failed { operation: "take a backup", source: why.into() }.into());
+    }
+    // One file, without a log beside it.
+    copy.pragma_update(None, "journal_mode", "DELETE")?;
+    copy.close().map_err(|(_, error)| Fault::Sql(error))
+}
+
+/// Whether a backup is whole, and of a version that this program knows.
+pub fn check_copy(backup: &Path) -> Result<()> {
+    schema::check_copy(backup)
+}
+
+/// Puts a backup that is whole where a database is to be. Refuses where one is, or what is left of one.
+pub fn restore(backup: &Path, target: &Path) -> Result<()> {
+    check_copy(backup)?;
+    let cannot_write = |source: io::Error| StoreError::Failed { operation: "restore a backup", source: source.into() };
+    for suffix in ["", "-wal", "-shm", "-journal"] {
+        let mut name = target.as_os_str().to_owned();
+        name.push(suffix);
+        if fs::symlink_metadata(&name).is_ok() {
+            return Err(StoreError::Exists { what: "file", name: name.to_string_lossy().into_owned() });
+        }
+    }
+    let partial = Partial::create(target).map_err(cannot_write)?;
+    fs::copy(backup, partial.path()).map_err(cannot_write)?;
+    schema::check_copy(partial.path())?;
+    partial.commit().map_err(cannot_write)?;
+    Ok(())
+}
