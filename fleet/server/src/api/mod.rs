@@ -3,6 +3,7 @@
 //! Who asks shows an API token (`Authorization: Bearer …`) or the cookie of a browser that signed in. What changes something
 //! with a cookie must come from our own pages. Errors are problem details (RFC 9457).
 
+mod alerts;
 mod caller;
 mod devices;
 mod live;
@@ -88,6 +89,7 @@ fn described() -> OpenApiRouter<Api> {
         .merge(devices::routes())
         .merge(rollouts::routes())
         .merge(people::routes())
+        .merge(alerts::routes())
         .merge(live::routes());
     OpenApiRouter::with_openapi(Document::openapi()).nest("/api/v1", routes)
 }

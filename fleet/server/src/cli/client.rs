@@ -66,6 +66,10 @@ impl Client {
         self.json(Method::PATCH, path, &[], Some(body))
     }
 
+    pub(crate) fn put(&self, path: &[&str], body: &Value) -> anyhow::Result<Value> {
+        self.json(Method::PUT, path, &[], Some(body))
+    }
+
     pub(crate) fn delete(&self, path: &[&str]) -> anyhow::Result<Value> {
         self.json(Method::DELETE, path, &[], None)
     }

@@ -82,6 +82,13 @@ pub enum IdentityError {
     Random { reason: String },
 }
 
+impl IdentityError {
+    /// Whether there is no authority in the folder.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+}
+
 impl Authority {
     /// Makes a new authority in a folder that has none. The certificate is written last, so that a folder where it is has the
     /// key too; neither is ever written over another.

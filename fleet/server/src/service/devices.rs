@@ -224,7 +224,7 @@ impl Fleet {
             return Err(missing(device));
         }
         self.live_mut().forget(device);
-        self.post.disconnect(device);
+        self.cut_off(device)?;
         self.changed(device);
         Ok(())
     }
@@ -233,9 +233,17 @@ impl Fleet {
     pub fn revoke_device(&self, by: &Principal, device: &DeviceId) -> Result<usize> {
         by.require(Role::Admin)?;
         let revoked = self.store.revoke_device(device, &by.actor, now())?;
-        self.post.disconnect(device);
+        self.cut_off(device)?;
         self.announce(Change::Device { device: device.clone() });
         Ok(revoked)
+    }
+
+    /// First it is not admitted any more, then its connection ends.
+    fn cut_off(&self, device: &DeviceId) -> Result<()> {
+        let revoked = self.store.revoked_serials()?;
+        self.live_mut().revoked = revoked;
+        self.post.disconnect(device);
+        Ok(())
     }
 
     /// A device that enrolled just now.

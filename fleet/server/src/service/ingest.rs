@@ -28,6 +28,8 @@ pub struct Counts {
     /// Plans that another one was faster than.
     pub plans_lost: u64,
     pub sign_ins_failed: u64,
+    /// Webhooks that were not told at the bound.
+    pub notices_lost: u64,
 }
 
 /// What one batch comes to.

@@ -1,6 +1,6 @@
 //! What the service keeps in memory: what it plans from, and what only holds while it runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use revoada_core::Timestamp;
 use revoada_proto::DeviceId;
@@ -41,6 +41,8 @@ pub(super) struct Live {
     pub(super) blueprint: Blueprint,
     /// By the number of the newest connection.
     pub(super) connected: BTreeMap<DeviceId, u64>,
+    /// Serial numbers of certificates that are worth nothing.
+    pub(super) revoked: BTreeSet<String>,
     /// When the newest certificate of a device expires, of those that were connected.
     pub(super) certificates: BTreeMap<DeviceId, Timestamp>,
     /// Why each rollout is as it is, for people.
@@ -66,6 +68,7 @@ impl Live {
             policy,
             blueprint: store.blueprint()?,
             connected: BTreeMap::new(),
+            revoked: store.revoked_serials()?,
             certificates: BTreeMap::new(),
             status: BTreeMap::new(),
             deferred: Deferred::default(),

@@ -6,8 +6,10 @@
 //!
 //! What it keeps in memory, the store has too: a service that was killed goes on where it was.
 
+mod alerting;
 mod commands;
 mod devices;
+mod enrolment;
 mod ingest;
 mod live;
 mod password;
@@ -23,12 +25,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use revoada_core::{Timestamp, causes, sentence_of};
 use thiserror::Error;
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, mpsc};
 
 use crate::identity::OrderKey;
 use crate::planner::Limits;
 use crate::store::{Actor, Role, Store, StoreError};
 
+pub use alerting::{Condition, Notice, tell_webhooks};
 pub use devices::{DeviceSummary, DeviceView, Health};
 pub use ingest::Counts;
 pub use live::Change;
@@ -38,9 +41,11 @@ pub use post::Post;
 pub use rollout_form::{
     DurationText, GateForm, MeasureName, RetryForm, RolloutForm, RolloutFormError, SizeText, WaveForm,
 };
+pub(crate) use password::secret;
 pub(crate) use rollouts::kind_name;
 pub use rollouts::{MemberView, RolloutView, WaveView};
 
+use alerting::Raised;
 use live::Live;
 use throttle::Throttle;
 
@@ -69,6 +74,8 @@ pub struct Fleet {
     due: Condvar,
     changes: broadcast::Sender<Change>,
     sign_ins: Throttle,
+    raised: Mutex<Raised>,
+    notices: mpsc::Sender<Notice>,
     counts: Mutex<Counts>,
 }
 
@@ -129,8 +136,8 @@ impl From<StoreError> for ServiceError {
 pub type Result<T> = std::result::Result<T, ServiceError>;
 
 impl Fleet {
-    /// A service that goes on where its store says that it was. `limits` hold from now on; `seed` only where none was
-    /// ever set.
+    /// A service that goes on where its store says that it was, and what it has to tell webhooks. `limits` hold from now
+    /// on; `seed` only where none was ever set.
     pub fn open(
         store: Arc<dyn Store>,
         post: Arc<dyn Post>,
@@ -138,10 +145,13 @@ impl Fleet {
         validity: Validity,
         limits: &Limits,
         seed: u64,
-    ) -> Result<Self> {
+    ) -> Result<(Self, mpsc::Receiver<Notice>)> {
         let now = now();
         let live = Live::load(store.as_ref(), limits, seed, now)?;
-        Ok(Self {
+        let (notices, to_tell) = mpsc::channel(alerting::NOTICES_MAX);
+        let fleet = Self {
+            raised: Mutex::new(Raised::load(store.raised_alerts()?)),
+            notices,
             store,
             post,
             orders,
@@ -153,7 +163,8 @@ impl Fleet {
             changes: broadcast::Sender::new(CHANGES_MAX),
             sign_ins: Throttle::default(),
             counts: Mutex::default(),
-        })
+        };
+        Ok((fleet, to_tell))
     }
 
     /// What is kept.

@@ -202,7 +202,7 @@ impl Fleet {
 }
 
 /// Names of users and tokens are seen by others, and part of addresses.
-fn check_name(name: &str) -> Result<()> {
+pub(super) fn check_name(name: &str) -> Result<()> {
     let is_right = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '@');
     if (1..=64).contains(&name.len()) && name.chars().all(is_right) {
         return Ok(());

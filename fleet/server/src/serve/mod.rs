@@ -1,0 +1,273 @@
+//! The running service: the folder that it keeps, the ports that it opens, and the threads between them.
+//!
+//! A folder that is empty becomes a service: an authority, a key that signs orders, a database, an administrator. All ports
+//! are taken before anything is served, so that one in use is found at once.
+
+mod carrier;
+mod desk;
+mod folder;
+mod operators;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tracing::{error, info, warn};
+
+use crate::acceptor::AcceptorLimits;
+use crate::api::Api;
+use crate::broker::{Broker, BrokerLimits, BrokerOptions, Incoming};
+use crate::device_port::{DevicePort, DevicePortLimits, DevicePortOptions};
+use crate::identity::IdentityError;
+use crate::service::{Fleet, ServiceError, Validity};
+use crate::settings::Settings;
+use crate::store::StoreError;
+use crate::tls::{self, Admission, TlsError};
+
+use carrier::Carrier;
+use desk::Desk;
+use folder::Folder;
+
+/// What is taken from the broker at once and kept in one transaction.
+const BATCH_MAX: usize = 512;
+/// How long what is under way may take to end once the service is told to stop.
+const SHUTDOWN_TIME_MAX: Duration = Duration::from_secs(5);
+const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(5);
+/// Of a command that nobody said more of.
+const COMMAND_VALIDITY: Duration = Duration::from_mins(10);
+
+/// A service that runs.
+#[derive(Debug)]
+pub struct Service {
+    pub fleet: Arc<Fleet>,
+    pub addresses: Addresses,
+    /// Where the administrator's API token is.
+    pub admin_token: PathBuf,
+    /// Where the password of the user `admin` is; `None` where there were users before.
+    pub admin_password: Option<PathBuf>,
+    stop: watch::Sender<bool>,
+    is_over: Arc<AtomicBool>,
+    task: tokio::task::JoinHandle<()>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+/// Where it listens: with the ports it was given where 0 was asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Addresses {
+    pub mqtt: SocketAddr,
+    pub devices: SocketAddr,
+    pub operators: SocketAddr,
+}
+
+#[derive(Debug, Error)]
+pub enum ServeError {
+    #[error("cannot use the folder `{path}`")]
+    Folder {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("another service uses the folder `{path}`")]
+    InUse { path: PathBuf },
+    #[error("cannot listen on `{address}`")]
+    Listen {
+        address: SocketAddr,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("cannot use the certificate or the key of the operators' port")]
+    OperatorsTls(#[source] TlsError),
+    #[error("cannot read `{path}`")]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("`{path}` holds no {what} in PEM")]
+    Pem { path: PathBuf, what: &'static str },
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error(transparent)]
+    Key(#[from] revoada_bundle::sign::KeyError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Service(#[from] ServiceError),
+    #[error(transparent)]
+    Blobs(#[from] crate::blobs::BlobsError),
+    #[error("cannot start a thread")]
+    Thread(#[source] std::io::Error),
+}
+
+impl Service {
+    /// Opens everything and serves, until it is [stopped](Self::stop).
+    pub async fn start(settings: &Settings) -> Result<Self, ServeError> {
+        let folder = Folder::open(&settings.folder)?;
+        let mqtt = listen(settings.mqtt).await?;
+        let devices = listen(settings.devices).await?;
+        let operators = listen(settings.operators.address).await?;
+        let operators_tls = operators::tls(&settings.operators)?;
+        let local = |listener: &TcpListener, address| {
+            listener.local_addr().map_err(|source| ServeError::Listen { address, source })
+        };
+        let addresses = Addresses {
+            mqtt: local(&mqtt, settings.mqtt)?,
+            devices: local(&devices, settings.devices)?,
+            operators: local(&operators, settings.operators.address)?,
+        };
+
+        let identity = folder.authority.issue_server(&settings.names)?;
+        let (broker_tls, devices_tls) =
+            (tls::broker_config(&folder.authority, &identity)?, tls::device_port_config(&folder.authority, &identity)?);
+        let root = folder.authority.fingerprint();
+        let order_key = folder.orders.public();
+        let (carrier, outgoing) = Carrier::new();
+        let validity = Validity {
+            orders: settings.order_validity,
+            commands: COMMAND_VALIDITY,
+            certificate_renewal: settings.certificate_renewal,
+        };
+        let blobs = Arc::new(folder.blobs(settings)?);
+        let fleet =
+            Fleet::open(Arc::clone(&folder.store), Arc::new(carrier), folder.orders, validity, &settings.limits, folder.seed)?;
+        let fleet = Arc::new(fleet);
+        let admin_password = folder::make_administrator(&fleet, &settings.folder)?;
+
+        let acceptor = AcceptorLimits {
+            connections_max: settings.connections_max,
+            connections_per_second_max: settings.connects_per_second_max,
+            ..AcceptorLimits::default()
+        };
+        let admission: Arc<dyn Admission> = Arc::<Fleet>::clone(&fleet);
+        let limits = BrokerLimits { acceptor: acceptor.clone(), ..BrokerLimits::default() };
+        let options = BrokerOptions { listener: mqtt, tls: broker_tls, admission: Arc::clone(&admission), limits };
+        let (broker, incoming) = Broker::start(options);
+        let desk = Desk {
+            fleet: Arc::clone(&fleet),
+            blobs: Arc::clone(&blobs),
+            authority: folder.authority,
+            order_key,
+            validity: settings.certificate_validity,
+            broker_port: addresses.mqtt.port(),
+        };
+        let port = DevicePort::start(DevicePortOptions {
+            listener: devices,
+            tls: devices_tls,
+            admission,
+            service: Arc::new(desk),
+            blobs: Arc::clone(&blobs),
+            limits: DevicePortLimits {
+                acceptor,
+                download_bytes_per_second: settings.download_bytes_per_second_max,
+                ..DevicePortLimits::default()
+            },
+        });
+        let api = Api { fleet: Arc::clone(&fleet), blobs, root, trusted: folder::trusted(settings)?.into() };
+
+        let (stop, stopped) = watch::channel(false);
+        let is_over = Arc::new(AtomicBool::new(false));
+        let threads = vec![
+            spawn("ingest", {
+                let fleet = Arc::clone(&fleet);
+                move || ingest(&fleet, incoming)
+            })?,
+            spawn("planner", {
+                let (fleet, is_over) = (Arc::clone(&fleet), Arc::clone(&is_over));
+                move || fleet.keep_planning(|| is_over.load(Ordering::Relaxed))
+            })?,
+            spawn("housekeeping", {
+                let (fleet, is_over) = (Arc::clone(&fleet), Arc::clone(&is_over));
+                move || keep_house(&fleet, &is_over)
+            })?,
+        ];
+        let task = tokio::spawn(run(broker, port, outgoing, operators::serve(operators, operators_tls, api, stopped.clone()), stopped, folder.lock));
+        info!(mqtt = %addresses.mqtt, devices = %addresses.devices, operators = %addresses.operators, "serving");
+        let admin_token = settings.folder.join(folder::ADMIN_TOKEN);
+        Ok(Self { fleet, addresses, admin_token, admin_password, stop, is_over, task, threads })
+    }
+
+    /// Lets nobody in any more, ends what is under way, and waits for it.
+    pub async fn stop(self) {
+        let Self { stop, is_over, task, threads, .. } = self;
+        stop.send_replace(true);
+        is_over.store(true, Ordering::Relaxed);
+        if let Err(error) = task.await {
+            error!(%error, "the service ended in a panic");
+        }
+        let joined = tokio::task::spawn_blocking(move || {
+            for thread in threads {
+                if thread.join().is_err() {
+                    error!("a thread of the service panicked");
+                }
+            }
+        });
+        if let Err(error) = joined.await {
+            error!(%error, "cannot wait for the service's threads");
+        }
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })
+}
+
+fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, ServeError> {
+    thread::Builder::new().name(name.to_owned()).spawn(work).map_err(ServeError::Thread)
+}
+
+/// Serves until it is told to stop, then ends everything in order: operators, devices, broker.
+async fn run(
+    broker: Broker,
+    port: DevicePort,
+    outgoing: mpsc::Receiver<carrier::Outgoing>,
+    operators: impl Future<Output = ()>,
+    mut stopped: watch::Receiver<bool>,
+    _lock: std::fs::File,
+) {
+    let carried = carrier::carry(broker, outgoing, stopped.clone());
+    let port = async {
+        // An error is a service that was dropped, which is the same.
+        let _ = stopped.wait_for(|stop| *stop).await;
+        let cut = port.shutdown(SHUTDOWN_TIME_MAX).await;
+        if cut > 0 {
+            warn!(cut, "connections of the device port were cut");
+        }
+    };
+    tokio::join!(operators, port, carried);
+}
+
+/// Takes what devices say, as much at once as has come, until the broker is gone.
+fn ingest(fleet: &Fleet, mut incoming: mpsc::Receiver<Incoming>) {
+    while let Some(first) = incoming.blocking_recv() {
+        let mut batch = vec![first];
+        while batch.len() < BATCH_MAX
+            && let Ok(next) = incoming.try_recv()
+        {
+            batch.push(next);
+        }
+        fleet.ingest(batch);
+    }
+}
+
+/// What is to be done now and then.
+fn keep_house(fleet: &Fleet, is_over: &AtomicBool) {
+    while !is_over.load(Ordering::Relaxed) {
+        fleet.keep_house();
+        // Parked rather than asleep, so that nobody waits for it long.
+        let steps = HOUSEKEEPING_EVERY.as_millis() / 100;
+        for _ in 0..steps {
+            if is_over.load(Ordering::Relaxed) {
+                return;
+            }
+            thread::park_timeout(Duration::from_millis(100));
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Who may say that it is a device, and what builders bring.
+
+use revoada_core::Digest;
+use revoada_proto::DeviceId;
+use tracing::warn;
+
+use super::{Change, Fleet, Result, chain, now};
+use crate::identity::Serial;
+use crate::store::{Actor, Certificate, PlanRecord, Taken};
+use crate::tls::Admission;
+
+impl Fleet {
+    /// Whether the token with this hash lets a device in now; each use does once. One for several devices does not let
+    /// anybody take the place of a device that is enrolled: that takes a token for the device alone.
+    pub fn take_enrolment_token(&self, hash: &Digest, device: &DeviceId) -> Result<bool> {
+        use crate::store::TokenScope;
+        let now = now();
+        let is_enrolled = self.store.certificates(device)?.iter().any(|it| it.revoked_at.is_none() && it.not_after > now);
+        if is_enrolled {
+            let tokens = self.store.enrolment_tokens()?;
+            let is_its_own =
+                tokens.iter().any(|token| token.hash == *hash && token.scope == TokenScope::Device(device.clone()));
+            if !is_its_own {
+                warn!(%device, "a device of this name is enrolled: a token for it alone replaces it");
+                return Ok(false);
+            }
+        }
+        let taken = self.store.take_token(hash, device, now)?;
+        if taken != Taken::Granted {
+            warn!(%device, ?taken, "an enrolment token was refused");
+        }
+        Ok(taken == Taken::Granted)
+    }
+
+    /// Keeps the certificate that was issued to a device, which is enrolled from now on.
+    pub fn certified(&self, certificate: &Certificate, by: &Actor) -> Result<()> {
+        let now = now();
+        let device = &certificate.device;
+        self.store.add_device(device, by, now)?;
+        self.store.add_certificate(certificate, by, now)?;
+        self.live_mut().certificates.insert(device.clone(), certificate.not_after);
+        self.enrolled(device)
+    }
+
+    /// Offers a plan to the other devices of its class.
+    pub fn add_plan(&self, plan: &PlanRecord) -> Result<bool> {
+        let is_new = self.store.add_plan(plan, now())?;
+        self.announce(Change::Registry);
+        Ok(is_new)
+    }
+
+    /// What is to be done every few seconds: what was left undone, and what is over.
+    pub fn keep_house(&self) {
+        self.send_queued_commands();
+        if let Err(error) = self.tidy() {
+            warn!(error = %chain(&error), "cannot tidy up");
+        }
+    }
+
+    fn tidy(&self) -> Result<()> {
+        self.expire_commands()?;
+        self.watch_devices()?;
+        let now = now();
+        self.store.forget_browser_sessions(now)?;
+        self.store.compact(now)?;
+        Ok(())
+    }
+}
+
+/// Asked at every connection and message, and so answered from memory.
+impl Admission for Fleet {
+    fn admits(&self, device: &DeviceId, serial: &Serial) -> bool {
+        let live = self.live();
+        live.inventory.devices.contains_key(device) && !live.revoked.contains(&serial.to_string())
+    }
+}
