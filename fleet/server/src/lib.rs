@@ -20,9 +20,11 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod blobs;
 pub mod filter;
 pub mod inventory;
 pub mod planner;
+pub mod registry;
 pub mod store;
 
 pub use filter::{Filter, FilterError};
