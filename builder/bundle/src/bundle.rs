@@ -102,7 +102,7 @@ pub struct FileRecord {
 
 impl Index {
     /// Reads an index and refuses paths that leave the bundle.
-    fn parse(bytes: &[u8]) -> Result<Self, BundleErrorKind> {
+    pub fn parse(bytes: &[u8]) -> Result<Self, BundleErrorKind> {
         #[derive(Deserialize)]
         struct Versioned {
             version: u32,

@@ -22,6 +22,7 @@
 
 pub mod acceptor;
 pub mod api;
+pub mod blobs;
 pub mod broker;
 mod bucket;
 pub mod device_port;
@@ -29,6 +30,8 @@ pub mod filter;
 pub mod identity;
 pub mod inventory;
 pub mod planner;
+pub mod registry;
+pub mod serve;
 pub mod service;
 pub mod settings;
 pub mod store;
