@@ -7,7 +7,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-use cli::{Access, alerts, audit, commands, devices, enrolment, failure, models, rollouts, serve, terminal, tokens, users};
+use cli::{
+    Access, alerts, audit, commands, devices, enrolment, failure, models, rollouts, serve, terminal, tokens, users,
+};
 
 /// Pushes models to many Jetsons, safely, and shows it happen.
 #[derive(Debug, Parser)]

@@ -9,6 +9,7 @@ mod devices;
 mod live;
 mod people;
 mod problem;
+mod registry;
 
 mod rollouts;
 
@@ -20,11 +21,13 @@ use axum::middleware::{self, Next};
 use axum::routing::get;
 use axum::{Json, Router};
 use humantime::format_rfc3339_millis;
+use revoada_bundle::sign::PublicKey;
 use revoada_core::{Digest, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::{OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 
+use crate::blobs::Blobs;
 use crate::service::{self, Fleet};
 use crate::store::Page;
 
@@ -41,6 +44,9 @@ const PAGE_DEFAULT: usize = 100;
 #[derive(Clone)]
 pub struct Api {
     pub fleet: Arc<Fleet>,
+    pub blobs: Arc<Blobs>,
+    /// Who may sign what is registered.
+    pub trusted: Arc<[PublicKey]>,
 
     /// SHA-256 of the authority's certificate: what enrolment tokens end with.
     pub root: Digest,
@@ -87,6 +93,7 @@ pub fn router(api: Api) -> Router {
 fn described() -> OpenApiRouter<Api> {
     let routes = OpenApiRouter::new()
         .merge(devices::routes())
+        .merge(registry::routes())
         .merge(rollouts::routes())
         .merge(people::routes())
         .merge(alerts::routes())

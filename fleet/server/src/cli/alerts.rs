@@ -74,7 +74,8 @@ pub(crate) fn run(verb: &Verb, access: &Access) -> anyhow::Result<()> {
 }
 
 fn condition(text: &str) -> Result<serde_json::Value, Misuse> {
-    let wrong = || Misuse(format!("`--when {text}` is none of away=MINUTES, failed, hot=CELSIUS, slow=FPS, late=MILLISECONDS"));
+    let wrong =
+        || Misuse(format!("`--when {text}` is none of away=MINUTES, failed, hot=CELSIUS, slow=FPS, late=MILLISECONDS"));
     let (name, number) = match text.split_once('=') {
         Some((name, number)) => (name, Some(number.parse::<f64>().map_err(|_| wrong())?)),
         None => (text, None),

@@ -20,11 +20,22 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Access {
     /// The service's address for operators.
-    #[arg(long, global = true, env = "REVOADA_FLEET_SERVER", default_value = "http://127.0.0.1:8080", value_name = "URL")]
+    #[arg(
+        long,
+        global = true,
+        env = "REVOADA_FLEET_SERVER",
+        default_value = "http://127.0.0.1:8080",
+        value_name = "URL"
+    )]
     server: Url,
     /// A file with an API token; a service writes one for its administrator to `admin.token` in its folder.
-    #[arg(long, global = true, env = "REVOADA_FLEET_TOKEN_FILE", value_name = "FILE",
-        default_value = "/var/lib/revoada-fleet/admin.token")]
+    #[arg(
+        long,
+        global = true,
+        env = "REVOADA_FLEET_TOKEN_FILE",
+        value_name = "FILE",
+        default_value = "/var/lib/revoada-fleet/admin.token"
+    )]
     token_file: PathBuf,
 }
 
@@ -75,7 +86,13 @@ impl Client {
     }
 
     /// Null where the answer is empty.
-    fn json(&self, method: Method, path: &[&str], query: &[(&str, &str)], body: Option<&Value>) -> anyhow::Result<Value> {
+    fn json(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: &[(&str, &str)],
+        body: Option<&Value>,
+    ) -> anyhow::Result<Value> {
         let bytes = body.map(serde_json::to_vec).transpose()?.unwrap_or_default();
         let mut request = self.request(method, path, query)?;
         if body.is_some() {
@@ -86,7 +103,8 @@ impl Client {
         if bytes.is_empty() {
             return Ok(Value::Null);
         }
-        serde_json::from_slice(&bytes).with_context(|| format!("`{}` does not answer as a fleet service does", self.server))
+        serde_json::from_slice(&bytes)
+            .with_context(|| format!("`{}` does not answer as a fleet service does", self.server))
     }
 
     /// Begins a request below `/api/v1`, whose parts may be anything.

@@ -6,7 +6,7 @@ use revoada_proto::{DeviceId, Topic};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, warn};
 
-use super::SHUTDOWN_TIME_MAX;
+use super::{SHUTDOWN_TIME_MAX, until};
 use crate::broker::Broker;
 use crate::service::Post;
 
@@ -56,7 +56,7 @@ pub(super) async fn carry(broker: Broker, mut outgoing: mpsc::Receiver<Outgoing>
                 Some(next) => deliver(&broker, next).await,
                 None => break,
             },
-            _ = stopped.wait_for(|stop| *stop) => break,
+            () = until(&mut stopped) => break,
         }
     }
     outgoing.close();

@@ -8,20 +8,24 @@ use revoada_bundle::hash;
 use revoada_bundle::plan::Plan;
 use revoada_bundle::sign::PublicKey;
 use revoada_core::{DeviceClass, Digest, Timestamp};
-use revoada_proto::topic::TENANT;
 use revoada_proto::DeviceId;
+use revoada_proto::topic::TENANT;
 use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
 use crate::blobs::Blobs;
 use crate::device_port::{
-    DeviceService, Enrolled, Enrolment, MediaType, PlanOffer, PlanSearch, Refusal, Upload, UploadedAnswer,
-    UploadedPlan,
+    DeviceService, Enrolled, Enrolment, MediaType, PlanOffer, PlanSearch, Refusal, Upload, UploadedAnswer, UploadedPlan,
 };
 use crate::identity::{Authority, CertificateRequest};
 use crate::service::{Fleet, chain, now, wall};
-use crate::store::{Actor, Answer, Certificate, PlanRecord, Taken};
+use crate::store::{Actor, Answer, Certificate, PlanRecord};
 use crate::tls::Peer;
+
+use super::shelf::{self, refusal};
+
+/// It is held in memory while it is checked.
+pub(super) const PLAN_BYTES_MAX: usize = 1 << 30;
 
 /// What devices ask of the service.
 pub(super) struct Desk {
@@ -41,9 +45,7 @@ fn internal(error: impl std::error::Error + 'static) -> Refusal {
 }
 
 /// Runs what blocks, and has its refusal.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Refusal> + Send + 'static,
-) -> Result<T, Refusal> {
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Refusal> + Send + 'static) -> Result<T, Refusal> {
     spawn_blocking(work).await.map_err(internal)?
 }
 
@@ -106,11 +108,11 @@ impl DeviceService for Desk {
         })
         .await?;
         let (digest, bytes) = (plan.digest, plan.bytes);
-        self.blobs.put(digest, bytes, content.map_err(std::io::Error::other)).await.map_err(|error| refusal(&error))?;
-        let path = self.blobs.path(&digest);
+        shelf::keep(&self.blobs, digest, bytes, content).await?;
+        let content = self.blobs.read_whole(digest, PLAN_BYTES_MAX).await.map_err(|error| refusal(&error))?;
         let fleet = Arc::clone(&self.fleet);
         blocking(move || {
-            let read = Plan::read(&path).map_err(|error| Refusal::Invalid(error.to_string()))?;
+            let read = Plan::parse(content).map_err(|error| Refusal::Invalid(error.to_string()))?;
             if read.key().bundle != plan.bundle || read.key().device != plan.class {
                 return Err(Refusal::Invalid("the plan is of another bundle or device class".to_owned()));
             }
@@ -125,7 +127,7 @@ impl DeviceService for Desk {
                 latency_ms: plan.latency_ms,
                 created_at: now,
             };
-            fleet.add_plan(&record).map_err(internal)
+            fleet.add_plan(&record).map(drop).map_err(internal)
         })
         .await
     }
@@ -140,10 +142,7 @@ impl DeviceService for Desk {
         .await?;
         let pieces: Vec<_> = content.try_collect().await.map_err(|error| Refusal::Invalid(error.to_string()))?;
         let bytes = pieces.concat();
-        let digest = hash(&bytes);
-        let length = bytes.len() as u64;
-        let content = futures_util::stream::iter([Ok(bytes.into())]);
-        self.blobs.put(digest, length, content).await.map_err(|error| refusal(&error))?;
+        let digest = self.blobs.put(bytes.into(), now()).await.map_err(|error| refusal(&error))?;
         let media_type = match answer.media_type {
             MediaType::Jpeg => "image/jpeg",
             MediaType::Text => "text/plain",

@@ -5,15 +5,16 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use revoada_bundle::partial::sync_folder_of;
 use revoada_bundle::sign::{PublicKey, TrustedKeys};
 use rustix::fs::{FlockOperation, flock};
 
 use super::ServeError;
-use crate::blobs::Blobs;
+use crate::blobs::{BlobLimits, Blobs};
 use crate::identity::{Authority, OrderKey};
-use crate::service::{Fleet, Principal};
+use crate::service::{Fleet, Principal, now};
 use crate::settings::Settings;
 use crate::store::{Role, Store, sqlite::Sqlite};
 
@@ -24,6 +25,11 @@ pub(crate) const DATABASE: &str = "fleet.db";
 const LOCK: &str = "lock";
 const ORDER_KEY: &str = "orders.key.pem";
 const BLOBS: &str = "blobs";
+/// A package with everything that it brings along is smaller.
+const BLOB_BYTES_MAX: u64 = 8 << 30;
+const UPLOADS_MAX: usize = 256;
+/// How long an upload waits to be resumed.
+const UPLOAD_KEPT: Duration = Duration::from_hours(24);
 
 /// An opened folder, which nobody else opens meanwhile.
 pub(super) struct Folder {
@@ -56,7 +62,15 @@ impl Folder {
     }
 
     pub(super) fn blobs(&self, settings: &Settings) -> Result<Blobs, ServeError> {
-        Ok(Blobs::open(&settings.folder.join(BLOBS), Arc::clone(&self.store), settings.blob_bytes_max)?)
+        let folder = settings.folder.join(BLOBS);
+        fs::create_dir_all(&folder).map_err(|source| ServeError::Folder { path: folder.clone(), source })?;
+        let limits = BlobLimits {
+            quota_bytes: settings.blob_bytes_max,
+            blob_bytes_max: BLOB_BYTES_MAX,
+            uploads_max: UPLOADS_MAX,
+            kept: UPLOAD_KEPT,
+        };
+        Ok(Blobs::open(&folder, Arc::clone(&self.store), limits, now())?)
     }
 }
 

@@ -7,9 +7,10 @@ mod carrier;
 mod desk;
 mod folder;
 mod operators;
+mod shelf;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
@@ -25,14 +26,16 @@ use crate::api::Api;
 use crate::broker::{Broker, BrokerLimits, BrokerOptions, Incoming};
 use crate::device_port::{DevicePort, DevicePortLimits, DevicePortOptions};
 use crate::identity::IdentityError;
-use crate::service::{Fleet, ServiceError, Validity};
+use crate::service::{Fleet, ServiceError, Validity, tell_webhooks};
 use crate::settings::Settings;
-use crate::store::StoreError;
+use crate::store::sqlite::{self, Sqlite};
+use crate::store::{StoreError, Upkeep};
 use crate::tls::{self, Admission, TlsError};
 
 use carrier::Carrier;
 use desk::Desk;
 use folder::Folder;
+use shelf::Shelf;
 
 /// What is taken from the broker at once and kept in one transaction.
 const BATCH_MAX: usize = 512;
@@ -73,6 +76,8 @@ pub enum ServeError {
         #[source]
         source: std::io::Error,
     },
+    #[error("there is no fleet service in `{path}`")]
+    NoService { path: PathBuf },
     #[error("another service uses the folder `{path}`")]
     InUse { path: PathBuf },
     #[error("cannot listen on `{address}`")]
@@ -102,7 +107,7 @@ pub enum ServeError {
     #[error(transparent)]
     Service(#[from] ServiceError),
     #[error(transparent)]
-    Blobs(#[from] crate::blobs::BlobsError),
+    Blobs(#[from] crate::blobs::BlobError),
     #[error("cannot start a thread")]
     Thread(#[source] std::io::Error),
 }
@@ -136,8 +141,14 @@ impl Service {
             certificate_renewal: settings.certificate_renewal,
         };
         let blobs = Arc::new(folder.blobs(settings)?);
-        let fleet =
-            Fleet::open(Arc::clone(&folder.store), Arc::new(carrier), folder.orders, validity, &settings.limits, folder.seed)?;
+        let (fleet, notices) = Fleet::open(
+            Arc::clone(&folder.store),
+            Arc::new(carrier),
+            folder.orders,
+            validity,
+            &settings.limits,
+            folder.seed,
+        )?;
         let fleet = Arc::new(fleet);
         let admin_password = folder::make_administrator(&fleet, &settings.folder)?;
 
@@ -163,8 +174,9 @@ impl Service {
             tls: devices_tls,
             admission,
             service: Arc::new(desk),
-            blobs: Arc::clone(&blobs),
+            blobs: Arc::new(Shelf { fleet: Arc::clone(&fleet), blobs: Arc::clone(&blobs) }),
             limits: DevicePortLimits {
+                plan_bytes_max: desk::PLAN_BYTES_MAX as u64,
                 acceptor,
                 download_bytes_per_second: settings.download_bytes_per_second_max,
                 ..DevicePortLimits::default()
@@ -183,12 +195,20 @@ impl Service {
                 let (fleet, is_over) = (Arc::clone(&fleet), Arc::clone(&is_over));
                 move || fleet.keep_planning(|| is_over.load(Ordering::Relaxed))
             })?,
+            spawn("webhooks", move || tell_webhooks(notices))?,
             spawn("housekeeping", {
                 let (fleet, is_over) = (Arc::clone(&fleet), Arc::clone(&is_over));
                 move || keep_house(&fleet, &is_over)
             })?,
         ];
-        let task = tokio::spawn(run(broker, port, outgoing, operators::serve(operators, operators_tls, api, stopped.clone()), stopped, folder.lock));
+        let task = tokio::spawn(run(
+            broker,
+            port,
+            outgoing,
+            operators::serve(operators, operators_tls, api, stopped.clone()),
+            stopped,
+            folder.lock,
+        ));
         info!(mqtt = %addresses.mqtt, devices = %addresses.devices, operators = %addresses.operators, "serving");
         let admin_token = settings.folder.join(folder::ADMIN_TOKEN);
         Ok(Self { fleet, addresses, admin_token, admin_password, stop, is_over, task, threads })
@@ -234,14 +254,18 @@ async fn run(
 ) {
     let carried = carrier::carry(broker, outgoing, stopped.clone());
     let port = async {
-        // An error is a service that was dropped, which is the same.
-        let _ = stopped.wait_for(|stop| *stop).await;
+        until(&mut stopped).await;
         let cut = port.shutdown(SHUTDOWN_TIME_MAX).await;
         if cut > 0 {
             warn!(cut, "connections of the device port were cut");
         }
     };
     tokio::join!(operators, port, carried);
+}
+
+/// Until the service is told to stop, or is dropped, which is the same.
+async fn until(stopped: &mut watch::Receiver<bool>) {
+    drop(stopped.wait_for(|stop| *stop).await);
 }
 
 /// Takes what devices say, as much at once as has come, until the broker is gone.
@@ -270,4 +294,20 @@ fn keep_house(fleet: &Fleet, is_over: &AtomicBool) {
             thread::park_timeout(Duration::from_millis(100));
         }
     }
+}
+
+/// Copies a service's database while it is in use, or not.
+pub fn backup(folder: &Path, target: &Path) -> Result<(), ServeError> {
+    let database = folder.join(folder::DATABASE);
+    if !database.is_file() {
+        return Err(ServeError::NoService { path: folder.to_owned() });
+    }
+    Ok(Sqlite::open(&database)?.backup(target)?)
+}
+
+/// Puts a backup where a service has no database, while nobody uses the folder.
+pub fn restore(folder: &Path, source: &Path) -> Result<(), ServeError> {
+    std::fs::create_dir_all(folder).map_err(|source| ServeError::Folder { path: folder.to_owned(), source })?;
+    let _lock = folder::lock(folder)?;
+    Ok(sqlite::restore(source, &folder.join(folder::DATABASE))?)
 }

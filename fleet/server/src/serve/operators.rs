@@ -23,7 +23,7 @@ use tokio::time::Instant;
 use tower::Layer;
 use tracing::{debug, error};
 
-use super::{SHUTDOWN_TIME_MAX, ServeError};
+use super::{SHUTDOWN_TIME_MAX, ServeError, until};
 use crate::acceptor::{Acceptor, AcceptorLimits, Counters};
 use crate::api::{self, Api};
 use crate::settings::Operators;
@@ -82,12 +82,12 @@ pub(super) async fn serve(
 async fn serve_plain(listener: TcpListener, router: Router, mut stopped: watch::Receiver<bool>) {
     let mut on_stop = stopped.clone();
     let graceful = async move {
-        let _ = on_stop.wait_for(|stop| *stop).await;
+        until(&mut on_stop).await;
     };
     let router = router.into_make_service_with_connect_info::<SocketAddr>();
     let serving = axum::serve(listener, router).with_graceful_shutdown(graceful);
     let deadline = async {
-        let _ = stopped.wait_for(|stop| *stop).await;
+        until(&mut stopped).await;
         // Who watches changes never ends by itself.
         tokio::time::sleep(SHUTDOWN_TIME_MAX / 5).await;
     };
@@ -110,14 +110,15 @@ async fn serve_tls(listener: TcpListener, tls: Arc<ServerConfig>, router: Router
         let (server, router) = (Arc::clone(&server), router.clone());
         async move {
             let service = axum::Extension(ConnectInfo(address)).layer(router);
-            let served = server.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service)).await;
+            let served =
+                server.serve_connection_with_upgrades(TokioIo::new(stream), TowerToHyperService::new(service)).await;
             if let Err(error) = served {
                 debug!(%error, "a connection of the operators' port ended");
             }
         }
     });
     let stopping = async {
-        let _ = stopped.wait_for(|stop| *stop).await;
+        until(&mut stopped).await;
         stop.send_replace(Some(Instant::now() + SHUTDOWN_TIME_MAX / 5));
         std::future::pending::<()>().await;
     };

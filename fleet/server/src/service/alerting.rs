@@ -59,7 +59,13 @@ pub(super) struct Raised(BTreeSet<(String, DeviceId)>);
 
 impl Condition {
     /// Why it holds of a device, where it does.
-    fn holds(self, live: &super::live::Live, device: &DeviceId, seen: Option<Timestamp>, now: Timestamp) -> Option<String> {
+    fn holds(
+        self,
+        live: &super::live::Live,
+        device: &DeviceId,
+        seen: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Option<String> {
         use revoada_proto::Progress;
         let report = live.observations.of(device);
         let figures = report.map(|report| &report.figures);
@@ -149,7 +155,8 @@ impl Fleet {
                     warn!(rule = rule.name, "a rule of a later version is not watched");
                     continue;
                 };
-                let matching = live.inventory.devices.iter().filter(|(id, device)| rule.filter.matches(id, device, now));
+                let matching =
+                    live.inventory.devices.iter().filter(|(id, device)| rule.filter.matches(id, device, now));
                 holding.extend(matching.filter_map(|(id, device)| {
                     Some((rule, id.clone(), condition.holds(&live, id, device.seen, now)?))
                 }));
@@ -196,7 +203,9 @@ impl Raised {
 }
 
 fn check_webhook(text: &str) -> Result<String> {
-    let wrong = || ServiceError::Invalid(format!("`{}` is no URL of http or https", text.chars().take(200).collect::<String>()));
+    let wrong = || {
+        ServiceError::Invalid(format!("`{}` is no URL of http or https", text.chars().take(200).collect::<String>()))
+    };
     let url = Url::parse(text).map_err(|_| wrong())?;
     if matches!(url.scheme(), "http" | "https") && text.len() <= 2000 { Ok(url.to_string()) } else { Err(wrong()) }
 }

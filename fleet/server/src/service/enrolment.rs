@@ -15,7 +15,8 @@ impl Fleet {
     pub fn take_enrolment_token(&self, hash: &Digest, device: &DeviceId) -> Result<bool> {
         use crate::store::TokenScope;
         let now = now();
-        let is_enrolled = self.store.certificates(device)?.iter().any(|it| it.revoked_at.is_none() && it.not_after > now);
+        let is_enrolled =
+            self.store.certificates(device)?.iter().any(|it| it.revoked_at.is_none() && it.not_after > now);
         if is_enrolled {
             let tokens = self.store.enrolment_tokens()?;
             let is_its_own =

@@ -16,6 +16,7 @@ mod password;
 mod people;
 mod planning;
 mod post;
+mod registry;
 mod rollout_form;
 mod rollouts;
 mod throttle;
@@ -35,13 +36,13 @@ pub use alerting::{Condition, Notice, tell_webhooks};
 pub use devices::{DeviceSummary, DeviceView, Health};
 pub use ingest::Counts;
 pub use live::Change;
+pub(crate) use password::secret;
 pub use people::SignedIn;
 pub use planning::{Outcome, RolloutProgress};
 pub use post::Post;
 pub use rollout_form::{
     DurationText, GateForm, MeasureName, RetryForm, RolloutForm, RolloutFormError, SizeText, WaveForm,
 };
-pub(crate) use password::secret;
 pub(crate) use rollouts::kind_name;
 pub use rollouts::{MemberView, RolloutView, WaveView};
 
