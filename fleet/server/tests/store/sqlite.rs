@@ -1,7 +1,7 @@
 //! What is SQLite's own: files, versions, damage and copies.
 
 use std::fs::{self, OpenOptions};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -59,7 +59,8 @@ fn what_was_stored_is_there_when_it_is_opened_again() {
     populate(&Sqlite::open(&path).unwrap());
     let store = Sqlite::open(&path).unwrap();
     assert_populated(&store);
-    store.check().unwrap();
+    drop(store);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "it is one file while nobody has it open");
 }
 
 /// The fixture is `sqlite3 fleet.db .dump` of what [`populate`] stored, with its two pragmas.
@@ -71,6 +72,7 @@ fn a_database_of_version_1_is_read() {
     Connection::open(&path).unwrap().execute_batch(&dump).unwrap();
     let store = Sqlite::open(&path).unwrap();
     assert_populated(&store);
+    store.check().unwrap();
     store.set_builder(&device("cam-1"), true, &anna(), at(99)).unwrap();
     let reopened = Sqlite::open(&path).unwrap();
     assert!(reopened.device(&device("cam-1")).unwrap().unwrap().is_builder);
@@ -214,15 +216,17 @@ fn a_backup_is_whole_while_others_write_and_is_restored() {
             let known = Sqlite::open(&copy).unwrap().devices().unwrap().len();
             assert!(known >= devices, "a later copy knows more");
             devices = known;
-            for suffix in ["-wal", "-shm"] {
-                drop(fs::remove_file(format!("{}{suffix}", copy.display())));
-            }
         }
         writer.join().unwrap();
     });
     store.backup(&copy).unwrap();
     let taken = fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect::<Vec<_>>();
     assert!(!taken.iter().any(|name| name.to_string_lossy().contains("partial")), "{taken:?}");
+    for file in [&path, &copy] {
+        assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600, "{}", file.display());
+    }
+    let error = store.backup(&path).unwrap_err();
+    assert!(error.to_string().starts_with("there is a file"), "it is the database itself: {error}");
     let error = restore(&copy, &path).unwrap_err();
     assert!(error.to_string().starts_with("there is a file"), "{error}");
     let restored = folder.path().join("restored.db");

@@ -17,7 +17,7 @@ use crate::samples::{anna, at, enrol};
 pub(super) fn the_policy_is_read_as_it_was_wanted(store: &dyn Store) {
     assert!(store.policy().unwrap().is_none());
     let error = store.add_rollout("early", &rollout(model(1)), &anna(), at(0)).unwrap_err();
-    assert_eq!(error.to_string(), "there is no policy `limits`");
+    assert_eq!(error.to_string(), "there is no setting `limits of rollouts`");
     store.set_limits(&limits(), u64::MAX, &anna(), at(0)).unwrap();
     let measures = [
         Measure::Outcome,
@@ -166,7 +166,7 @@ pub(super) fn rules_and_alerts_are_kept(store: &dyn Store) {
         is_enabled: true,
     };
     store.put_rule(&rule, &anna(), at(0)).unwrap();
-    assert_eq!(store.rules().unwrap(), [rule.clone()]);
+    assert_eq!(store.rules().unwrap(), std::slice::from_ref(&rule));
     let changed = AlertRule { is_enabled: false, webhook: None, ..rule };
     store.put_rule(&changed, &anna(), at(1)).unwrap();
     assert_eq!(store.rules().unwrap(), [changed]);

@@ -77,7 +77,7 @@ pub(super) fn plans_are_found_by_bundle_and_class_and_bounded(store: &dyn Store)
     let first = plan(50, 1);
     assert!(store.add_plan(&first, at(2)).unwrap());
     assert!(!store.add_plan(&first, at(2)).unwrap());
-    assert_eq!(store.plans(&digest(1), &class()).unwrap(), [first.clone()]);
+    assert_eq!(store.plans(&digest(1), &class()).unwrap(), std::slice::from_ref(&first));
     let other = DeviceClass { architecture: Architecture::new(7, 2), ..class() };
     assert_eq!(store.plans(&digest(1), &other).unwrap(), []);
     assert_eq!(store.plans_of(&digest(1)).unwrap(), [first]);
