@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use revoada_core::Timestamp;
 use revoada_fleet::store::{
-    Answer, COMMANDS_MAX, CommandState, EVENTS_MAX, EventQuery, Gauge, OPEN_COMMANDS_MAX, Occurrence, Page, Sample,
-    Step, Store, StoreError, Taken, TokenScope,
+    Actor, Answer, COMMANDS_MAX, CommandState, EVENTS_MAX, EventQuery, Gauge, OPEN_COMMANDS_MAX, Occurrence, Page,
+    Sample, Step, Store, StoreError, Taken, TokenScope,
 };
 use revoada_proto::message::FACTS_MAX;
 use revoada_proto::{Ask, DeviceId, Fact, Level};
@@ -28,6 +28,26 @@ pub(super) fn a_device_is_kept_as_it_was_heard(store: &dyn Store) {
     assert_eq!(known.to_inventory().facts, said.details.facts);
     store.record_seen(&[(cam.clone(), at(90)), (cam.clone(), at(70)), (device("stranger"), at(90))]).unwrap();
     assert_eq!(store.device(&cam).unwrap().unwrap().seen, Some(at(90)), "times never go back");
+}
+
+pub(super) fn a_device_that_lost_its_disk_is_heard_again(store: &dyn Store) {
+    let cam = enrol(store, "cam-1");
+    store.set_tags(&cam, &["north".to_owned()].into(), &anna(), at(1)).unwrap();
+    store.record(&[heard("cam-1", 500, 60)]).unwrap();
+    let many: Vec<_> = (0..EVENTS_MAX as u64 - 1).map(|sequence| occurrence(&cam, sequence)).collect();
+    store.record_events(&many).unwrap();
+    for round in 0..2 {
+        assert!(!store.add_device(&cam, &Actor::Service, at(70)).unwrap());
+        store.record(&[heard("cam-1", 1, 80)]).unwrap();
+        let known = store.device(&cam).unwrap().unwrap();
+        assert_eq!((known.report.unwrap().sequence, known.tags), (1, ["north".to_owned()].into()));
+        let events = [occurrence(&cam, 0), occurrence(&cam, 1), occurrence(&cam, 1)];
+        assert_eq!(store.record_events(&events).unwrap(), [true, true, false], "round {round}");
+    }
+    let kept = store.events(&EventQuery::default(), Page::first(usize::MAX)).unwrap();
+    let sequences: Vec<u64> = kept.iter().map(|record| record.occurrence.event.sequence).collect();
+    let older = (3..EVENTS_MAX as u64 - 1).rev();
+    assert_eq!(sequences, [1, 0, 1, 0].into_iter().chain(older).collect::<Vec<_>>(), "the oldest went");
 }
 
 pub(super) fn late_reports_and_strangers_change_nothing(store: &dyn Store) {

@@ -40,6 +40,7 @@ macro_rules! contract {
 
 contract! {
     devices::a_device_is_kept_as_it_was_heard,
+    devices::a_device_that_lost_its_disk_is_heard_again,
     devices::late_reports_and_strangers_change_nothing,
     devices::facts_are_merged_within_their_bound,
     devices::what_is_not_finite_does_not_damage_a_device,
