@@ -1,5 +1,6 @@
 //! The fleet service's library: which devices there are ([`inventory`]), which of them are meant ([`filter`]), what they
-//! are to run next ([`planner`]), and what must not be forgotten ([`store`]).
+//! are to run next ([`planner`]), what must not be forgotten ([`store`]), the bytes that are deployed ([`blobs`]), and how
+//! they come in ([`registry`]).
 //!
 //! The inventory, filters and the planner are arithmetic: nothing there opens a socket or a file, draws a random number or
 //! reads a clock. Whoever calls [`planner::plan`] stores what it returns and sends the orders.

@@ -56,7 +56,8 @@ pub trait Devices {
 
     fn device(&self, device: &DeviceId) -> Result<Option<DeviceRecord>>;
 
-    /// Enrols a device, without tags. Whether it was not there before.
+    /// Enrols a device, without tags. Whether it was not there before. One that was has lost its disk: it counts its reports
+    /// and events from the beginning, and those are new again; tags, facts and kept events stay.
     fn add_device(&self, device: &DeviceId, by: &Actor, now: Timestamp) -> Result<bool>;
 
     /// Keeps reports, in this order. Of one that is not newer than what is known only the time counts; of a device that is

@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::json;
 
 use super::value::{Json, Text, Time, json as text, time};
-use super::{Outcome, Sqlite, all, audit, identity, one};
+use super::{Outcome, Sqlite, all, audit, events, identity, one};
 use crate::store::{Actor, DeviceRecord, Devices, Heard, NAME_BYTES_MAX, Result, StoreError, TAGS_MAX};
 
 const COLUMNS: &str = "id, tags, is_builder, enrolled_at, seen, report, details";
@@ -60,9 +60,12 @@ impl Devices for Sqlite {
                      ON CONFLICT (id) DO NOTHING",
                 )?
                 .execute(params![device.as_str(), tags, time(now)])?;
-            if added == 1 {
-                audit::append(transaction, by, "add-device", device.as_str(), &json!({}), now)?;
+            if added == 0 {
+                transaction.execute("UPDATE device SET report = NULL WHERE id = ?1", [device.as_str()])?;
+                events::begin_anew(transaction, known_key(transaction, device)?)?;
             }
+            let details = json!({ "again": added == 0 });
+            audit::append(transaction, by, "add-device", device.as_str(), &details, now)?;
             Ok(added == 1)
         })
     }

@@ -54,6 +54,16 @@ impl Events for Sqlite {
     }
 }
 
+/// Below every number of a device, in the order of the numbers that are put there.
+const BEFORE_ALL: i64 = i64::MIN;
+
+/// Makes room for a device that counts from the beginning: kept events keep their order, before all that come.
+pub(super) fn begin_anew(transaction: &Connection, key: i64) -> Outcome<()> {
+    let sql = "UPDATE event SET sequence = ?2 + number WHERE device = ?1 AND sequence >= 0";
+    transaction.execute(sql, params![key, BEFORE_ALL])?;
+    Ok(())
+}
+
 /// Whether the event is new.
 fn keep(transaction: &Connection, Occurrence { device, event, at }: &Occurrence) -> Outcome<bool> {
     let Some(key) = key(transaction, device)? else { return Ok(false) };

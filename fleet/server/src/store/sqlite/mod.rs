@@ -30,9 +30,10 @@ pub use upkeep::{check_copy, restore};
 
 /// A [`Store`](super::Store) in a file or in memory.
 pub struct Sqlite {
-    writer: Mutex<Connection>,
-    /// `None` in memory, where the writer's connection has the only view.
+    /// `None` in memory, where the writer's connection has the only view. Closed first: the last connection folds the log into
+    /// the database, which one that only reads cannot.
     readers: Option<Pool>,
+    writer: Mutex<Connection>,
 }
 
 /// Why a piece of work failed, before it is known what for.

@@ -83,7 +83,8 @@ impl Rollouts for Sqlite {
         }
         self.write("add a rollout", |transaction| {
             let known = policy(transaction)?;
-            let mut known = known.ok_or(StoreError::Missing { what: "policy", name: "limits".to_owned() })?.policy;
+            let mut known =
+                known.ok_or(StoreError::Missing { what: "setting", name: "limits of rollouts".to_owned() })?.policy;
             let sql = "INSERT INTO rollout (rollout, title, created_by, created_at) VALUES (?1, ?2, ?3, ?4)";
             transaction.execute(sql, params![text(rollout), title, text(by), time(now)])?;
             let id = RolloutId(transaction.last_insert_rowid().unsigned_abs());

@@ -1,5 +1,7 @@
 //! How a database is opened, and which tables it has.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -23,7 +25,10 @@ const STATEMENTS_MAX: usize = 256;
 pub(super) const VERSION: u32 = MIGRATIONS.len() as u32;
 
 pub(super) fn open(path: &Path) -> Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    // Nobody else is to try passwords on their hashes; logs beside a database take its mode.
+    let created = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path);
+    created.map_err(|source| StoreError::Open { path: path.to_owned(), source: source.into() })?;
     let open = || {
         let mut connection = Connection::open_with_flags(path, flags)?;
         prepare(&connection)?;
@@ -34,6 +39,8 @@ pub(super) fn open(path: &Path) -> Result<Connection> {
         connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
         connection.pragma_update(None, "cache_size", -(64 << 10))?;
         migrate(&mut connection, version)?;
+        // The first read opens the log, and only who has it open removes it at the end, which readers cannot.
+        connection.query_row("SELECT number FROM blueprint", [], |_| Ok(()))?;
         Ok(connection)
     };
     open().map_err(|fault: Fault| named(fault, path))

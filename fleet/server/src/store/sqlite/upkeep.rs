@@ -1,7 +1,8 @@
 //! Copies of the whole database.
 
-use std::fs;
+use std::fs::{self, File, Permissions};
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use revoada_bundle::partial::Partial;
@@ -23,11 +24,34 @@ impl Upkeep for Sqlite {
     fn backup(&self, target: &Path) -> Result<()> {
         let cannot_write =
             |source: io::Error| StoreError::Failed { operation: "write a backup", source: source.into() };
-        let partial = Partial::create(target).map_err(cannot_write)?;
+        refuse_files(target, &LOGS)?;
+        let partial = create_private(target).map_err(cannot_write)?;
         self.read("take a backup", |reader| copy(reader, partial.path()))?;
         partial.commit().map_err(cannot_write)?;
         Ok(())
     }
+}
+
+/// What SQLite keeps beside a database that is in use, or that a process left when it was killed.
+const LOGS: [&str; 3] = ["-wal", "-shm", "-journal"];
+
+/// Refuses a place where something is that a copy would be mixed up with.
+fn refuse_files(target: &Path, suffixes: &[&str]) -> Result<()> {
+    for suffix in suffixes {
+        let mut name = target.as_os_str().to_owned();
+        name.push(suffix);
+        if fs::symlink_metadata(&name).is_ok() {
+            return Err(StoreError::Exists { what: "file", name: name.to_string_lossy().into_owned() });
+        }
+    }
+    Ok(())
+}
+
+/// Hashes of passwords are for nobody else to try.
+fn create_private(target: &Path) -> io::Result<Partial> {
+    let partial = Partial::create(target)?;
+    fs::set_permissions(partial.path(), Permissions::from_mode(0o600))?;
+    Ok(partial)
 }
 
 /// In one step, so that it is the state of one moment; nobody waits for it, as the log takes what is written meanwhile.
@@ -39,7 +63,11 @@ fn copy(from: &Connection, target: &Path) -> Outcome<()> {
         return Err(StoreError::Failed { operation: "take a backup", source: why.into() }.into());
     }
     // One file, without a log beside it.
-    copy.pragma_update(None, "journal_mode", "DELETE")?;
+    let mode: String = copy.pragma_update_and_check(None, "journal_mode", "DELETE", |row| row.get(0))?;
+    if mode != "delete" {
+        let why = io::Error::other(format!("its journal stays in mode `{mode}`"));
+        return Err(StoreError::Failed { operation: "take a backup", source: why.into() }.into());
+    }
     copy.close().map_err(|(_, error)| Fault::Sql(error))
 }
 
@@ -52,15 +80,11 @@ pub fn check_copy(backup: &Path) -> Result<()> {
 pub fn restore(backup: &Path, target: &Path) -> Result<()> {
     check_copy(backup)?;
     let cannot_write = |source: io::Error| StoreError::Failed { operation: "restore a backup", source: source.into() };
-    for suffix in ["", "-wal", "-shm", "-journal"] {
-        let mut name = target.as_os_str().to_owned();
-        name.push(suffix);
-        if fs::symlink_metadata(&name).is_ok() {
-            return Err(StoreError::Exists { what: "file", name: name.to_string_lossy().into_owned() });
-        }
-    }
-    let partial = Partial::create(target).map_err(cannot_write)?;
-    fs::copy(backup, partial.path()).map_err(cannot_write)?;
+    refuse_files(target, &[""])?;
+    refuse_files(target, &LOGS)?;
+    let partial = create_private(target).map_err(cannot_write)?;
+    let copied = File::open(backup).and_then(|mut from| io::copy(&mut from, &mut File::create(partial.path())?));
+    copied.map_err(cannot_write)?;
     schema::check_copy(partial.path())?;
     partial.commit().map_err(cannot_write)?;
     Ok(())

@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 use revoada_core::{Digest, Timestamp};
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ValueRef};
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// Of stored JSON.
 const VERSION: u32 = 1;
@@ -14,8 +14,16 @@ const VERSION: u32 = 1;
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Versioned<T> {
+    #[serde(deserialize_with = "known_version")]
     version: u32,
     content: T,
+}
+
+fn known_version<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    match u32::deserialize(deserializer)? {
+        VERSION => Ok(VERSION),
+        other => Err(D::Error::custom(format!("it is of version {other}"))),
+    }
 }
 
 /// Nanoseconds of a time; none after the year 2262 is told from the last.
@@ -71,18 +79,8 @@ impl FromSql for Hash {
 
 impl<T: DeserializeOwned> FromSql for Json<T> {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Self> {
-        #[derive(Deserialize)]
-        struct Version {
-            version: u32,
-        }
-        let text = value.as_str()?;
-        let read = serde_json::from_str(text).map(|versioned: Versioned<T>| versioned.content);
-        read.map(Self).map_err(|error| match serde_json::from_str::<Version>(text) {
-            Ok(Version { version }) if version != VERSION => {
-                FromSqlError::other(Refused(format!("it is of version {version}")))
-            }
-            _ => FromSqlError::other(error),
-        })
+        let read = serde_json::from_str(value.as_str()?);
+        read.map(|versioned: Versioned<T>| Self(versioned.content)).map_err(FromSqlError::other)
     }
 }
 
