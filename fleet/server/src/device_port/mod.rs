@@ -289,13 +289,23 @@ impl Caller {
 }
 
 fn refuse(request: &Request<Body>) -> Response {
-    let is_grpc =
-        request.headers().get(CONTENT_TYPE).is_some_and(|content| content.as_bytes().starts_with(b"application/grpc"));
-    if is_grpc {
-        Status::unauthenticated("the certificate of an admitted device is needed").into_http()
-    } else {
-        StatusCode::FORBIDDEN.into_response()
+    match is_grpc(request) {
+        true => Status::unauthenticated("the certificate of an admitted device is needed").into_http(),
+        false => StatusCode::FORBIDDEN.into_response(),
     }
+}
+
+async fn unknown(request: Request<Body>) -> Response {
+    match is_grpc(&request) {
+        true => Status::unimplemented("there is no such service").into_http(),
+        false => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+/// Whether the answer's status is read from where gRPC has it.
+fn is_grpc(request: &Request<Body>) -> bool {
+    let content = request.headers().get(CONTENT_TYPE);
+    content.is_some_and(|content| content.as_bytes().starts_with(b"application/grpc"))
 }
 
 fn router<S: DeviceService, B: BlobSource>(service: Arc<S>, blobs: Blobs<B>, limits: &DevicePortLimits) -> Router {
@@ -318,7 +328,7 @@ fn router<S: DeviceService, B: BlobSource>(service: Arc<S>, blobs: Blobs<B>, lim
         .route("/v1/blobs/{digest}", get(blobs::blob::<B>))
         .route("/v1/signatures/{digest}", get(blobs::signature::<B>))
         .with_state(Arc::new(blobs));
-    services.into_axum_router().merge(blobs)
+    services.into_axum_router().merge(blobs).fallback(unknown)
 }
 
 fn server(limits: &DevicePortLimits) -> auto::Builder<TokioExecutor> {
