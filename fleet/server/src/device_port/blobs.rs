@@ -22,7 +22,8 @@ use thiserror::Error;
 use tracing::error;
 
 use super::activity::{Activity, UnderWay};
-use super::downloads::{Download, Downloads, Full};
+use super::downloads::{Download, Downloads};
+use super::quota::Full;
 use super::service::{BlobError, BlobSource};
 use crate::tls::Peer;
 
@@ -65,12 +66,7 @@ pub(super) async fn blob<B: BlobSource>(
     } else {
         let download = match blobs.downloads.begin(&peer.device) {
             Ok(download) => download,
-            Err(Full::Device) => {
-                return (StatusCode::TOO_MANY_REQUESTS, [(RETRY_AFTER, RETRY_AFTER_SECONDS)]).into_response();
-            }
-            Err(Full::Port) => {
-                return (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, RETRY_AFTER_SECONDS)]).into_response();
-            }
+            Err(full) => return come_again(full),
         };
         match blobs.source.read(&digest, range.clone()).await {
             Ok(content) => send(digest, content, range.end - range.start, download, activity.request()),
@@ -183,6 +179,14 @@ impl Sending {
         self.download.pass(piece.len(), &self.request).await;
         Ok(piece)
     }
+}
+
+fn come_again(full: Full) -> Response {
+    let status = match full {
+        Full::Device => StatusCode::TOO_MANY_REQUESTS,
+        Full::All => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    (status, [(RETRY_AFTER, RETRY_AFTER_SECONDS)]).into_response()
 }
 
 fn unreadable(error: &BlobError) -> Response {

@@ -215,6 +215,23 @@ async fn downloads_have_bounds_for_one_device_and_for_all() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn no_device_takes_the_connections_of_the_others() {
+    let world = World::new();
+    let limits = DevicePortLimits { connections_per_device_max: 2, ..DevicePortLimits::default() };
+    let running = start(&world, Blobs::default(), limits).await;
+    let [greedy, other] = ["gate-1", "gate-2"].map(|name| world.client(Some(&world.device(name)), Some("http/1.1")));
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        held.push(within(connect(&greedy, running.address)).await.unwrap());
+    }
+    until("the third is closed", || running.port.stats().refused_connections == 1).await;
+    assert_eq!(ask(&other, &running, "GET /v1/nothing HTTP/1.1").await.status, 404);
+    drop(held);
+    until("there is room", || running.port.stats().acceptor.open == 0).await;
+    assert_eq!(ask(&greedy, &running, "GET /v1/nothing HTTP/1.1").await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn all_downloads_together_keep_to_the_rate() {
     let world = World::new();
     let mut blobs = Blobs::default();

@@ -95,6 +95,26 @@ async fn an_enrolment_that_makes_no_sense_is_refused_before_the_service_sees_it(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_enrolments_is_slowed_down() {
+    let world = World::new();
+    let limits = DevicePortLimits { enrolments_per_second_max: 1, ..DevicePortLimits::default() };
+    let running = start(&world, Blobs::default(), limits).await;
+    let mut client = EnrolmentClient::new(channel(world.client(None, Some("h2")), &running).await);
+    let request = enrolment(world.authority.new_token().unwrap().text());
+    within(client.enrol(request.clone())).await.unwrap();
+    let mut refused = 0;
+    while refused == 0 {
+        match within(client.enrol(request.clone())).await {
+            Ok(_) => {}
+            Err(status) => {
+                assert_eq!(status.code(), Code::ResourceExhausted);
+                refused += 1;
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn everything_but_enrolment_needs_a_certificate_that_is_not_revoked() {
     let world = World::new();
     let running = start(&world, Blobs::default(), DevicePortLimits::default()).await;
