@@ -40,6 +40,19 @@ fn an_authority_is_never_written_over() {
 }
 
 #[test]
+fn a_key_that_a_power_cut_left_without_certificate_gets_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = Authority::create(folder.path()).unwrap();
+    let key = fs::read(folder.path().join("authority.key.pem")).unwrap();
+    fs::remove_file(folder.path().join("authority.cert.pem")).unwrap();
+    fs::write(folder.path().join("authority.cert.partial"), "half").unwrap();
+    let second = Authority::create(folder.path()).unwrap();
+    assert_ne!(second.fingerprint(), first.fingerprint());
+    assert_eq!(fs::read(folder.path().join("authority.key.pem")).unwrap(), key);
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
+}
+
+#[test]
 fn files_that_are_no_authority_are_refused() {
     let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     assert!(matches!(Authority::load(folder.path()), Err(IdentityError::Read { .. })));
