@@ -3,6 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use revoada_fleet::broker::{BrokerLimits, Incoming};
+use revoada_fleet::device_port::DevicePortLimits;
 use revoada_fleet::identity::VALIDITY;
 use revoada_proto::topic::{MESSAGE_BYTES_MAX, OFFLINE};
 use revoada_proto::{Channel, Topic};
@@ -11,6 +12,7 @@ use tokio::io::AsyncReadExt;
 
 use super::broker::{Running, start};
 use super::mqtt::{CLIENT_ID_NOT_VALID, Client, Connect, NOT_AUTHORIZED, Packet, packet, publish, subscribe, topic};
+use super::port::Blobs;
 use super::world::{Credentials, World, connect, until, within};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -50,6 +52,20 @@ async fn only_a_certificate_of_the_authority_that_has_not_ended_gets_in() {
     }
     until("all five are counted", || running.broker.stats().acceptor.failed == 5).await;
     assert!(is_let_in(&world, &running, Some(&world.device("gate-7"))).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_older_than_tls_1_3_is_spoken() {
+    let world = World::new();
+    let broker = start(&world, BrokerLimits::default()).await;
+    let port = super::port::start(&world, Blobs::default(), DevicePortLimits::default()).await;
+    let credentials = world.device("gate-7");
+    for (versions, is_spoken) in [(&[&rustls::version::TLS12], false), (&[&rustls::version::TLS13], true)] {
+        let config = world.client_speaking(Some(&credentials), versions);
+        for address in [broker.address, port.address] {
+            assert_eq!(within(connect(&config, address)).await.is_ok(), is_spoken);
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

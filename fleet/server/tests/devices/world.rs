@@ -91,11 +91,29 @@ impl World {
         protocol: Option<&str>,
         now: UnixTime,
     ) -> Arc<ClientConfig> {
+        self.config(credentials, protocol, now, rustls::DEFAULT_VERSIONS)
+    }
+
+    pub(crate) fn client_speaking(
+        &self,
+        credentials: Option<&Credentials>,
+        versions: &[&'static rustls::SupportedProtocolVersion],
+    ) -> Arc<ClientConfig> {
+        self.config(credentials, None, UnixTime::now(), versions)
+    }
+
+    fn config(
+        &self,
+        credentials: Option<&Credentials>,
+        protocol: Option<&str>,
+        now: UnixTime,
+        versions: &[&'static rustls::SupportedProtocolVersion],
+    ) -> Arc<ClientConfig> {
         let mut roots = RootCertStore::empty();
         roots.add(self.authority.root().clone()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_details(provider, Arc::new(Stopped(now)))
-            .with_safe_default_protocol_versions()
+            .with_protocol_versions(versions)
             .unwrap()
             .with_root_certificates(roots);
         let mut config = match credentials {
