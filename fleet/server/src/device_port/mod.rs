@@ -163,7 +163,7 @@ impl DevicePort {
         let counters = Arc::<Counters>::default();
         let accepting = Arc::<acceptor::Counters>::default();
         let (stop, stopped) = watch::channel(None);
-        let blobs = Blobs { source: blobs, downloads: Arc::clone(&downloads) };
+        let blobs = Blobs { source: blobs, downloads: Arc::clone(&downloads), admission: Arc::clone(&admission) };
         let serving = Arc::new(Serving {
             router: router(service, blobs, &limits),
             server: server(&limits),

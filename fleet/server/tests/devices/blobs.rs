@@ -189,6 +189,22 @@ async fn a_blob_is_not_for_strangers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_download_ends_when_its_device_is_revoked() {
+    let world = World::new();
+    let mut blobs = Blobs::default();
+    let digest = blobs.add(noise(64 << 20));
+    let running = start(&world, blobs, DevicePortLimits::default()).await;
+    let credentials = world.device("gate-7");
+    let config = world.client(Some(&credentials), Some("http/1.1"));
+    let mut stream = open(&config, &running, &format!("GET /v1/blobs/{} HTTP/1.1", digest.hex())).await;
+    assert_eq!(head(&mut stream).await.status, 200);
+    world.revoked.add(credentials.serial.unwrap());
+    let mut body = Vec::new();
+    assert!(within(stream.read_to_end(&mut body)).await.is_err());
+    assert!(body.len() < 64 << 20);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn downloads_have_bounds_for_one_device_and_for_all() {
     let world = World::new();
     let mut blobs = Blobs::default();
