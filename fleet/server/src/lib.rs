@@ -4,6 +4,12 @@
 //!
 //! The inventory, filters and the planner are arithmetic: nothing there opens a socket or a file, draws a random number or
 //! reads a clock. Whoever calls [`planner::plan`] stores what it returns and sends the orders.
+//! The fleet service's library: which devices there are ([`inventory`]), which of them are meant ([`filter`]), and what they
+//! are to run next ([`planner`]); who a device is ([`identity`], [`tls`]), and how it is spoken to ([`broker`],
+//! [`device_port`]).
+//!
+//! Deciding is apart from doing: [`inventory`], [`filter`] and [`planner`] open no socket or file, draw no random number and read
+//! no clock. Whoever calls [`planner::plan`] stores what it returns and sends the orders.
 //!
 //! ```
 //! use revoada_core::Timestamp;

@@ -87,8 +87,9 @@ impl Default for BrokerLimits {
 /// What the service hears of devices.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Incoming {
-    /// A device has connected. `connection` rises; a device that connects again before its old connection is found dead is
-    /// [`Disconnected`](Self::Disconnected) from the old one after this, which then says nothing of the new one.
+    /// A device has connected; where it has a session, it is subscribed already. `connection` rises; a device that connects
+    /// again before its old connection is found dead is [`Disconnected`](Self::Disconnected) from the old one after this, which
+    /// then says nothing of the new one.
     Connected {
         peer: Peer,
         connection: u64,

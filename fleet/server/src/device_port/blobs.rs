@@ -18,13 +18,15 @@ use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use prost::bytes::Bytes;
 use revoada_core::{Digest, causes, sentence_of};
+use revoada_proto::DeviceId;
 use thiserror::Error;
-use tracing::error;
+use tracing::{error, warn};
 
 use super::activity::{Activity, UnderWay};
-use super::downloads::{Download, Downloads, Full};
+use super::downloads::{Download, Downloads};
+use super::quota::Full;
 use super::service::{BlobError, BlobSource};
-use crate::tls::Peer;
+use crate::tls::{Admission, Peer};
 
 /// A device that is refused for a full port comes again after this.
 const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("5");
@@ -32,6 +34,7 @@ const RETRY_AFTER_SECONDS: HeaderValue = HeaderValue::from_static("5");
 pub(super) struct Blobs<B> {
     pub(super) source: Arc<B>,
     pub(super) downloads: Arc<Downloads>,
+    pub(super) admission: Arc<dyn Admission>,
 }
 
 pub(super) async fn blob<B: BlobSource>(
@@ -65,15 +68,18 @@ pub(super) async fn blob<B: BlobSource>(
     } else {
         let download = match blobs.downloads.begin(&peer.device) {
             Ok(download) => download,
-            Err(Full::Device) => {
-                return (StatusCode::TOO_MANY_REQUESTS, [(RETRY_AFTER, RETRY_AFTER_SECONDS)]).into_response();
-            }
-            Err(Full::Port) => {
-                return (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, RETRY_AFTER_SECONDS)]).into_response();
-            }
+            Err(full) => return come_again(full),
         };
         match blobs.source.read(&digest, range.clone()).await {
-            Ok(content) => send(digest, content, range.end - range.start, download, activity.request()),
+            Ok(content) => send(Sending {
+                digest,
+                content,
+                missing: range.end - range.start,
+                download,
+                request: activity.request(),
+                peer,
+                admission: Arc::clone(&blobs.admission),
+            }),
             Err(error) => return unreadable(&error),
         }
     };
@@ -140,6 +146,8 @@ enum SendError {
     Read(#[from] BlobError),
     #[error("blob `{digest}` ended {missing} bytes early")]
     Short { digest: Digest, missing: u64 },
+    #[error("`{device}` was revoked in the middle of a download")]
+    Revoked { device: DeviceId },
 }
 
 struct Sending {
@@ -149,17 +157,12 @@ struct Sending {
     download: Download,
     /// Held for as long as the body is.
     request: UnderWay,
+    peer: Peer,
+    admission: Arc<dyn Admission>,
 }
 
-/// The body: exactly so many bytes, or an error that ends the connection's stream.
-fn send(
-    digest: Digest,
-    content: BoxStream<'static, Result<Bytes, BlobError>>,
-    bytes: u64,
-    download: Download,
-    request: UnderWay,
-) -> Body {
-    let sending = Sending { digest, content, missing: bytes, download, request };
+/// The body: exactly as many bytes as were promised, or an error that ends the connection's stream.
+fn send(sending: Sending) -> Body {
     Body::from_stream(stream::try_unfold(sending, |mut sending| async move {
         if sending.missing == 0 {
             return Ok(None);
@@ -167,7 +170,7 @@ fn send(
         match sending.next().await {
             Ok(piece) => Ok(Some((piece, sending))),
             Err(error) => {
-                error!(error = %sentence_of(causes(&error)), "a download broke off");
+                warn!(error = %sentence_of(causes(&error)), "a download was broken off");
                 Err(error)
             }
         }
@@ -176,6 +179,9 @@ fn send(
 
 impl Sending {
     async fn next(&mut self) -> Result<Bytes, SendError> {
+        if !self.admission.admits(&self.peer.device, &self.peer.serial) {
+            return Err(SendError::Revoked { device: self.peer.device.clone() });
+        }
         let short = SendError::Short { digest: self.digest, missing: self.missing };
         let mut piece = self.content.next().await.ok_or(short)??;
         piece.truncate(usize::try_from(self.missing).unwrap_or(usize::MAX));
@@ -183,6 +189,14 @@ impl Sending {
         self.download.pass(piece.len(), &self.request).await;
         Ok(piece)
     }
+}
+
+fn come_again(full: Full) -> Response {
+    let status = match full {
+        Full::Device => StatusCode::TOO_MANY_REQUESTS,
+        Full::All => StatusCode::SERVICE_UNAVAILABLE,
+    };
+    (status, [(RETRY_AFTER, RETRY_AFTER_SECONDS)]).into_response()
 }
 
 fn unreadable(error: &BlobError) -> Response {

@@ -1,6 +1,6 @@
 //! The services of gRPC: from messages to words, and back.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::stream;
@@ -10,10 +10,11 @@ use revoada_proto::message;
 use revoada_proto::wire::devices_server::Devices;
 use revoada_proto::wire::enrolment_server::Enrolment;
 use revoada_proto::wire::{self, upload_answer_request, upload_plan_request};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::service::{self, DeviceService, MediaType, Refusal, Upload, UploadError, UploadedAnswer, UploadedPlan};
+use crate::bucket::Bucket;
 use crate::identity::CertificateRequest;
 use crate::tls::Peer;
 
@@ -23,11 +24,16 @@ pub(super) struct Grpc<S> {
     pub(super) answer_bytes_max: u64,
     /// How long the next piece of an upload may take.
     pub(super) idle_max: Duration,
+    /// Of what anybody may ask, it is what costs most.
+    pub(super) enrolments: Mutex<Bucket>,
 }
 
 #[tonic::async_trait]
 impl<S: DeviceService> Enrolment for Grpc<S> {
     async fn enrol(&self, request: Request<wire::EnrolRequest>) -> Result<Response<wire::EnrolResponse>, Status> {
+        if !self.enrolments.lock().unwrap_or_else(PoisonError::into_inner).try_take(Instant::now()) {
+            return Err(Status::resource_exhausted("too many devices enrol at once"));
+        }
         let request = request.into_inner();
         let token = match request.token.as_str() {
             "" => None,

@@ -6,12 +6,13 @@ mod activity;
 mod blobs;
 mod downloads;
 mod grpc;
+mod quota;
 mod service;
 
 use std::convert::Infallible;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -48,7 +49,9 @@ use self::activity::{Activity, Watched};
 use self::blobs::Blobs;
 use self::downloads::Downloads;
 use self::grpc::Grpc;
+use self::quota::Quota;
 use crate::acceptor::{self, Acceptor, AcceptorLimits, AcceptorStats, count};
+use crate::bucket::Bucket;
 use crate::tls::{self, Admission, Peer};
 
 /// What needs no certificate.
@@ -83,6 +86,10 @@ pub struct DevicePortOptions<S, B> {
 #[derive(Clone, Debug)]
 pub struct DevicePortLimits {
     pub acceptor: AcceptorLimits,
+    /// Of those with a certificate; more are closed, so that no device takes the others' room.
+    pub connections_per_device_max: usize,
+    /// Of anyone; more are told to come again.
+    pub enrolments_per_second_max: u32,
     /// Requests that one connection may have under way.
     pub streams_max: u32,
     /// How long a connection may be open without a request, or with one and without a byte.
@@ -102,6 +109,8 @@ impl Default for DevicePortLimits {
     fn default() -> Self {
         Self {
             acceptor: AcceptorLimits::default(),
+            connections_per_device_max: 8,
+            enrolments_per_second_max: 50,
             streams_max: 32,
             idle_max: Duration::from_secs(60),
             plan_bytes_max: 4 << 30,
@@ -117,6 +126,8 @@ impl Default for DevicePortLimits {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DevicePortStats {
     pub acceptor: AcceptorStats,
+    /// At the bound of one device.
+    pub refused_connections: u64,
     /// Requests without an admitted certificate that needed one.
     pub refused_peers: u64,
     /// At a bound on downloads.
@@ -132,6 +143,7 @@ pub struct DevicePortStats {
 pub struct DevicePort {
     accepting: Arc<acceptor::Counters>,
     counters: Arc<Counters>,
+    connections: Arc<Quota>,
     downloads: Arc<Downloads>,
     stop: watch::Sender<Option<Instant>>,
     task: JoinHandle<usize>,
@@ -147,30 +159,33 @@ impl DevicePort {
     pub fn start<S: DeviceService, B: BlobSource>(options: DevicePortOptions<S, B>) -> Self {
         let DevicePortOptions { listener, tls, admission, service, blobs, limits } = options;
         let downloads = Downloads::new(&limits);
+        let connections = Quota::new(limits.connections_per_device_max, usize::MAX);
         let counters = Arc::<Counters>::default();
         let accepting = Arc::<acceptor::Counters>::default();
         let (stop, stopped) = watch::channel(None);
-        let blobs = Blobs { source: blobs, downloads: Arc::clone(&downloads) };
+        let blobs = Blobs { source: blobs, downloads: Arc::clone(&downloads), admission: Arc::clone(&admission) };
         let serving = Arc::new(Serving {
             router: router(service, blobs, &limits),
             server: server(&limits),
             idle_max: limits.idle_max,
             admission,
+            connections: Arc::clone(&connections),
             counters: Arc::clone(&counters),
             stopped: stopped.clone(),
         });
         let acceptor = Acceptor { listener, tls, limits: limits.acceptor, counters: Arc::clone(&accepting) };
         let task = tokio::spawn(acceptor.run(stopped, move |stream, _| Arc::clone(&serving).converse(stream)));
-        Self { accepting, counters, downloads, stop, task }
+        Self { accepting, counters, connections, downloads, stop, task }
     }
 
     pub fn stats(&self) -> DevicePortStats {
         DevicePortStats {
             acceptor: self.accepting.read(),
+            refused_connections: self.connections.refused(),
             refused_peers: self.counters.refused_peers.load(Ordering::Relaxed),
-            refused_downloads: self.downloads.refused.load(Ordering::Relaxed),
-            downloads: self.downloads.under_way(),
-            downloaded_bytes: self.downloads.bytes.load(Ordering::Relaxed),
+            refused_downloads: self.downloads.quota.refused(),
+            downloads: self.downloads.quota.taken(),
+            downloaded_bytes: self.downloads.bytes(),
             idle: self.counters.idle.load(Ordering::Relaxed),
         }
     }
@@ -192,6 +207,7 @@ struct Serving {
     server: auto::Builder<TokioExecutor>,
     idle_max: Duration,
     admission: Arc<dyn Admission>,
+    connections: Arc<Quota>,
     counters: Arc<Counters>,
     stopped: watch::Receiver<Option<Instant>>,
 }
@@ -200,6 +216,8 @@ impl Serving {
     /// Serves one connection until it ends, or does nothing for too long.
     async fn converse(self: Arc<Self>, stream: TlsStream<TcpStream>) {
         let peer = tls::peer(stream.get_ref().1);
+        // Held for as long as the connection is.
+        let Ok(_place) = peer.as_ref().map(|peer| self.connections.take(&peer.device)).transpose() else { return };
         let idle_max = if peer.is_some() { self.idle_max } else { self.idle_max.min(STRANGER_IDLE_MAX) };
         let activity = Activity::new(Instant::now());
         let caller = Caller { serving: Arc::clone(&self), peer, activity: Arc::clone(&activity) };
@@ -289,13 +307,23 @@ impl Caller {
 }
 
 fn refuse(request: &Request<Body>) -> Response {
-    let is_grpc =
-        request.headers().get(CONTENT_TYPE).is_some_and(|content| content.as_bytes().starts_with(b"application/grpc"));
-    if is_grpc {
-        Status::unauthenticated("the certificate of an admitted device is needed").into_http()
-    } else {
-        StatusCode::FORBIDDEN.into_response()
+    match is_grpc(request) {
+        true => Status::unauthenticated("the certificate of an admitted device is needed").into_http(),
+        false => StatusCode::FORBIDDEN.into_response(),
     }
+}
+
+async fn unknown(request: Request<Body>) -> Response {
+    match is_grpc(&request) {
+        true => Status::unimplemented("there is no such service").into_http(),
+        false => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+/// Whether the answer's status is read from where gRPC has it.
+fn is_grpc(request: &Request<Body>) -> bool {
+    let content = request.headers().get(CONTENT_TYPE);
+    content.is_some_and(|content| content.as_bytes().starts_with(b"application/grpc"))
 }
 
 fn router<S: DeviceService, B: BlobSource>(service: Arc<S>, blobs: Blobs<B>, limits: &DevicePortLimits) -> Router {
@@ -304,6 +332,7 @@ fn router<S: DeviceService, B: BlobSource>(service: Arc<S>, blobs: Blobs<B>, lim
         plan_bytes_max: limits.plan_bytes_max,
         answer_bytes_max: limits.answer_bytes_max,
         idle_max: limits.idle_max,
+        enrolments: Mutex::new(Bucket::new(u64::from(limits.enrolments_per_second_max), Instant::now())),
     });
     let enrolment = EnrolmentServer::from_arc(Arc::clone(&grpc)).max_decoding_message_size(REQUEST_BYTES_MAX);
     let devices = DevicesServer::from_arc(grpc).max_decoding_message_size(PIECE_BYTES_MAX);
@@ -318,7 +347,7 @@ fn router<S: DeviceService, B: BlobSource>(service: Arc<S>, blobs: Blobs<B>, lim
         .route("/v1/blobs/{digest}", get(blobs::blob::<B>))
         .route("/v1/signatures/{digest}", get(blobs::signature::<B>))
         .with_state(Arc::new(blobs));
-    services.into_axum_router().merge(blobs)
+    services.into_axum_router().merge(blobs).fallback(unknown)
 }
 
 fn server(limits: &DevicePortLimits) -> auto::Builder<TokioExecutor> {

@@ -1,5 +1,6 @@
 //! The built-in certificate authority.
 
+use std::error::Error;
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -90,36 +91,38 @@ impl IdentityError {
 }
 
 impl Authority {
-    /// Makes a new authority in a folder that has none. The certificate is written last, so that a folder where it is has the
-    /// key too; neither is ever written over another.
+    /// Makes a new authority in a folder that has none. Neither file is ever written over another. The certificate is written
+    /// last, and a key that has none yet, after a power cut, gets one.
     pub fn create(folder: &Path) -> Result<Self, IdentityError> {
         let issue = |source| IdentityError::Issue { name: "the authority".to_owned(), source };
-        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(issue)?;
+        let key_path = folder.join(KEY_FILE);
+        if !key_path.exists() {
+            let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).map_err(issue)?;
+            write_new(&key_path, &key.serialize_pem(), 0o600)?;
+        }
+        let key = read_key(&key_path)?;
         let mut params = lasting(&serial()?);
         params.distinguished_name.push(DnType::CommonName, "Revoada fleet authority");
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let certificate = params.self_signed(&key).map_err(issue)?;
-        write_new(&folder.join(KEY_FILE), &key.serialize_pem(), 0o600)?;
         write_new(&folder.join(CERTIFICATE_FILE), &certificate.pem(), 0o644)?;
         Self::load(folder)
     }
 
     /// The authority that is in a folder.
     pub fn load(folder: &Path) -> Result<Self, IdentityError> {
-        let (key_path, certificate_path) = (folder.join(KEY_FILE), folder.join(CERTIFICATE_FILE));
-        let damaged = |path: &Path, reason: String| IdentityError::Damaged { path: path.to_owned(), reason };
-        let key = KeyPair::from_pem(&read(&key_path)?).map_err(|error| damaged(&key_path, error.to_string()))?;
+        let certificate_path = folder.join(CERTIFICATE_FILE);
+        let key = read_key(&folder.join(KEY_FILE))?;
         let pem = read(&certificate_path)?;
-        let root = CertificateDer::from_pem_slice(pem.as_bytes())
-            .map_err(|error| damaged(&certificate_path, error.to_string()))?;
-        let (_, parsed) = x509_parser::parse_x509_certificate(&root)
-            .map_err(|error| damaged(&certificate_path, error.to_string()))?;
+        let root =
+            CertificateDer::from_pem_slice(pem.as_bytes()).map_err(|error| damaged(&certificate_path, &error))?;
+        let (_, parsed) =
+            x509_parser::parse_x509_certificate(&root).map_err(|error| damaged(&certificate_path, &error))?;
         if parsed.public_key().subject_public_key.data != key.public_key_raw() {
             return Err(IdentityError::Mismatch { folder: folder.to_owned() });
         }
-        let issuer =
-            Issuer::from_ca_cert_der(&root, key).map_err(|error| damaged(&certificate_path, error.to_string()))?;
+        let issuer = Issuer::from_ca_cert_der(&root, key).map_err(|error| damaged(&certificate_path, &error))?;
         Ok(Self { issuer, root, pem })
     }
 
@@ -200,6 +203,14 @@ fn lasting(serial: &Serial) -> CertificateParams {
 
 fn serial() -> Result<Serial, IdentityError> {
     Serial::random().map_err(|error| IdentityError::Random { reason: error.to_string() })
+}
+
+fn damaged(path: &Path, reason: &dyn Error) -> IdentityError {
+    IdentityError::Damaged { path: path.to_owned(), reason: reason.to_string() }
+}
+
+fn read_key(path: &Path) -> Result<KeyPair, IdentityError> {
+    KeyPair::from_pem(&read(path)?).map_err(|error| damaged(path, &error))
 }
 
 fn read(path: &Path) -> Result<String, IdentityError> {

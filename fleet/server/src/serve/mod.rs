@@ -216,9 +216,10 @@ impl Service {
 
     /// Lets nobody in any more, ends what is under way, and waits for it.
     pub async fn stop(self) {
-        let Self { stop, is_over, task, threads, .. } = self;
+        let Self { fleet, stop, is_over, task, threads, .. } = self;
         stop.send_replace(true);
         is_over.store(true, Ordering::Relaxed);
+        fleet.close();
         if let Err(error) = task.await {
             error!(%error, "the service ended in a panic");
         }

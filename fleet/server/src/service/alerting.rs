@@ -189,7 +189,8 @@ impl Fleet {
         let Some(webhook) = &rule.webhook else { return };
         let at_ms = now.as_nanos() / 1_000_000;
         let notice = Notice { webhook: webhook.clone(), rule: rule.name.clone(), device, text, at_ms, is_resolved };
-        if self.notices.try_send(notice).is_err() {
+        let notices = self.notices.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if notices.as_ref().is_none_or(|notices| notices.try_send(notice).is_err()) {
             self.count(|counts| counts.notices_lost += 1);
             warn!(rule = rule.name, "a webhook is not told: too much waits for webhooks");
         }

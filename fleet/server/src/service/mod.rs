@@ -76,7 +76,8 @@ pub struct Fleet {
     changes: broadcast::Sender<Change>,
     sign_ins: Throttle,
     raised: Mutex<Raised>,
-    notices: mpsc::Sender<Notice>,
+    /// `None` once the service is closed.
+    notices: Mutex<Option<mpsc::Sender<Notice>>>,
     counts: Mutex<Counts>,
 }
 
@@ -152,7 +153,7 @@ impl Fleet {
         let (notices, to_tell) = mpsc::channel(alerting::NOTICES_MAX);
         let fleet = Self {
             raised: Mutex::new(Raised::load(store.raised_alerts()?)),
-            notices,
+            notices: Mutex::new(Some(notices)),
             store,
             post,
             orders,
@@ -181,6 +182,11 @@ impl Fleet {
     /// What has been counted since the start.
     pub fn counts(&self) -> Counts {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Tells webhooks nothing any more, so that who does ends.
+    pub fn close(&self) {
+        self.notices.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     fn count(&self, count: impl FnOnce(&mut Counts)) {
