@@ -1,15 +1,9 @@
-//! The fleet service's library: which devices there are ([`inventory`]), which of them are meant ([`filter`]), what they
-//! are to run next ([`planner`]), what must not be forgotten ([`store`]), the bytes that are deployed ([`blobs`]), and how
-//! they come in ([`registry`]).
+//! The fleet service.
 //!
-//! The inventory, filters and the planner are arithmetic: nothing there opens a socket or a file, draws a random number or
-//! reads a clock. Whoever calls [`planner::plan`] stores what it returns and sends the orders.
-//! The fleet service's library: which devices there are ([`inventory`]), which of them are meant ([`filter`]), and what they
-//! are to run next ([`planner`]); who a device is ([`identity`], [`tls`]), and how it is spoken to ([`broker`],
-//! [`device_port`]).
-//!
-//! Deciding is apart from doing: [`inventory`], [`filter`] and [`planner`] open no socket or file, draw no random number and read
-//! no clock. Whoever calls [`planner::plan`] stores what it returns and sends the orders.
+//! Deciding is apart from doing. [`inventory`], [`filter`] and [`planner`] open no socket or file, draw no random number and
+//! read no clock; [`store`] and [`blobs`] keep what must not be forgotten, and [`registry`] takes in what can be deployed.
+//! [`identity`] and [`tls`] say who a device is, [`broker`] and [`device_port`] speak with it. [`service`] is all of that put
+//! together and asked by operators, through [`api`]; [`serve`] runs it in one process as [`settings`] say.
 //!
 //! ```
 //! use revoada_core::Timestamp;
