@@ -28,6 +28,7 @@ mod device_id;
 pub mod message;
 mod order;
 mod report;
+mod token;
 pub mod topic;
 
 /// The messages and services of `device.proto`, as they are generated.
@@ -46,4 +47,5 @@ pub use order::{Deployable, Generation, Kind, Order};
 pub use report::{
     Blame, CommandResult, Details, Event, Fact, Figures, Level, Progress, Report, SlotContent, StreamHealth,
 };
+pub use token::{EnrolmentToken, EnrolmentTokenError};
 pub use topic::{Channel, Topic};
