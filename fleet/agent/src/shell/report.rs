@@ -49,7 +49,9 @@ fn progress(phase: Phase, trouble: Option<&str>) -> Progress {
     match phase {
         Phase::Settled => Progress::Done,
         Phase::Working(step, kind) => working(doing(step, kind)),
-        Phase::Waiting(fault, kind) => working(because(format!("waits to go on with the {}{}", kind_name(kind), after(fault)))),
+        Phase::Waiting(fault, kind) => {
+            working(because(format!("waits to go on with the {}{}", kind_name(kind), after(fault))))
+        }
         Phase::Trial => working("watches whether what it flipped to is healthy".to_owned()),
         Phase::Unsaved => working("waits until the disk takes what is to be remembered".to_owned()),
         Phase::Failed(failure) => Progress::Failed { why: because(why(failure).to_owned()), blame: blame(failure) },

@@ -56,7 +56,9 @@ pub async fn enrol(server: &Address, token: &EnrolmentToken, device: &DeviceId) 
     let order_key = answer.order_key.parse().map_err(|_| ServiceError::Answer { what: "order key" })?;
     let tenant = answer.tenant.parse().map_err(|_| ServiceError::Answer { what: "tenant" })?;
     let broker = match answer.broker.strip_prefix(':') {
-        Some(port) => Address { port: port.parse().map_err(|_| ServiceError::Answer { what: "broker" })?, ..server.clone() },
+        Some(port) => {
+            Address { port: port.parse().map_err(|_| ServiceError::Answer { what: "broker" })?, ..server.clone() }
+        }
         None => answer.broker.parse().map_err(|_| ServiceError::Answer { what: "broker" })?,
     };
     let tls = Tls { key, certificates: answer.certificates, authority };
@@ -89,7 +91,8 @@ pub(super) async fn upload_answer(
     let header = AnswerHeader { number, media_type: media_type.to_owned() };
     let part = |part| UploadAnswerRequest { part: Some(part) };
     let mut parts = vec![part(upload_answer_request::Part::Header(header))];
-    parts.extend(bytes.chunks(CHUNK_BYTES).map(|bytes| part(upload_answer_request::Part::Chunk(bytes.to_vec().into()))));
+    parts
+        .extend(bytes.chunks(CHUNK_BYTES).map(|bytes| part(upload_answer_request::Part::Chunk(bytes.to_vec().into()))));
     let parts = futures_util::stream::iter(parts);
     DevicesClient::new(channel).upload_answer(parts).await.map_err(refused("the answer"))?;
     Ok(())

@@ -22,7 +22,7 @@ use super::pipeline::Live;
 use super::program::Programs;
 use super::target::Defaults;
 use super::vitals::Stats;
-use crate::{Active, CONTENT, Fault, LocalDisk, Part, Placed, Slot, Slots, Step, StepId, Verifier, VerifiedSlot};
+use crate::{Active, CONTENT, Fault, LocalDisk, Part, Placed, Slot, Slots, Step, StepId, VerifiedSlot, Verifier};
 
 /// Pictures that a new model has to answer before it is tried on live ones.
 const TRIAL_FRAMES: &str = "8";
@@ -69,10 +69,19 @@ pub(super) struct Todo {
 /// What came of it.
 #[derive(Debug)]
 pub(super) enum Done {
-    Progress { id: StepId },
+    Progress {
+        id: StepId,
+    },
     /// `agreement` is with the model that runs, on its pictures, where there was one.
-    Passed { id: StepId, agreement: Option<(Digest, f64)> },
-    Failed { id: StepId, fault: Fault, why: String },
+    Passed {
+        id: StepId,
+        agreement: Option<(Digest, f64)>,
+    },
+    Failed {
+        id: StepId,
+        fault: Fault,
+        why: String,
+    },
 }
 
 type Outcome = Result<Option<(Digest, f64)>, (Fault, String)>;
@@ -173,7 +182,10 @@ impl Steps {
             .map_err(|error| (Fault::Refused, format!("the model's trial says nothing that can be read: {error}")))?;
         if stats.frames_out == 0 || stats.non_finite > 0 {
             let (frames, bad) = (stats.frames_out, stats.non_finite);
-            return Err((Fault::Refused, format!("the model's trial gave {frames} frames, and {bad} values that are none")));
+            return Err((
+                Fault::Refused,
+                format!("the model's trial gave {frames} frames, and {bad} values that are none"),
+            ));
         }
         Ok(self.shadow(todo, slot).map(|agreement| (slot.placed().digest, agreement)))
     }

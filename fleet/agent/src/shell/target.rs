@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::program::{ProgramError, Programs};
-use crate::{Active, CONTENT, Placed, SlotError, Verifier, VerifiedSlot};
+use crate::{Active, CONTENT, Placed, SlotError, VerifiedSlot, Verifier};
 
 const BYTES_MAX: u64 = 64 << 10;
 const VERSION: u32 = 1;

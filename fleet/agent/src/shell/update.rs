@@ -115,7 +115,9 @@ impl Update {
 
     /// Which package this process is to become now, once `wanted` is committed. The attempt is noted before it is made.
     pub(super) fn next(&mut self, wanted: Option<Digest>) -> Result<Option<Digest>, UpdateError> {
-        let Some(wanted) = wanted.filter(|wanted| self.checked_in && Some(*wanted) != self.own) else { return Ok(None) };
+        let Some(wanted) = wanted.filter(|wanted| self.checked_in && Some(*wanted) != self.own) else {
+            return Ok(None);
+        };
         let attempts = self.kept.tried.filter(|tried| tried.digest == wanted).map_or(0, |tried| tried.attempts);
         if attempts >= ATTEMPTS_MAX {
             return Ok(None);
@@ -194,7 +196,11 @@ mod tests {
             assert!(failing.is_on_probation());
             assert_eq!(failing.good(), good);
             assert_eq!(world.start(good).left(bad), Some(attempt));
-            assert_eq!(world.start(None).at_start(), good, "where it crashes, systemd starts what the device came with");
+            assert_eq!(
+                world.start(None).at_start(),
+                good,
+                "where it crashes, systemd starts what the device came with"
+            );
         }
         let mut packaged = world.start(good);
         packaged.check_in().unwrap();

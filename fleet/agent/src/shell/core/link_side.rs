@@ -27,7 +27,9 @@ impl Shell {
             match Identity::load(&identity_path(&self.config.folder)) {
                 Ok(identity) => *lock(&self.identity) = Some(Arc::new(identity)),
                 Err(crate::shell::IdentityError::Missing { .. }) => return,
-                Err(error) => return warn!(error = %sentence_of(causes(&error)), "this device cannot be told who it is"),
+                Err(error) => {
+                    return warn!(error = %sentence_of(causes(&error)), "this device cannot be told who it is");
+                }
             }
         }
         let Some(identity) = lock(&self.identity).clone() else { return };
