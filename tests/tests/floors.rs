@@ -31,7 +31,7 @@ const FLOORS: &[(u8, &str, &str, &[&str])] = &[
         3,
         "revoada-pipeline",
         "runtime/pipeline",
-        &["revoada-core", "revoada-bundle", "revoada-engine", "revoada-vision"],
+        &["revoada-core", "revoada-bundle", "revoada-engine", "revoada-proto", "revoada-vision"],
     ),
     (3, "revoada-learn", "fleet/learn", &["revoada-core", "revoada-bundle", "revoada-engine", "revoada-federated"]),
     (3, "revoada-agent", "fleet/agent", &["revoada-core", "revoada-bundle", "revoada-proto"]),

@@ -24,11 +24,12 @@
 #![forbid(unsafe_code)]
 
 pub mod reconcile;
+pub mod shell;
 pub mod slots;
 mod state;
 
 pub use reconcile::{
     Action, Agent, Counts, Event, Fault, Health, Phase, Policy, Refusal, Report, ReportId, RunId, Step, StepId,
 };
-pub use slots::{Disk, Filling, LocalDisk, Part, PartSource, SlotError, Slots, VerifiedSlot};
+pub use slots::{CONTENT, Disk, Filling, LocalDisk, Part, PartSource, SlotError, Slots, VerifiedSlot, Verifier};
 pub use state::{Active, Contents, Failure, Found, Placed, Slot, State, Trial};

@@ -4,7 +4,9 @@
 //! comes late, or again, is harmless; so are [`Command`]s. Devices answer with [`Report`]s and [`Event`]s. All of them are
 //! [messages](message) on the [topics](topic) of MQTT; [`wire`] has the services of gRPC.
 //!
-//! It is *not* a transport: nothing here opens a socket or reads a clock.
+//! [`control`] is how a device's own programs speak to its running pipeline.
+//!
+//! It is *not* a transport: but for the client of the control socket, nothing here opens a socket or reads a clock.
 //!
 //! ```
 //! use revoada_proto::{Deployable, DeviceId, Generation, Kind, Order};
@@ -21,6 +23,7 @@
 #![forbid(unsafe_code)]
 
 mod command;
+pub mod control;
 mod device_id;
 pub mod message;
 mod order;

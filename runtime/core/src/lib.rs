@@ -24,6 +24,7 @@ mod device;
 mod digest;
 mod frame;
 mod geometry;
+mod nearest;
 mod staging;
 mod tensor;
 
@@ -43,5 +44,6 @@ pub use frame::{
 };
 pub use geometry::{Point, Rect, Size};
 pub use half::f16;
+pub use nearest::nearest;
 pub use staging::{Anchor, ChannelOrder, Fit, ImageTransform, Layout, Placement};
 pub use tensor::{DType, Dim, Element, Tensor, TensorData, TensorError, TensorRef, TensorSlice, TensorSpec};

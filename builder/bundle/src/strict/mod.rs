@@ -36,6 +36,7 @@ use thiserror::Error;
 use toml_edit::{DocumentMut, Item, TableLike};
 
 pub use duration::{duration_text, parse_duration};
+pub use revoada_core::nearest;
 pub use table::Table;
 
 /// A file that people write by hand has no business being longer; parsing stays instant below it.
@@ -243,22 +244,6 @@ fn join(path: &str, key: &str) -> String {
     let key = toml_edit::Key::new(key);
     let key = key.display_repr();
     if path.is_empty() { key.into_owned() } else { format!("{path}.{key}") }
-}
-
-/// The known word that a mistyped one most likely stands for.
-pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    /// Below this likeness a suggestion is a guess that misleads; `url` and `uri` have 0.67.
-    const LIKENESS_MIN: f64 = 0.6;
-    /// Nobody mistypes a word into one as long as this, and comparing takes quadratic time.
-    const WORD_BYTES_MAX: usize = 100;
-    if word.len() > WORD_BYTES_MAX {
-        return None;
-    }
-    let word = word.to_lowercase();
-    let likeness = |known: &str| strsim::normalized_damerau_levenshtein(&word, known);
-    let scored = known.into_iter().map(|known| (likeness(known), known));
-    let (best, near) = scored.max_by(|a, b| a.0.total_cmp(&b.0))?;
-    (best >= LIKENESS_MIN).then_some(near)
 }
 
 fn quoted<'a>(words: impl IntoIterator<Item = &'a str>) -> String {

@@ -146,6 +146,11 @@ impl Agent {
         &self.active
     }
 
+    /// The slots that hold something whole.
+    pub fn contents(&self) -> &Contents {
+        &self.contents
+    }
+
     /// What the agent does not forget.
     pub fn state(&self) -> &State {
         &self.state

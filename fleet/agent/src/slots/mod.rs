@@ -28,7 +28,7 @@ use thiserror::Error;
 
 pub use disk::{Disk, LocalDisk};
 pub use filling::{Filling, Part, PartSource};
-pub use verified::{CONTENT, VerifiedSlot};
+pub use verified::{CONTENT, VerifiedSlot, Verifier};
 
 use crate::reconcile::Fault;
 use crate::state::{Active, Found, Placed, Slot, State, kind_name};
@@ -45,8 +45,7 @@ const NAMES_MAX: usize = 1024;
 #[derive(Debug)]
 pub struct Slots<D> {
     disk: D,
-    folder: PathBuf,
-    trusted: Vec<PublicKey>,
+    verifier: Verifier,
     record: Record,
     /// Set while the disk may, after a power cut, hold another record than this one.
     is_unsure: bool,
@@ -60,7 +59,8 @@ impl<D: Disk> Slots<D> {
         let record = Record::read(&path)?;
         // Its writer may have been killed before its name was durable. A disk that takes nothing is still read from.
         let is_unsure = disk.sync_folder_of(&path).is_err();
-        Ok(Self { disk, folder: folder.to_owned(), trusted, record, is_unsure })
+        let verifier = Verifier::new(folder, trusted);
+        Ok(Self { disk, verifier, record, is_unsure })
     }
 
     /// What an agent starts from.
@@ -104,7 +104,7 @@ impl<D: Disk> Slots<D> {
         if older < known {
             return Err(SlotError::Older { known, older });
         }
-        let path = self.folder.join(STATE);
+        let path = self.verifier.folder().join(STATE);
         self.is_unsure = true;
         self.disk.replace(&path, &record.to_bytes()).map_err(|source| cannot_write(&path, source))?;
         (self.record, self.is_unsure) = (record, false);
@@ -127,7 +127,7 @@ impl<D: Disk> Slots<D> {
         }
         let place = self.place(kind, slot);
         let partial = place.join(digest.hex() + PARTIAL);
-        filling::create_folders(&self.disk, &self.folder, &partial)?;
+        filling::create_folders(&self.disk, self.verifier.folder(), &partial)?;
         let (half_removed, others): (Vec<_>, Vec<_>) =
             names(&place)?.into_iter().map(|name| place.join(name)).partition(|path| is_half_removed(path));
         for path in half_removed {
@@ -146,11 +146,16 @@ impl<D: Disk> Slots<D> {
 
     /// Reads everything in a slot and holds it against its digest and the trusted keys.
     pub fn verify(&self, kind: Kind, placed: Placed) -> Result<VerifiedSlot, SlotError> {
-        VerifiedSlot::verify(kind, placed, self.place(kind, placed.slot).join(placed.digest.hex()), &self.trusted)
+        self.verifier.verify(kind, placed)
+    }
+
+    /// What verifies slots while others are filled.
+    pub fn verifier(&self) -> &Verifier {
+        &self.verifier
     }
 
     fn place(&self, kind: Kind, slot: Slot) -> PathBuf {
-        self.folder.join(kind_name(kind)).join(slot.name())
+        self.verifier.place(kind, slot)
     }
 
     /// Removes a folder and all in it, or a file.

@@ -11,7 +11,7 @@ use revoada_core::Digest;
 use revoada_proto::Kind;
 
 use super::{SlotError, cannot_read};
-use crate::state::Placed;
+use crate::state::{Placed, Slot, kind_name};
 
 /// The file of a kind that is one file.
 pub const CONTENT: &str = "content";
@@ -34,13 +34,35 @@ pub struct VerifiedSlot {
     folder: PathBuf,
 }
 
+/// Holds slots against their digests and the trusted keys.
+#[derive(Clone, Debug)]
+pub struct Verifier {
+    folder: PathBuf,
+    trusted: Vec<PublicKey>,
+}
+
+impl Verifier {
+    pub(super) fn new(folder: &Path, trusted: Vec<PublicKey>) -> Self {
+        Self { folder: folder.to_owned(), trusted }
+    }
+
+    /// Reads everything in a slot and holds it against its digest and the trusted keys.
+    pub fn verify(&self, kind: Kind, placed: Placed) -> Result<VerifiedSlot, SlotError> {
+        let folder = self.place(kind, placed.slot).join(placed.digest.hex());
+        VerifiedSlot::verify(kind, placed, folder, &self.trusted)
+    }
+
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    pub(super) fn place(&self, kind: Kind, slot: Slot) -> PathBuf {
+        self.folder.join(kind_name(kind)).join(slot.name())
+    }
+}
+
 impl VerifiedSlot {
-    pub(super) fn verify(
-        kind: Kind,
-        placed: Placed,
-        folder: PathBuf,
-        trusted: &[PublicKey],
-    ) -> Result<Self, SlotError> {
+    fn verify(kind: Kind, placed: Placed, folder: PathBuf, trusted: &[PublicKey]) -> Result<Self, SlotError> {
         let changed = |part: &str| SlotError::Changed { part: part.to_owned(), digest: placed.digest };
         if kind == Kind::Model {
             let bundle = Bundle::open(&folder)?.verify(Trust::OneOf(trusted))?;

@@ -104,8 +104,8 @@ impl Artefacts {
         let key = if behaviour == Behaviour::IsAStrangers { stranger } else { Rc::clone(&self.key) };
         let digest = match kind {
             Kind::Model => self.make_bundle(name, &key),
-            Kind::Pipeline => self.make_file(Purpose::Pipeline, name, &key),
-            Kind::Package => self.make_file(Purpose::Package, name, &key),
+            Kind::Pipeline => self.make_file(Purpose::Pipeline, format!("what {name} is"), &key),
+            Kind::Package => self.make_file(Purpose::Package, format!("what {name} is"), &key),
         };
         if behaviour == Behaviour::IsMissing {
             self.remove(PartSource::SignatureOf(digest));
@@ -115,8 +115,14 @@ impl Artefacts {
         Deployable { kind, digest }
     }
 
-    fn make_file(&mut self, purpose: Purpose, name: &str, key: &SecretKey) -> Digest {
-        let content = format!("what {name} is").into_bytes();
+    /// A package that is this script.
+    pub(crate) fn make_program(&mut self, script: &str) -> Deployable {
+        let key = Rc::clone(&self.key);
+        Deployable { kind: Kind::Package, digest: self.make_file(Purpose::Package, script.to_owned(), &key) }
+    }
+
+    fn make_file(&mut self, purpose: Purpose, content: String, key: &SecretKey) -> Digest {
+        let content = content.into_bytes();
         let digest = hash(&content);
         let signature = serde_json::to_vec(&key.sign(purpose, digest)).unwrap();
         self.put(PartSource::Blob(digest), content);

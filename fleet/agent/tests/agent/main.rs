@@ -3,8 +3,11 @@
 
 mod artefacts;
 mod device;
+mod fleet;
 mod lossy_disk;
 mod machine;
 mod power_loss;
+mod shell;
+mod shell_device;
 mod simulation;
 mod slots;

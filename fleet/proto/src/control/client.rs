@@ -24,6 +24,7 @@ pub struct Client {
     path: PathBuf,
     reader: BufReader<UnixStream>,
     next_id: u64,
+    answer_time_max: Duration,
 }
 
 #[derive(Debug, Error)]
@@ -52,7 +53,13 @@ impl Client {
         let connect = |source| ClientError::Connect { path: path.to_owned(), source };
         let stream = UnixStream::connect(path).map_err(connect)?;
         stream.set_write_timeout(Some(ANSWER_TIMEOUT)).map_err(connect)?;
-        Ok(Self { path: path.to_owned(), reader: BufReader::new(stream), next_id: 1 })
+        let reader = BufReader::new(stream);
+        Ok(Self { path: path.to_owned(), reader, next_id: 1, answer_time_max: ANSWER_TIMEOUT })
+    }
+
+    /// Waits for so long at most for an answer to anything but a swap, which a pipeline takes its time for.
+    pub fn with_answer_time_max(self, answer_time_max: Duration) -> Self {
+        Self { answer_time_max, ..self }
     }
 
     /// Sends a command and waits for its result.
@@ -74,7 +81,8 @@ impl Client {
     }
 
     fn exchange(&mut self, request: &Request) -> io::Result<Vec<u8>> {
-        let timeout = if matches!(request.command, Command::Swap { .. }) { SWAP_TIMEOUT } else { ANSWER_TIMEOUT };
+        let is_swap = matches!(request.command, Command::Swap { .. });
+        let timeout = if is_swap { SWAP_TIMEOUT } else { self.answer_time_max };
         self.reader.get_ref().set_read_timeout(Some(timeout))?;
         let sent = self.reader.get_mut().write_all(format!("{}\n", request.to_line()).as_bytes());
         let mut line = Vec::new();

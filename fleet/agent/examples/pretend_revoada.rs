@@ -1,0 +1,186 @@
+//! A `revoada` without engines, for tests of the agent: it takes the same arguments and speaks on the same socket, and does
+//! what the text in its model's file says: `crashes-at-load`, `crashes-at-frame N`, `hangs`, `refuses-swap`, `no-numbers`,
+//! `fails-trial`; anything else runs.
+#![forbid(unsafe_code)]
+
+use std::error::Error;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use revoada_proto::control::{Command, Request};
+use serde_json::{Value, json};
+
+const FRAMES_PER_SECOND: f64 = 200.0;
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let done = match words.as_slice() {
+        ["--version"] => say("revoada 0.1.0"),
+        ["device-facts"] => say(r#"{"class": null, "facts": {"pretended": "yes"}}"#),
+        ["verify", bundle, ..] => verify(Path::new(bundle)),
+        ["run", ..] if words.contains(&"--print-config") => print_config(Path::new(words[1])),
+        ["run", ..] if words.contains(&"--source") => try_model(&words),
+        ["run", ..] => run(&words),
+        _ => Err("this pretends to be less than that".into()),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+type Done = Result<(), Box<dyn Error>>;
+
+fn say(text: &str) -> Done {
+    println!("{text}");
+    Ok(())
+}
+
+fn verify(bundle: &Path) -> Done {
+    revoada_bundle::bundle::Bundle::open(bundle)?.verify(revoada_bundle::bundle::Trust::Anybody)?;
+    Ok(())
+}
+
+fn print_config(pipeline: &Path) -> Done {
+    let text = std::fs::read_to_string(pipeline)?;
+    if text.contains("broken") { Err("this pipeline is broken".into()) } else { say(&text) }
+}
+
+fn option<'w>(words: &[&'w str], name: &str) -> Option<&'w str> {
+    words.iter().position(|word| *word == name).and_then(|index| words.get(index + 1)).copied()
+}
+
+/// What a model's file says, whether it is a bundle's or stands alone.
+fn behaviour(model: &Path) -> Result<String, Box<dyn Error>> {
+    let file = if model.is_dir() { model.join("model.onnx") } else { model.to_owned() };
+    Ok(std::fs::read_to_string(file)?)
+}
+
+fn try_model(words: &[&str]) -> Done {
+    let behaviour = behaviour(Path::new(option(words, "--model").ok_or("which model?")?))?;
+    if behaviour.contains("fails-trial") {
+        return Err("the network does not fit".into());
+    }
+    say(&json!({ "frames_out": 8, "non_finite": 0 }).to_string())
+}
+
+struct Running {
+    began: Instant,
+    /// Of the model that runs, and the frame at which it was swapped to.
+    model: (String, u64),
+    shadow_began: Option<u64>,
+    pipeline: String,
+    drains: bool,
+}
+
+impl Running {
+    fn frames(&self) -> u64 {
+        let hangs = self.model.0.contains("hangs");
+        if hangs { self.model.1 } else { (self.began.elapsed().as_secs_f64() * FRAMES_PER_SECOND) as u64 }
+    }
+}
+
+fn run(words: &[&str]) -> Done {
+    let model = option(words, "--model").map(|model| behaviour(Path::new(model))).transpose()?.unwrap_or_default();
+    println!("runs {model}");
+    if model.contains("crashes-at-load") {
+        return Err("cannot load that".into());
+    }
+    let socket = PathBuf::from(option(words, "--control").ok_or("which socket?")?);
+    if UnixStream::connect(&socket).is_ok() {
+        return Err("another pipeline listens there".into());
+    }
+    drop(std::fs::remove_file(&socket));
+    let listener = UnixListener::bind(&socket)?;
+    let pipeline = std::fs::read_to_string(words[1])?;
+    let running = Running { began: Instant::now(), model: (model, 0), shadow_began: None, pipeline, drains: false };
+    let running = Arc::new(Mutex::new(running));
+    let serving = Arc::clone(&running);
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let running = Arc::clone(&serving);
+            thread::spawn(move || serve(&stream, &running));
+        }
+    });
+    loop {
+        thread::sleep(LOOK_EVERY);
+        let running = running.lock().unwrap_or_else(PoisonError::into_inner);
+        if running.drains {
+            drop(std::fs::remove_file(&socket));
+            return Ok(());
+        }
+        let (model, since) = &running.model;
+        let crash = model.split_once("crashes-at-frame ").and_then(|(_, frame)| frame.split(' ').next()?.parse().ok());
+        if crash.is_some_and(|frame: u64| running.frames() - since >= frame) {
+            return Err("it crashed".into());
+        }
+    }
+}
+
+fn serve(stream: &UnixStream, running: &Mutex<Running>) {
+    let mut writer = stream;
+    for line in BufReader::new(stream).lines().map_while(Result::ok) {
+        let answer = match Request::parse(line.as_bytes()) {
+            Ok(Request { id, command }) => match answer(command, running) {
+                Ok(result) => json!({ "version": 1, "id": id, "result": result }),
+                Err(reason) => json!({ "version": 1, "id": id, "error": reason }),
+            },
+            Err(refusal) => json!({ "version": 1, "id": refusal.id, "error": refusal.reason }),
+        };
+        if writeln!(writer, "{answer}").is_err() {
+            return;
+        }
+    }
+}
+
+fn answer(command: Command, running: &Mutex<Running>) -> Result<Value, String> {
+    let mut running = running.lock().unwrap_or_else(PoisonError::into_inner);
+    let frames = running.frames();
+    match command {
+        Command::Stats => {
+            let bad = if running.model.0.contains("no-numbers") { frames } else { 0 };
+            let shadow = running.shadow_began.map(|began| {
+                let frames = frames - began;
+                json!({ "frames": frames, "frames_agreed": frames / 2 })
+            });
+            Ok(json!({
+                "frames_out": frames, "non_finite": bad, "latency": { "total": { "p99_ms": 12.5 } }, "shadow": shadow,
+                "pid": std::process::id(), "pipeline": running.pipeline, "model": running.model.0,
+                "streams": [{ "id": "door", "state": "running", "frames_out": frames }],
+            }))
+        }
+        Command::Swap { model } => {
+            let next = behaviour(&model).map_err(|error| error.to_string())?;
+            if next.contains("refuses-swap") {
+                return Err("this model cannot be swapped to".to_owned());
+            }
+            running.model = (next, frames);
+            Ok(json!({}))
+        }
+        Command::Shadow { .. } => {
+            running.shadow_began = Some(frames);
+            Ok(json!({}))
+        }
+        Command::EndShadow => running.shadow_began.take().map(|_| json!({})).ok_or("there is none".to_owned()),
+        Command::Snapshot { stream, path } if stream == "door" => {
+            std::fs::write(path, b"a picture of the door").map_err(|error| error.to_string())?;
+            Ok(json!({}))
+        }
+        Command::Snapshot { stream, .. } => Err(format!("there is no stream `{stream}`")),
+        Command::Drain => {
+            running.drains = true;
+            Ok(json!({}))
+        }
+        other => Err(format!("`{}` is not pretended", other.name())),
+    }
+}
