@@ -50,7 +50,7 @@ enum Verb {
     Models(models::Verb),
     /// Bring a version to devices, wave by wave.
     #[command(subcommand)]
-    Rollouts(Box<rollouts::Verb>),
+    Rollouts(rollouts::Verb),
     /// Tokens with which devices join.
     #[command(subcommand)]
     Enrolment(enrolment::Verb),

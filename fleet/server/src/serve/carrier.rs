@@ -6,8 +6,8 @@ use revoada_proto::{DeviceId, Topic};
 use tokio::sync::{mpsc, watch};
 use tracing::{error, warn};
 
-use super::{SHUTDOWN_TIME_MAX, until};
-use crate::broker::Broker;
+use super::{SHUTDOWN_TIME_MAX, STATS_EVERY, until};
+use crate::broker::{Broker, BrokerStats};
 use crate::service::Post;
 
 /// Messages on their way to the broker; at the bound, who sends waits.
@@ -49,13 +49,20 @@ impl Post for Carrier {
 }
 
 /// Carries messages until the service stops, then ends the broker.
-pub(super) async fn carry(broker: Broker, mut outgoing: mpsc::Receiver<Outgoing>, mut stopped: watch::Receiver<bool>) {
+pub(super) async fn carry(
+    broker: Broker,
+    mut outgoing: mpsc::Receiver<Outgoing>,
+    stats: watch::Sender<BrokerStats>,
+    mut stopped: watch::Receiver<bool>,
+) {
+    let mut seconds = tokio::time::interval(STATS_EVERY);
     loop {
         tokio::select! {
             next = outgoing.recv() => match next {
                 Some(next) => deliver(&broker, next).await,
                 None => break,
             },
+            _ = seconds.tick() => drop(stats.send_replace(broker.stats())),
             () = until(&mut stopped) => break,
         }
     }

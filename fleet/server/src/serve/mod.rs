@@ -6,6 +6,7 @@
 mod carrier;
 mod desk;
 mod folder;
+mod metrics;
 mod operators;
 mod shelf;
 
@@ -23,8 +24,8 @@ use tracing::{error, info, warn};
 
 use crate::acceptor::AcceptorLimits;
 use crate::api::Api;
-use crate::broker::{Broker, BrokerLimits, BrokerOptions, Incoming};
-use crate::device_port::{DevicePort, DevicePortLimits, DevicePortOptions};
+use crate::broker::{Broker, BrokerLimits, BrokerOptions, BrokerStats, Incoming};
+use crate::device_port::{DevicePort, DevicePortLimits, DevicePortOptions, DevicePortStats};
 use crate::identity::IdentityError;
 use crate::service::{Fleet, ServiceError, Validity, tell_webhooks};
 use crate::settings::Settings;
@@ -42,6 +43,8 @@ const BATCH_MAX: usize = 512;
 /// How long what is under way may take to end once the service is told to stop.
 const SHUTDOWN_TIME_MAX: Duration = Duration::from_secs(5);
 const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(5);
+/// How old figures of `/metrics` may be.
+const STATS_EVERY: Duration = Duration::from_secs(1);
 /// Of a command that nobody said more of.
 const COMMAND_VALIDITY: Duration = Duration::from_mins(10);
 
@@ -184,6 +187,7 @@ impl Service {
         });
         let api = Api { fleet: Arc::clone(&fleet), blobs, root, trusted: folder::trusted(settings)?.into() };
 
+        let (broker_stats, port_stats, ports) = metrics::stats();
         let (stop, stopped) = watch::channel(false);
         let is_over = Arc::new(AtomicBool::new(false));
         let threads = vec![
@@ -202,10 +206,10 @@ impl Service {
             })?,
         ];
         let task = tokio::spawn(run(
-            broker,
-            port,
+            (broker, broker_stats),
+            (port, port_stats),
             outgoing,
-            operators::serve(operators, operators_tls, api, stopped.clone()),
+            operators::serve(operators, operators_tls, api, ports, stopped.clone()),
             stopped,
             folder.lock,
         ));
@@ -246,16 +250,22 @@ fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<
 
 /// Serves until it is told to stop, then ends everything in order: operators, devices, broker.
 async fn run(
-    broker: Broker,
-    port: DevicePort,
+    (broker, broker_stats): (Broker, watch::Sender<BrokerStats>),
+    (port, port_stats): (DevicePort, watch::Sender<DevicePortStats>),
     outgoing: mpsc::Receiver<carrier::Outgoing>,
     operators: impl Future<Output = ()>,
     mut stopped: watch::Receiver<bool>,
     _lock: std::fs::File,
 ) {
-    let carried = carrier::carry(broker, outgoing, stopped.clone());
+    let carried = carrier::carry(broker, outgoing, broker_stats, stopped.clone());
     let port = async {
-        until(&mut stopped).await;
+        let mut seconds = tokio::time::interval(STATS_EVERY);
+        loop {
+            tokio::select! {
+                _ = seconds.tick() => drop(port_stats.send_replace(port.stats())),
+                () = until(&mut stopped) => break,
+            }
+        }
         let cut = port.shutdown(SHUTDOWN_TIME_MAX).await;
         if cut > 0 {
             warn!(cut, "connections of the device port were cut");

@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use tower::Layer;
 use tracing::{debug, error};
 
+use super::metrics::{self, PortStats};
 use super::{SHUTDOWN_TIME_MAX, ServeError, until};
 use crate::acceptor::{Acceptor, AcceptorLimits, Counters};
 use crate::api::{self, Api};
@@ -47,9 +48,13 @@ pub(super) fn tls(operators: &Operators) -> Result<Option<Arc<ServerConfig>>, Se
     Ok(Some(Arc::new(config)))
 }
 
-fn router(api: Api) -> Router {
+fn router(api: Api, ports: PortStats) -> Router {
     let health = Router::new().route("/healthz", get(async || "ok\n"));
-    health.merge(api::router(api)).fallback(async || StatusCode::NOT_FOUND).layer(middleware::from_fn(guarded))
+    health
+        .merge(metrics::router(api.clone(), ports))
+        .merge(api::router(api))
+        .fallback(async || StatusCode::NOT_FOUND)
+        .layer(middleware::from_fn(guarded))
 }
 
 /// What browsers are told of every page.
@@ -70,9 +75,10 @@ pub(super) async fn serve(
     listener: TcpListener,
     tls: Option<Arc<ServerConfig>>,
     api: Api,
+    ports: PortStats,
     stopped: watch::Receiver<bool>,
 ) {
-    let router = router(api);
+    let router = router(api, ports);
     match tls {
         None => serve_plain(listener, router, stopped).await,
         Some(tls) => serve_tls(listener, tls, router, stopped).await,

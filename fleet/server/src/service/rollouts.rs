@@ -1,5 +1,7 @@
 //! Rollouts, for people.
 
+use std::collections::BTreeMap;
+
 use revoada_core::Digest;
 use revoada_proto::{DeviceId, Kind};
 use serde::Serialize;
@@ -7,7 +9,7 @@ use serde::Serialize;
 use super::planning::RolloutProgress;
 use super::{Change, Fleet, Principal, Result, RolloutForm, ServiceError, now};
 use crate::filter::Filter;
-use crate::planner::{Aim, Intent, Member, Phase, Rollout, RolloutId};
+use crate::planner::{Aim, Deferred, Intent, Member, Phase, Rollout, RolloutId};
 use crate::store::{Role, RolloutNote};
 
 /// A rollout, what it is of, and how far it is.
@@ -120,6 +122,23 @@ impl Fleet {
         Ok(views.filter_map(std::result::Result::ok).collect())
     }
 
+    /// How many rollouts there are of each phase.
+    pub fn rollout_counts(&self, by: &Principal) -> Result<BTreeMap<&'static str, u64>> {
+        by.require(Role::Viewer)?;
+        let live = self.live();
+        let mut counts = BTreeMap::new();
+        for (id, rollout) in live.policy.policy.rollouts() {
+            let phase = live.blueprint.rollouts.get(id).map(|state| &state.phase);
+            *counts.entry(phase_name(phase, rollout.intent == Intent::Pause)).or_default() += 1;
+        }
+        Ok(counts)
+    }
+
+    /// Orders that are due and wait for room.
+    pub fn deferred(&self) -> Deferred {
+        self.live().deferred
+    }
+
     pub fn rollout(&self, by: &Principal, id: RolloutId) -> Result<RolloutView> {
         by.require(Role::Viewer)?;
         let (mut view, digest) = {
@@ -183,15 +202,19 @@ impl Fleet {
 impl RolloutView {
     /// Its phase in one word.
     pub fn phase_name(&self) -> &'static str {
-        match &self.phase {
-            None => "new",
-            Some(_) if self.is_paused && !matches!(self.phase, Some(Phase::Finished { .. })) => "paused",
-            Some(Phase::Running { .. }) => "running",
-            Some(Phase::Finished { .. }) => "finished",
-            Some(Phase::Halted { .. }) => "halted",
-            Some(Phase::Aborted { .. }) => "aborted",
-            Some(Phase::Superseded { .. }) => "superseded",
-        }
+        phase_name(self.phase.as_ref(), self.is_paused)
+    }
+}
+
+fn phase_name(phase: Option<&Phase>, is_paused: bool) -> &'static str {
+    match phase {
+        None => "new",
+        Some(Phase::Running { .. }) if is_paused => "paused",
+        Some(Phase::Running { .. }) => "running",
+        Some(Phase::Finished { .. }) => "finished",
+        Some(Phase::Halted { .. }) => "halted",
+        Some(Phase::Aborted { .. }) => "aborted",
+        Some(Phase::Superseded { .. }) => "superseded",
     }
 }
 

@@ -1,0 +1,172 @@
+//! The service's counters as Prometheus reads them (OpenMetrics text), for `/metrics`. Devices are no labels: there are
+//! thousands.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Extension, Router};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::{Registry, Unit};
+use tokio::sync::watch;
+
+use crate::acceptor::AcceptorStats;
+use crate::api::{Api, Caller, Problem};
+use crate::broker::BrokerStats;
+use crate::device_port::DevicePortStats;
+
+/// What the ports have counted, as of the last second.
+#[derive(Clone, Debug)]
+pub(super) struct PortStats {
+    pub(super) broker: watch::Receiver<BrokerStats>,
+    pub(super) devices: watch::Receiver<DevicePortStats>,
+}
+
+/// `/metrics`, for who may look.
+pub(super) fn router(api: Api, ports: PortStats) -> Router {
+    Router::new().route("/metrics", get(metrics)).layer(Extension(ports)).with_state(api)
+}
+
+async fn metrics(
+    State(api): State<Api>,
+    Caller(by): Caller,
+    Extension(ports): Extension<PortStats>,
+) -> Result<Response, Problem> {
+    let text = api
+        .ask(move |fleet| {
+            let scrape = Scrape {
+                healths: fleet.device_counts(&by)?,
+                rollouts: fleet.rollout_counts(&by)?,
+                alerts: fleet.raised_alerts(&by)?.len() as u64,
+                counts: fleet.counts(),
+                deferred: fleet.deferred(),
+                broker: *ports.broker.borrow(),
+                devices: *ports.devices.borrow(),
+            };
+            let mut registry = Registry::with_prefix("revoada_fleet");
+            registry.register_collector(Box::new(scrape));
+            let mut text = String::new();
+            text::encode(&mut text, &registry).expect("writing into a string does not fail");
+            Ok(text)
+        })
+        .await?;
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    Ok(([(header::CONTENT_TYPE, content_type)], text).into_response())
+}
+
+#[derive(Debug)]
+struct Scrape {
+    healths: BTreeMap<&'static str, usize>,
+    rollouts: BTreeMap<&'static str, u64>,
+    alerts: u64,
+    counts: crate::service::Counts,
+    deferred: crate::planner::Deferred,
+    broker: BrokerStats,
+    devices: DevicePortStats,
+}
+
+type Labelled = Vec<(&'static str, u64)>;
+
+impl Collector for Scrape {
+    fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
+        let Self { healths, rollouts, counts, broker, devices, .. } = self;
+        let healths: Labelled = healths.iter().map(|(health, count)| (*health, *count as u64)).collect();
+        let rollouts: Labelled = rollouts.iter().map(|(phase, count)| (*phase, *count)).collect();
+        let mut gauge =
+            |name, help, label, values: &Labelled| family(&mut encoder, MetricType::Gauge, (name, help), label, values);
+        gauge("devices", "Enrolled devices, by how they are", "health", &healths)?;
+        gauge("rollouts", "Rollouts, by their phase", "phase", &rollouts)?;
+        let open = vec![("mqtt", broker.acceptor.open), ("devices", devices.acceptor.open)];
+        gauge("connections", "Open connections, those in a handshake too", "port", &open)?;
+        let deferred =
+            vec![("in-flight", self.deferred.by_in_flight), ("orders-per-minute", self.deferred.by_orders_per_minute)];
+        gauge("orders_deferred", "Orders that are due and wait for room, by the limit", "limit", &deferred)?;
+        gauge("alerts", "Alerts that are raised", "state", &vec![("raised", self.alerts)])?;
+        gauge("downloads", "Downloads that are under way", "port", &vec![("devices", devices.downloads)])?;
+
+        let mut counter = |name, help, label, values: &Labelled| {
+            family(&mut encoder, MetricType::Counter, (name, help), label, values)
+        };
+        let heard = vec![
+            ("report", counts.reports),
+            ("event", counts.events),
+            ("event-again", counts.events_known),
+            ("unreadable", counts.unreadable),
+        ];
+        counter("messages_heard", "What devices said, by what it was", "what", &heard)?;
+        let sent = vec![("order", counts.orders_sent), ("command", counts.commands_sent)];
+        counter("messages_sent", "What devices were told, those that were told again too", "what", &sent)?;
+        let plans = vec![("stored", counts.plans), ("lost", counts.plans_lost)];
+        counter("plans", "Blueprints that were made, by what became of them", "outcome", &plans)?;
+        let mut refused = refusals("mqtt", &broker.acceptor);
+        refused.extend(refusals("devices", &devices.acceptor));
+        let help = "Connections that were not let in, by port and reason";
+        let mut family_of_two = encoder.encode_descriptor("connections_refused", help, None, MetricType::Counter)?;
+        for (port, reason, count) in refused {
+            let labels = [("port", port), ("reason", reason)];
+            family_of_two.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&count, None)?;
+        }
+        let mut counter = |name, help, label, values: &Labelled| {
+            family(&mut encoder, MetricType::Counter, (name, help), label, values)
+        };
+        let refusals = vec![
+            ("mqtt-peer", broker.refused_peers),
+            ("mqtt-session", broker.refused_sessions),
+            ("mqtt-publish", broker.refused_publishes),
+            ("mqtt-subscription", broker.refused_subscriptions),
+            ("devices-peer", devices.refused_peers),
+            ("devices-download", devices.refused_downloads),
+            ("sign-in", counts.sign_ins_failed),
+        ];
+        counter("requests_refused", "What was refused, by what it was", "what", &refusals)?;
+        let trouble = vec![("batch", counts.batches_failed), ("webhook", counts.notices_lost)];
+        counter("losses", "What was not kept or not told, by what it was", "what", &trouble)?;
+        let help = "Bytes of blobs that devices fetched";
+        let mut bytes = encoder.encode_descriptor("downloaded", help, Some(&Unit::Bytes), MetricType::Counter)?;
+        bytes.encode_counter::<NoLabelSet, _, u64>(&devices.downloaded_bytes, None)
+    }
+}
+
+/// One metric with one label.
+fn family(
+    encoder: &mut DescriptorEncoder<'_>,
+    kind: MetricType,
+    (name, help): (&str, &str),
+    label: &'static str,
+    values: &Labelled,
+) -> fmt::Result {
+    let is_gauge = matches!(kind, MetricType::Gauge);
+    let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+    for (value, count) in values {
+        let labels = [(label, *value)];
+        let mut metric = family.encode_family(&labels)?;
+        if is_gauge {
+            metric.encode_gauge(count)?;
+        } else {
+            metric.encode_counter::<NoLabelSet, _, u64>(count, None)?;
+        }
+    }
+    Ok(())
+}
+
+fn refusals(port: &'static str, stats: &AcceptorStats) -> Vec<(&'static str, &'static str, u64)> {
+    vec![
+        (port, "full", stats.refused_full),
+        (port, "rate", stats.refused_rate),
+        (port, "displaced", stats.displaced),
+        (port, "handshake", stats.failed),
+        (port, "timeout", stats.timed_out),
+    ]
+}
+
+/// Where the ports leave their counters, and where they are read.
+pub(super) fn stats() -> (watch::Sender<BrokerStats>, watch::Sender<DevicePortStats>, PortStats) {
+    let (broker_sender, broker) = watch::channel(BrokerStats::default());
+    let (devices_sender, devices) = watch::channel(DevicePortStats::default());
+    (broker_sender, devices_sender, PortStats { broker, devices })
+}
