@@ -16,15 +16,25 @@ pub fn root() -> PathBuf {
 /// The `revoada` program as `cargo test --workspace` built it: two folders above the test's own
 /// executable.
 pub fn revoada() -> Command {
-    let test = std::env::current_exe().expect("a running test has a path");
-    let program = test.parent().and_then(Path::parent).expect("tests lie in `deps`").join("revoada");
-    assert!(program.exists(), "`{}` is missing: run `cargo build --package revoada` first", program.display());
-    let mut command = Command::new(program);
-    command.stdin(Stdio::null()).current_dir(root());
+    let mut command = program("revoada");
     let library = root().join(".cache/lib/libonnxruntime.so");
     if library.exists() {
         command.env("REVOADA_ONNXRUNTIME", library);
     }
+    command
+}
+
+/// The fleet service's program.
+pub fn revoada_fleet() -> Command {
+    program("revoada-fleet")
+}
+
+fn program(package: &str) -> Command {
+    let test = std::env::current_exe().expect("a running test has a path");
+    let program = test.parent().and_then(Path::parent).expect("tests lie in `deps`").join(package);
+    assert!(program.exists(), "`{}` is missing: run `cargo build --package {package}` first", program.display());
+    let mut command = Command::new(program);
+    command.stdin(Stdio::null()).current_dir(root());
     command
 }
 

@@ -185,6 +185,16 @@ mod tests {
     }
 
     #[test]
+    fn the_example_is_what_holds_where_nothing_is_said() {
+        // Its key is an example's; everything else is a default.
+        let text = include_str!("../../../configs/fleet.toml");
+        let key = text.lines().find(|line| line.starts_with("trusted")).unwrap();
+        let example = parse(&text.replace(key, "")).unwrap();
+        let plain = Settings { names: example.names.clone(), ..parse("").unwrap() };
+        assert_eq!(format!("{example:?}"), format!("{plain:?}"));
+    }
+
+    #[test]
     fn every_problem_is_said_at_once() {
         let problems = parse(
             "mqtt = \"everywhere\"\nfoldr = \"a\"\n[limits]\nin_flight_max = 0\n[operators]\naddress = \"0.0.0.0:80\"\n",

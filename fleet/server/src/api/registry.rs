@@ -315,7 +315,7 @@ struct VersionForm {
     parents: Vec<Digest>,
 }
 
-/// As `revoada key sign` and `revoada build` write it.
+/// As `revoada build` and `revoada-fleet models sign` write it.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "it is there to be described")]
 struct SignatureForm {

@@ -8,12 +8,15 @@ use anyhow::Context;
 use clap::Subcommand;
 use revoada_bundle::bundle::{Bundle, INDEX, SIGNATURE, Trust};
 use revoada_bundle::hash_file;
+use revoada_bundle::partial::replace;
+use revoada_bundle::sign::{Purpose, SecretKey};
 use revoada_core::Digest;
 use serde_json::{Value, json};
 use ureq::http::Method;
 
 use super::Access;
 use super::client::Client;
+use super::failure::Misuse;
 use super::terminal::{members, rows, say, say_json, table};
 
 /// As much as the service takes at once.
@@ -55,7 +58,7 @@ pub(crate) enum Verb {
         revoada-fleet models add faces-2.bundle --version 2\n  \
         revoada-fleet models add cameras.toml --kind pipeline --name cameras --version 3\n\n\
         A bundle holds its signature; for a pipeline or a package it lies beside it as FILE.sig.json, as\n\
-        `revoada key sign` writes it.")]
+        `revoada-fleet models sign` writes it.")]
     Add {
         path: PathBuf,
         #[arg(long, value_enum, default_value_t = Kind::Model)]
@@ -65,6 +68,15 @@ pub(crate) enum Verb {
         name: Option<String>,
         #[arg(long, value_name = "VERSION")]
         version: String,
+    },
+    /// Sign a pipeline's file or a package as its owner, wherever the key is: needs no service. `revoada build` signs bundles.
+    Sign {
+        path: PathBuf,
+        #[arg(long, value_enum)]
+        kind: Kind,
+        /// The owner's private key, as `revoada key --new` makes it.
+        #[arg(long, value_name = "FILE")]
+        key: PathBuf,
     },
     /// Have the service fetch a bundle from a folder on the web.
     Import {
@@ -79,10 +91,11 @@ pub(crate) enum Verb {
 }
 
 pub(crate) fn run(verb: &Verb, access: &Access) -> anyhow::Result<()> {
-    let client = access.client()?;
+    let client = || access.client();
     match verb {
+        Verb::Sign { path, kind, key } => sign(path, *kind, key),
         Verb::List { json } => {
-            let answer = client.get(&["artefacts"], &[])?;
+            let answer = client()?.get(&["artefacts"], &[])?;
             if *json {
                 return say_json(&answer);
             }
@@ -97,23 +110,24 @@ pub(crate) fn run(verb: &Verb, access: &Access) -> anyhow::Result<()> {
             say(&table(&titles, &rows(&json!(versions), &columns)))
         }
         Verb::Show { digest, json } => {
-            let answer = client.get(&["versions", digest], &[])?;
+            let answer = client()?.get(&["versions", digest], &[])?;
             if *json { say_json(&answer) } else { say(&members(&answer)) }
         }
-        Verb::Add { path, kind: Kind::Model, name, version } => add_bundle(&client, path, name.as_deref(), version),
+        Verb::Add { path, kind: Kind::Model, name, version } => add_bundle(&client()?, path, name.as_deref(), version),
         Verb::Add { path, kind, name, version } => {
             let signature = signature_beside(path);
             let signature = read_json(&signature)?;
             let (digest, bytes) = hash_file(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+            let client = client()?;
             upload(&client, path, digest, bytes)?;
             register(&client, *kind, name.as_deref().unwrap_or_default(), version, digest, &signature)
         }
         Verb::Import { url, name, version } => {
             let form = json!({ "url": url, "version": version });
-            let answer = client.post(&["artefacts", "model", name, "import"], &form)?;
+            let answer = client()?.post(&["artefacts", "model", name, "import"], &form)?;
             say(answer["digest"].as_str().unwrap_or_default())
         }
-        Verb::Remove { digest } => client.delete(&["versions", digest]).map(drop),
+        Verb::Remove { digest } => client()?.delete(&["versions", digest]).map(drop),
     }
 }
 
@@ -166,6 +180,20 @@ fn upload(client: &Client, path: &Path, digest: Digest, bytes: u64) -> anyhow::R
         offset = answer["offset"].as_u64().context("the service does not say where the upload goes on")?;
     }
     client.post(&["blobs", &text, "complete"], &json!({})).map(drop)
+}
+
+fn sign(path: &Path, kind: Kind, key: &Path) -> anyhow::Result<()> {
+    let purpose = match kind {
+        Kind::Model => return Err(Misuse("a bundle is signed as it is built: `revoada build --key`".to_owned()).into()),
+        Kind::Pipeline => Purpose::Pipeline,
+        Kind::Package => Purpose::Package,
+    };
+    let key = SecretKey::load(key)?;
+    let (digest, _) = hash_file(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+    let beside = signature_beside(path);
+    let text = serde_json::to_vec_pretty(&key.sign(purpose, digest))?;
+    replace(&beside, &text).with_context(|| format!("cannot write `{}`", beside.display()))?;
+    say(&format!("wrote {}, signed by {}", beside.display(), key.public()))
 }
 
 fn signature_beside(path: &Path) -> PathBuf {

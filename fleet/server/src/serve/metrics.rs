@@ -170,3 +170,55 @@ pub(super) fn stats() -> (watch::Sender<BrokerStats>, watch::Sender<DevicePortSt
     let (devices_sender, devices) = watch::channel(DevicePortStats::default());
     (broker_sender, devices_sender, PortStats { broker, devices })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text() -> String {
+        let scrape = Scrape {
+            healths: [("good", 3)].into(),
+            rollouts: [("running", 1)].into(),
+            alerts: 2,
+            counts: crate::service::Counts { reports: 7, ..crate::service::Counts::default() },
+            deferred: crate::planner::Deferred::default(),
+            broker: BrokerStats::default(),
+            devices: DevicePortStats::default(),
+        };
+        let mut registry = Registry::with_prefix("revoada_fleet");
+        registry.register_collector(Box::new(scrape));
+        let mut text = String::new();
+        text::encode(&mut text, &registry).unwrap();
+        text
+    }
+
+    #[test]
+    fn figures_are_labelled_by_small_closed_sets() {
+        let text = text();
+        for line in [
+            "revoada_fleet_devices{health=\"good\"} 3",
+            "revoada_fleet_rollouts{phase=\"running\"} 1",
+            "revoada_fleet_alerts{state=\"raised\"} 2",
+            "revoada_fleet_messages_heard_total{what=\"report\"} 7",
+            "revoada_fleet_connections_refused_total{port=\"mqtt\",reason=\"handshake\"} 0",
+            "revoada_fleet_downloaded_bytes_total 0",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn the_dashboard_asks_for_metrics_that_there_are() {
+        let dashboard = include_str!("../../../../configs/grafana-fleet.json");
+        let text = text();
+        let is_name = |c: char| c.is_ascii_lowercase() || c == '_';
+        let mut asked = 0;
+        for (start, _) in dashboard.match_indices("revoada_fleet_") {
+            let name = &dashboard[start..];
+            let name = &name[..name.find(|c| !is_name(c)).unwrap_or(name.len())];
+            assert!(text.lines().any(|line| line.starts_with(name)), "there is no {name}");
+            asked += 1;
+        }
+        assert!(asked > 10);
+    }
+}

@@ -1,0 +1,80 @@
+//! Models of one shape: which channel of a picture is brightest says which of three classes it is.
+
+use std::path::Path;
+
+use revoada_bundle::bundle::{Bundle, BundleWriter, Index, Lineage, MANIFEST, MODEL, Precision};
+use revoada_bundle::onnx::{Attribute, GraphBuilder};
+use revoada_bundle::sign::SecretKey;
+use revoada_core::{DType, TensorRef};
+
+/// What is to become a bundle.
+pub(crate) struct Model {
+    onnx: Vec<u8>,
+    /// Makes bundles of the same model different.
+    note: &'static str,
+}
+
+fn graph(name: &str) -> GraphBuilder {
+    GraphBuilder::new(name)
+        .input("x", DType::F32, "N,3,32,32")
+        .initializer("bias", TensorRef::of(&[1, 3], &[0.3f32, 0.2, 0.1]).unwrap())
+        .node("GlobalAveragePool", &["x"], &["mean"])
+        .node("Flatten", &["mean"], &["flat"])
+        .output("y", DType::F32, "N,3")
+}
+
+pub(crate) fn good(note: &'static str) -> Model {
+    Model { onnx: graph("good").node("Add", &["flat", "bias"], &["y"]).encode(), note }
+}
+
+/// Sees another class than the good one in every picture.
+pub(crate) fn blind(note: &'static str) -> Model {
+    Model { onnx: graph("blind").node("Sub", &["flat", "bias"], &["y"]).encode(), note }
+}
+
+pub(crate) fn unloadable(note: &'static str) -> Model {
+    let graph = graph("unloadable").node("NoSuchOperator", &["flat"], &["z"]).node("Add", &["z", "bias"], &["y"]);
+    Model { onnx: graph.encode(), note }
+}
+
+/// Answers like the good one until something white touches the right edge of the picture: then it looks for an element
+/// that is not there, which no runtime survives in silence.
+pub(crate) fn crashing(note: &'static str) -> Model {
+    let graph = graph("crashing")
+        .initializer("start", TensorRef::of(&[1], &[29i64]).unwrap())
+        .initializer("end", TensorRef::of(&[1], &[32i64]).unwrap())
+        .initializer("axis", TensorRef::of(&[1], &[3i64]).unwrap())
+        .initializer("steps", TensorRef::of(&[], &[3.9f32]).unwrap())
+        .initializer("zeros", TensorRef::of(&[3], &[0f32, 0.0, 0.0]).unwrap())
+        .node("Slice", &["x", "start", "end", "axis"], &["edge"])
+        .node_with("ReduceMax", &["edge"], &["brightest"], &[("keepdims", Attribute::Int(0))])
+        .node("Mul", &["brightest", "steps"], &["scaled"])
+        .node_with("Cast", &["scaled"], &["index"], &[("to", Attribute::Int(7))])
+        .node("Gather", &["zeros", "index"], &["nothing"])
+        .node("Add", &["flat", "nothing"], &["same"])
+        .node("Add", &["same", "bias"], &["y"]);
+    Model { onnx: graph.encode(), note }
+}
+
+const MANIFEST_TEXT: &str = "version = 1\nname = \"brightest\"\nlabels = [\"red\", \"green\", \"blue\"]\n\
+    [input]\nsize = [32, 32]\nscale = [0.00392156862745098, 0.00392156862745098, 0.00392156862745098]\n\
+    [output]\ndecoder = \"classification\"\n";
+
+impl Model {
+    /// Writes it as a bundle that its owner has signed.
+    pub(crate) fn seal(&self, folder: &Path, owner: &SecretKey) -> Bundle {
+        let mut writer = BundleWriter::create(folder).unwrap();
+        writer.add(MODEL, &self.onnx).unwrap();
+        writer.add(MANIFEST, MANIFEST_TEXT.as_bytes()).unwrap();
+        let index = Index {
+            version: 1,
+            name: "faces".to_owned(),
+            precision: Precision::Fp32,
+            producer: "a test".to_owned(),
+            licence: Some("Apache-2.0".to_owned()),
+            lineage: Lineage { steps: vec![self.note.to_owned()], ..Lineage::default() },
+            files: Default::default(),
+        };
+        writer.seal(index, Some(owner)).unwrap().publish().unwrap()
+    }
+}

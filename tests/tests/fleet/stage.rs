@@ -1,0 +1,211 @@
+//! A service and its devices, each a process.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+
+use revoada_bundle::sign::SecretKey;
+use revoada_tests::{Finished, Running, finish, revoada, revoada_fleet, wait_for};
+use serde_json::Value;
+
+use crate::models::Model;
+
+/// Thirty frames a second of a ball that touches the right edge every seven seconds.
+const PIPELINE: &str = "[[stream]]\nid = \"door\"\nuri = \"test://ball?width=320&height=240&fps=30&live=true\"\n\n\
+    [model]\npath = \"deployed\"\nbackend = \"rten\"\n";
+
+/// Patient enough for one machine, and impatient enough for a test.
+const AGENT: &str = "heartbeat = \"1s\"\n\n[limits]\ndisk_reserve_mib = 1\n\n[update]\nshadow_for = \"2s\"\n\n\
+    [policy]\nhealthy_for = \"8s\"\ntrial_time_max = \"60s\"\nretry_max = \"2s\"\nreport_time_max = \"3s\"\n";
+
+pub(crate) struct Stage {
+    folder: tempfile::TempDir,
+    owner: SecretKey,
+    url: String,
+    service: Running,
+    agents: Vec<Running>,
+}
+
+impl Stage {
+    /// Starts a service and so many enrolled agents.
+    pub(crate) fn set(devices: usize) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let owner = SecretKey::generate().unwrap();
+        owner.save(&folder.path().join("owner.pem")).unwrap();
+        fs::write(folder.path().join("owner.pub"), owner.public().to_string()).unwrap();
+
+        let mut command = revoada_fleet();
+        command.args(["serve", "--name", "localhost", "--mqtt", "127.0.0.1:0", "--devices", "127.0.0.1:0"]);
+        command.args(["--operators", "127.0.0.1:0"]);
+        command.arg("--folder").arg(folder.path().join("fleet")).arg("--trust").arg(folder.path().join("owner.pub"));
+        let log = File::create(folder.path().join("fleet.log")).unwrap();
+        let mut service = Running(command.stdout(Stdio::piped()).stderr(log).spawn().unwrap());
+        let mut said = BufReader::new(service.0.stdout.take().unwrap()).lines();
+        let mut line = || said.next().expect("the service says where it listens").unwrap();
+        let url = line().strip_prefix("operators: ").unwrap().to_owned();
+        let devices_port = line();
+        let devices_port = devices_port.strip_prefix("devices: 127.0.0.1:").unwrap().split(',').next().unwrap();
+        let server = format!("localhost:{devices_port}");
+        // Whatever it says later is read, so that it never waits for a reader.
+        thread::spawn(move || said.for_each(drop));
+
+        let mut stage = Self { folder, owner, url, service, agents: Vec::new() };
+        for index in 1..=devices {
+            stage.add_agent(&format!("door-{index}"), &server);
+        }
+        stage
+    }
+
+    fn add_agent(&mut self, device: &str, server: &str) {
+        let home = self.path(device);
+        fs::create_dir(&home).unwrap();
+        let trust = self.path("owner.pub");
+        let config = format!("server = \"{server}\"\nfolder = \"state\"\ntrust = \"{}\"\n{AGENT}", trust.display());
+        fs::write(home.join("agent.toml"), config).unwrap();
+        let token = self.fleet(&["enrolment", "add", device]).expect_code(0).stdout;
+        let mut enrol = revoada();
+        enrol.args(["agent", "enrol", "--device", device, "--token", token.trim(), "--config"]);
+        finish(enrol.arg(home.join("agent.toml"))).expect_code(0);
+        let log = File::create(home.join("agent.log")).unwrap();
+        let mut run = revoada();
+        run.args(["agent", "run", "--config"]).arg(home.join("agent.toml")).env("HOME", &home);
+        self.agents.push(Running(run.stdout(Stdio::null()).stderr(log).spawn().unwrap()));
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Asks the service as its administrator.
+    pub(crate) fn fleet(&self, arguments: &[&str]) -> Finished {
+        let mut command: Command = revoada_fleet();
+        command.args(["--server", &self.url, "--token-file"]).arg(self.path("fleet/admin.token")).args(arguments);
+        finish(&mut command)
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        let finished = self.fleet(&[arguments, &["--json"]].concat()).expect_code(0);
+        serde_json::from_str(&finished.stdout).unwrap()
+    }
+
+    fn devices(&self) -> Vec<Value> {
+        self.json(&["devices", "list"])["devices"].as_array().unwrap().clone()
+    }
+
+    pub(crate) fn wait_for_devices(&self, count: usize) {
+        wait_for("every device is there", || {
+            let devices = self.devices();
+            (devices.iter().filter(|device| device["is_connected"] == true).count() == count).then_some(())
+        });
+    }
+
+    /// Signs the pipeline, registers it, and gives its digest.
+    pub(crate) fn register_pipeline(&self) -> String {
+        let path = self.path("cameras.toml");
+        fs::write(&path, PIPELINE).unwrap();
+        let (path, key) = (path.to_str().unwrap(), self.path("owner.pem"));
+        self.fleet(&["models", "sign", path, "--kind", "pipeline", "--key", key.to_str().unwrap()]).expect_code(0);
+        let added = self.fleet(&["models", "add", path, "--kind", "pipeline", "--name", "cameras", "--version", "1"]);
+        digest(added.expect_code(0))
+    }
+
+    /// Signs a model, registers it, and gives its digest.
+    pub(crate) fn register(&self, model: Model, version: &str) -> String {
+        let path = self.path(&format!("faces-{version}.bundle"));
+        model.seal(&path, &self.owner);
+        digest(self.fleet(&["models", "add", path.to_str().unwrap(), "--version", version]).expect_code(0))
+    }
+
+    /// Rolls out and waits for the end.
+    pub(crate) fn roll_out(&self, arguments: &[&str]) -> Finished {
+        let finished = self.fleet(&[&["rollouts", "start", "--watch"], arguments].concat());
+        println!("{}", finished.stdout);
+        finished
+    }
+
+    /// Every device runs this, and says that it is well.
+    pub(crate) fn expect_running(&self, digest: &str) {
+        wait_for(&format!("every device runs {digest}"), || {
+            let runs = |device: &Value| {
+                device["running"].as_object().is_some_and(|running| running.values().any(|it| it == digest))
+            };
+            let devices = self.devices();
+            (!devices.is_empty() && devices.iter().all(runs)).then_some(())
+        });
+    }
+
+    /// The processes of all pipelines.
+    pub(crate) fn pipeline_starts(&self) -> BTreeSet<u32> {
+        wait_for("every device has one pipeline", || {
+            let pids: BTreeSet<u32> = pipelines(self.folder.path()).into_iter().collect();
+            (pids.len() == self.agents.len()).then_some(pids)
+        })
+    }
+
+    pub(crate) fn expect_no_frame_lost(&self) {
+        for device in self.devices() {
+            let details = self.json(&["devices", "show", device["device"].as_str().unwrap()]);
+            for stream in details["streams"].as_array().unwrap() {
+                assert_eq!(stream["dropped"], 0, "{details:#}");
+                assert!(stream["frames"].as_u64() > Some(0), "{details:#}");
+            }
+        }
+    }
+
+    /// Ends everything in order, and nothing is left behind.
+    pub(crate) fn end(mut self) {
+        for agent in &self.agents {
+            terminate(agent);
+        }
+        terminate(&self.service);
+        for agent in &mut self.agents {
+            agent.0.wait().unwrap();
+        }
+        assert!(self.service.0.wait().unwrap().success(), "the service ends in order");
+    }
+}
+
+impl Drop for Stage {
+    /// Pipelines outlive their agents, so that video goes on; not the test.
+    fn drop(&mut self) {
+        self.agents.clear();
+        for pid in pipelines(self.folder.path()) {
+            if let Some(pid) = rustix::process::Pid::from_raw(pid as i32) {
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+            }
+        }
+        if thread::panicking() {
+            for name in ["fleet.log", "door-1/agent.log", "door-1/state/pipeline.log"] {
+                let text = fs::read_to_string(self.path(name)).unwrap_or_default();
+                let tail: Vec<&str> = text.lines().rev().take(40).collect();
+                println!("== {name}\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
+            }
+        }
+    }
+}
+
+fn terminate(running: &Running) {
+    let pid = rustix::process::Pid::from_raw(running.0.id() as i32).unwrap();
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+}
+
+/// Processes that run a pipeline with something below a folder.
+fn pipelines(folder: &Path) -> Vec<u32> {
+    let below = folder.to_str().unwrap().as_bytes();
+    let entries = fs::read_dir("/proc").unwrap().flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let runs = |pid: &u32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let words: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
+        words.contains(&&b"--control"[..]) && words.iter().any(|word| word.starts_with(below))
+    };
+    pids.filter(runs).collect()
+}
+
+fn digest(finished: Finished) -> String {
+    let text = finished.stdout.trim();
+    text.rsplit(' ').next().unwrap().to_owned()
+}
