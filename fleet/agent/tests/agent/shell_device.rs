@@ -123,8 +123,16 @@ impl TestDevice {
         self.wait(text, |stats| stats["model"].as_str()?.contains(text).then(|| stats["pid"].as_u64())?)
     }
 
+    /// What the agent says, once it is up.
     pub(crate) fn status(&self) -> Status {
-        shell::ask(&self.config.folder).unwrap()
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match shell::ask(&self.config.folder) {
+                Ok(status) => return status,
+                Err(error) => assert!(Instant::now() < deadline, "{error}"),
+            }
+            thread::yield_now();
+        }
     }
 }
 
