@@ -1,6 +1,7 @@
 //! `revoada`: the one program on a device. Each verb is a module with its `Args` and `run`.
 #![forbid(unsafe_code)]
 
+mod agent;
 mod bench;
 mod build;
 mod classify;
@@ -111,6 +112,11 @@ enum Verb {
     Detect(pictures::Args),
     /// Say what this machine can do and what is missing, with the package to install.
     Doctor(doctor::Args),
+    /// Run what a fleet service says, and watch it.
+    Agent(agent::Args),
+    /// What the agent asks in a process of its own.
+    #[command(name = revoada_agent::shell::FACTS_VERB, hide = true)]
+    DeviceFacts,
     /// Speak to a running pipeline: statistics, snapshots, reload, drain.
     Ctl(ctl::Args),
     /// Print completions for a shell.
@@ -151,6 +157,8 @@ fn main() -> ExitCode {
         Verb::Classify(args) => classify::run(&args, &cli.global),
         Verb::Detect(args) => detect::run(&args, &cli.global),
         Verb::Doctor(args) => doctor::run(&args, &cli.global),
+        Verb::Agent(args) => agent::run(args),
+        Verb::DeviceFacts => agent::print_facts(&cli.global),
         Verb::Ctl(args) => ctl::run(&args),
         Verb::Completions(args) => completions::run(&args),
         Verb::Manual(args) => manual::run(&args),

@@ -30,6 +30,7 @@ fn the_help_of_every_verb_is_as_it_was_reviewed() {
         "classify",
         "detect",
         "doctor",
+        "agent",
         "ctl",
         "completions",
     ];
@@ -54,9 +55,10 @@ fn completions_name_every_verb_in_every_shell() {
         let output = revoada(&["completions", shell]);
         assert!(output.status.success(), "{shell}");
         let script = String::from_utf8(output.stdout).expect("completions are UTF-8");
-        for verb in
-            ["run", "convert", "build", "verify", "key", "inspect", "bench", "classify", "detect", "doctor", "ctl"]
-        {
+        for verb in [
+            "run", "convert", "build", "verify", "key", "inspect", "bench", "classify", "detect", "doctor", "agent",
+            "ctl",
+        ] {
             assert!(script.contains(verb), "{shell} does not complete `{verb}`");
         }
     }

@@ -3,6 +3,10 @@
 //! It subscribes on every connection, whether or not the broker still has its session: only then does a retained order come
 //! again that was published while the broker kept nothing. What the agent has to say is kept by the agent until the service
 //! has receipted it, so nothing is queued here while there is no connection.
+//!
+//! The session is persistent over connections, and each process begins a new one: the client cannot send anything in a
+//! session that only the broker remembers. What the broker held for the process before comes again, since orders are retained
+//! and the service repeats commands until they are answered.
 
 use std::time::Duration;
 
@@ -11,8 +15,7 @@ use revoada_proto::{Channel, DeviceId, Topic};
 use rumqttc_v5::mqttbytes::QoS;
 use rumqttc_v5::mqttbytes::v5::{LastWill, Packet, SubscribeFilter};
 use rumqttc_v5::{
-    AsyncClient, BrokerSessionResumePolicy, Event, IncomingPacketSizeLimit, MqttOptions, PublishOptions, SessionMode,
-    TlsConfiguration, Transport,
+    AsyncClient, Event, IncomingPacketSizeLimit, MqttOptions, PublishOptions, SessionMode, TlsConfiguration, Transport,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -59,10 +62,8 @@ impl Link {
         let mut options = MqttOptions::new(identity.device.as_str(), (broker.host, broker.port));
         options.set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(tls)));
         options.set_keep_alive(KEEP_ALIVE_S);
-        options.set_session_mode(SessionMode::Persistent);
+        options.set_clean_start(true);
         options.set_session_expiry_interval(Some(SESSION_EXPIRY_S));
-        // A restarted agent has nothing in flight that it does not keep elsewhere.
-        options.set_broker_session_resume_policy(BrokerSessionResumePolicy::AllowBrokerOnly);
         let packet_bytes_max = (MESSAGE_BYTES_MAX + HEADER_BYTES_MAX) as u32;
         options.set_incoming_packet_size_limit(IncomingPacketSizeLimit::Bytes(packet_bytes_max));
         let whose = Whose { tenant: identity.tenant.clone(), device: identity.device.clone() };
@@ -117,6 +118,7 @@ async fn run(client: AsyncClient, mut events: rumqttc_v5::EventLoop, whose: Whos
         let hears = match events.poll().await {
             Ok(Event::Incoming(Packet::ConnAck(_))) => {
                 connected_at = Some(Instant::now());
+                events.options.set_session_mode(SessionMode::Persistent);
                 welcome(&client, &whose);
                 heard.send(Heard::Connected).await
             }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed, in its helpers too")]
 
 mod artefacts;
+mod configs;
 mod device;
 mod fleet;
 mod lossy_disk;

@@ -53,7 +53,7 @@ impl TestDevice {
             "folder = 'agent'\nserver = 'localhost:{}'\ntrust = 'trust'\nheartbeat = '1s'\n\
              [default]\npipeline = 'came-with.toml'\nmodel = 'came-with.onnx'\n\
              [update]\nshadow_for = '2s'\n[limits]\ndisk_reserve_mib = 1\n\
-             [policy]\nretry_min = '20ms'\nretry_max = '1s'\nhealthy_for = '1s'\nhealth_silence_max = '5s'\n\
+             [policy]\nretry_min = '20ms'\nretry_max = '1s'\nhealthy_for = '3s'\nhealth_silence_max = '5s'\n\
              trial_time_max = '20s'\nreport_time_max = '2s'\n",
             fleet.port.port()
         );
@@ -123,8 +123,16 @@ impl TestDevice {
         self.wait(text, |stats| stats["model"].as_str()?.contains(text).then(|| stats["pid"].as_u64())?)
     }
 
+    /// What the agent says, once it is up.
     pub(crate) fn status(&self) -> Status {
-        shell::ask(&self.config.folder).unwrap()
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            match shell::ask(&self.config.folder) {
+                Ok(status) => return status,
+                Err(error) => assert!(Instant::now() < deadline, "{error}"),
+            }
+            thread::yield_now();
+        }
     }
 }
 
