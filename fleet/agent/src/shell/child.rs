@@ -82,10 +82,10 @@ pub(super) fn without_supervisor(command: &mut Command) -> &mut Command {
 }
 
 fn kill_group(child: &mut Child) {
-    if let Some(group) = rustix::process::Pid::from_raw(child.id().cast_signed()) {
-        if let Err(error) = rustix::process::kill_process_group(group, rustix::process::Signal::KILL) {
-            tracing::trace!(%error, "nothing of a child is left");
-        }
+    if let Some(group) = rustix::process::Pid::from_raw(child.id().cast_signed())
+        && let Err(error) = rustix::process::kill_process_group(group, rustix::process::Signal::KILL)
+    {
+        tracing::trace!(%error, "nothing of a child is left");
     }
     drop(child.wait());
 }

@@ -1,5 +1,6 @@
 //! What the agent says: reports, events, and how it is.
 
+use std::collections::btree_map::Entry;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use revoada_core::{causes, sentence_of};
@@ -104,11 +105,11 @@ impl Shell {
             if self.said_events.len() >= EVENTS_AT_ONCE {
                 return;
             }
-            if !self.said_events.contains_key(&sequence) {
+            if let Entry::Vacant(unsaid) = self.said_events.entry(sequence) {
                 if !link.say(Channel::Event, bytes.to_vec()) {
                     return;
                 }
-                self.said_events.insert(sequence, now);
+                unsaid.insert(now);
             }
         }
     }
