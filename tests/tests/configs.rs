@@ -17,8 +17,8 @@ const DEEPSTREAM: [(&str, &[&str]); 3] = [
     ("ds_resnet.txt", &["ds_resnet_infer.txt"]),
 ];
 
-/// Of the agent, which has tests of its own.
-const AGENT: [&str; 2] = ["agent.toml", "revoada-agent.service"];
+/// Of the agent and of the fleet service, whose crates have tests of them.
+const FLEET: [&str; 4] = ["agent.toml", "fleet.toml", "grafana-fleet.json", "revoada-agent.service"];
 
 /// The profiles of boards in `configs/jetson/`, and how many cameras each reads.
 const PROFILES: [(&str, usize); 6] = [
@@ -72,7 +72,7 @@ fn lines(path: &Path) -> usize {
 fn every_example_has_a_test_and_prints_a_configuration_that_is_read_again() {
     let present: BTreeSet<String> = names_in(&root().join("configs")).into_iter().collect();
     let applications = DEEPSTREAM.iter().flat_map(|(name, named)| [*name].into_iter().chain(named.iter().copied()));
-    let tested = EXAMPLES.into_iter().chain(applications).chain(AGENT).chain(["jetson"]).map(str::to_owned);
+    let tested = EXAMPLES.into_iter().chain(applications).chain(FLEET).chain(["jetson"]).map(str::to_owned);
     assert_eq!(present, tested.collect());
     let copy = Copy::new();
     for name in EXAMPLES {
