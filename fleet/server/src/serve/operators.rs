@@ -26,6 +26,7 @@ use tracing::{debug, error};
 use super::{SHUTDOWN_TIME_MAX, ServeError, until};
 use crate::acceptor::{Acceptor, AcceptorLimits, Counters};
 use crate::api::{self, Api};
+use crate::console;
 use crate::settings::Operators;
 use crate::tls::TlsError;
 
@@ -49,7 +50,7 @@ pub(super) fn tls(operators: &Operators) -> Result<Option<Arc<ServerConfig>>, Se
 
 fn router(api: Api) -> Router {
     let health = Router::new().route("/healthz", get(async || "ok\n"));
-    health.merge(api::router(api)).fallback(async || StatusCode::NOT_FOUND).layer(middleware::from_fn(guarded))
+    health.merge(console::router(api.clone())).merge(api::router(api)).fallback(async || StatusCode::NOT_FOUND).layer(middleware::from_fn(guarded))
 }
 
 /// What browsers are told of every page.
