@@ -156,10 +156,8 @@ pub(super) async fn put_rule(
     let condition = condition(&fields)?;
     let is_enabled = fields.text("is_enabled") == "yes";
     let (name, webhook) = (fields.text("name").to_owned(), fields.some("webhook").map(str::to_owned));
-    api.ask(move |fleet| {
-        fleet.put_alert_rule(&visitor.by, &name, filter, condition, webhook.as_deref(), is_enabled)
-    })
-    .await?;
+    api.ask(move |fleet| fleet.put_alert_rule(&visitor.by, &name, filter, condition, webhook.as_deref(), is_enabled))
+        .await?;
     Ok(Redirect::to("/alerts?done=rule"))
 }
 

@@ -34,10 +34,7 @@ impl Chart<'_> {
         let runs = self.runs();
         let (low, high) =
             self.buckets.iter().fold((f64::MAX, f64::MIN), |(low, high), it| (low.min(it.min), high.max(it.max)));
-        let label = format!(
-            "{}: {:.1} {} at last, between {low:.1} and {high:.1}",
-            self.title, last.mean, self.unit
-        );
+        let label = format!("{}: {:.1} {} at last, between {low:.1} and {high:.1}", self.title, last.mean, self.unit);
         html! {
             figure.chart {
                 figcaption { span { (self.title) } b { (format!("{:.1}", last.mean)) " " small { (self.unit) } } }
@@ -63,7 +60,9 @@ impl Chart<'_> {
         let mut runs: Vec<Vec<Bucket>> = Vec::new();
         for bucket in self.buckets {
             match runs.last_mut() {
-                Some(run) if run.last().is_some_and(|last| bucket.start.since(last.start) <= 2 * self.step.length()) => {
+                Some(run)
+                    if run.last().is_some_and(|last| bucket.start.since(last.start) <= 2 * self.step.length()) =>
+                {
                     run.push(*bucket);
                 }
                 _ => runs.push(vec![*bucket]),

@@ -148,7 +148,8 @@ pub(super) fn administration(visitor: &Visitor, view: &DeviceView) -> Markup {
         return html! {};
     }
     let device = &view.summary.device;
-    let (change, other) = if view.is_builder { ("Build no plans for others", "no") } else { ("Build plans for others", "yes") };
+    let (change, other) =
+        if view.is_builder { ("Build no plans for others", "no") } else { ("Build plans for others", "yes") };
     html! {
         section.card {
             h2 { "Administration" }

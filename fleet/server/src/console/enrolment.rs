@@ -88,7 +88,9 @@ pub(super) async fn add(State(api): State<Api>, visitor: Visitor, Form(fields): 
     let wrong = |detail: String| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail);
     let device: Option<DeviceId> = fields.read("device")?;
     let scope = match (device, fields.some("prefix")) {
-        (Some(_), Some(_)) => return Err(wrong("a token is for one device or for a prefix, not both".to_owned()).into()),
+        (Some(_), Some(_)) => {
+            return Err(wrong("a token is for one device or for a prefix, not both".to_owned()).into());
+        }
         (Some(device), None) => TokenScope::Device(device),
         (None, prefix) => TokenScope::Prefix(prefix.unwrap_or_default().to_owned()),
     };
@@ -96,16 +98,11 @@ pub(super) async fn add(State(api): State<Api>, visitor: Visitor, Form(fields): 
     let valid_for = valid_for.map_err(wrong)?.map_or(Duration::from_hours(24), |text| text.0);
     let uses = fields.read("uses")?.unwrap_or(1);
     let (by, name, root) = (visitor.by.clone(), fields.text("name").to_owned(), api.root);
-    let token =
-        api.ask(move |fleet| fleet.add_enrolment_token(&by, &name, scope, uses, valid_for, root)).await?;
+    let token = api.ask(move |fleet| fleet.add_enrolment_token(&by, &name, scope, uses, valid_for, root)).await?;
     enrolment_page(&api, &visitor, &told("The enrolment token was made.", &token.text())).await
 }
 
-pub(super) async fn remove(
-    State(api): State<Api>,
-    visitor: Visitor,
-    Form(fields): Form,
-) -> Result<Redirect, Refusal> {
+pub(super) async fn remove(State(api): State<Api>, visitor: Visitor, Form(fields): Form) -> Result<Redirect, Refusal> {
     let name = fields.text("name").to_owned();
     api.ask(move |fleet| fleet.remove_enrolment_token(&visitor.by, &name)).await?;
     Ok(Redirect::to("/enrolment?done=removed"))

@@ -19,8 +19,7 @@ use crate::store::{Artefact, ArtefactVersion, Role};
 const WAVES_FREE: usize = 2;
 
 /// One canary, a tenth, everybody: size, share in percent, time-out, soak.
-const WAVES: [[&str; 4]; 3] =
-    [["1", "100", "24h", "10m"], ["10%", "95", "24h", "30m"], ["100%", "95", "24h", "10m"]];
+const WAVES: [[&str; 4]; 3] = [["1", "100", "24h", "10m"], ["10%", "95", "24h", "30m"], ["100%", "95", "24h", "10m"]];
 
 const WAVE_FIELDS: [&str; 4] = ["size", "done_percent", "timeout", "soak"];
 
@@ -199,11 +198,7 @@ fn gate_rows(fields: &Fields) -> Markup {
 }
 
 /// Begins it, or shows the form again with what is wrong.
-pub(super) async fn begin(
-    State(api): State<Api>,
-    visitor: Visitor,
-    Form(fields): Form,
-) -> Result<Response, Refusal> {
+pub(super) async fn begin(State(api): State<Api>, visitor: Visitor, Form(fields): Form) -> Result<Response, Refusal> {
     let by = visitor.by.clone();
     let begun = match read(&fields) {
         Err(problem) => Err(problem),

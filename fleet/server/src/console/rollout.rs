@@ -18,18 +18,11 @@ use crate::store::Role;
 
 const MEMBERS_SHOWN: usize = 50;
 
-pub(super) async fn show(
-    State(api): State<Api>,
-    visitor: Visitor,
-    Path(id): Path<u64>,
-    Query(query): Query,
-) -> Answer {
+pub(super) async fn show(State(api): State<Api>, visitor: Visitor, Path(id): Path<u64>, Query(query): Query) -> Answer {
     let after: Option<DeviceId> = query.read("after")?;
     let (by, id) = (visitor.by.clone(), RolloutId(id));
     let (view, members) = api
-        .ask(move |fleet| {
-            Ok((fleet.rollout(&by, id)?, fleet.rollout_members(&by, id, after.as_ref(), MEMBERS_SHOWN)?))
-        })
+        .ask(move |fleet| Ok((fleet.rollout(&by, id)?, fleet.rollout_members(&by, id, after.as_ref(), MEMBERS_SHOWN)?)))
         .await?;
     let live = format!("rollout:{id} device");
     let content = html! {

@@ -67,7 +67,8 @@ pub(super) fn page(visitor: &Visitor, place: Place, title: &str, content: &Marku
 
 /// A page for anybody.
 pub(super) fn bare_page(title: &str, content: &Markup) -> Html<String> {
-    let body = html! { main #content.bare { a.brand href="/" { (logo()) span { "Revoada" small { "Fleet" } } } (content) } };
+    let body =
+        html! { main #content.bare { a.brand href="/" { (logo()) span { "Revoada" small { "Fleet" } } } (content) } };
     document(title, "bare-page", &body)
 }
 

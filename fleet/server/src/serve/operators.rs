@@ -50,7 +50,11 @@ pub(super) fn tls(operators: &Operators) -> Result<Option<Arc<ServerConfig>>, Se
 
 fn router(api: Api) -> Router {
     let health = Router::new().route("/healthz", get(async || "ok\n"));
-    health.merge(console::router(api.clone())).merge(api::router(api)).fallback(async || StatusCode::NOT_FOUND).layer(middleware::from_fn(guarded))
+    health
+        .merge(console::router(api.clone()))
+        .merge(api::router(api))
+        .fallback(async || StatusCode::NOT_FOUND)
+        .layer(middleware::from_fn(guarded))
 }
 
 /// What browsers are told of every page.
