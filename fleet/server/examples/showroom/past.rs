@@ -127,18 +127,17 @@ fn events(store: &dyn Store, now: Timestamp) -> Outcome {
 
 fn rules(store: &dyn Store, by: &Actor, now: Timestamp) -> Outcome {
     let rules = [
-        ("away", "all", Condition::Away { minutes: 30 }, Some("https://hooks.example/fleet")),
-        ("hot", "tag = outdoor", Condition::Hot { celsius: 80.0 }, None),
-        ("late-at-doors", "tag = entrance", Condition::Late { milliseconds: 60.0 }, None),
-        ("went-back", "all", Condition::Failed, None),
+        ("away", "all", Condition::Away { minutes: 30 }),
+        ("hot", "tag = outdoor", Condition::Hot { celsius: 80.0 }),
+        ("late-at-doors", "tag = entrance", Condition::Late { milliseconds: 60.0 }),
+        ("went-back", "all", Condition::Failed),
     ];
-    for (name, filter, condition, webhook) in rules {
+    for (name, filter, condition) in rules {
         let rule = AlertRule {
             name: name.to_owned(),
             filter: filter.parse()?,
             condition: serde_json::to_value(condition)?,
-            // Nobody is told anything by a showroom.
-            webhook: webhook.filter(|_| false).map(str::to_owned),
+            webhook: None,
             is_enabled: true,
         };
         store.put_rule(&rule, by, before(now, 60 * DAY))?;
@@ -147,6 +146,13 @@ fn rules(store: &dyn Store, by: &Actor, now: Timestamp) -> Outcome {
         let (device, at) = (device.parse()?, before(now, MINUTE * minutes));
         store.raise_alert("away", &device, "was not heard of for 31 minutes", at)?;
         store.resolve_alert("away", &device, at + 22 * MINUTE)?;
+    }
+    for (rule, device, minutes, text) in [
+        ("away", "hall-11", 3_090, "was not heard of for 30 minutes"),
+        ("away", "lot-06", 150, "was not heard of for 30 minutes"),
+        ("hot", "lot-03", 41, "has 84.1 °C"),
+    ] {
+        store.raise_alert(rule, &device.parse()?, text, before(now, MINUTE * minutes))?;
     }
     for (name, scope, uses) in [
         ("porto-docks", TokenScope::Prefix("dock-".to_owned()), 4),

@@ -66,8 +66,8 @@ fn list(entries: &[AuditEntry]) -> Markup {
                     tr {
                         td.number data-label="No." { (entry.number) }
                         td data-label="When" { (words::ago(entry.at)) }
-                        td data-label="Who" { (entry.by) }
-                        td data-label="Did" { b { (entry.action) } }
+                        td.word data-label="Who" { (entry.by) }
+                        td.word data-label="Did" { b { (entry.action) } }
                         td data-label="To" { (words::text(&entry.subject)) }
                         td.wide.details data-label="Details" { (details(entry)) }
                     }
@@ -80,6 +80,8 @@ fn list(entries: &[AuditEntry]) -> Markup {
 fn details(entry: &AuditEntry) -> Markup {
     match entry.details.as_object() {
         Some(fields) if fields.is_empty() => html! { span.none { "–" } },
-        _ => html! { code { (words::text(&entry.details.to_string())) } },
+        _ => {
+            html! { code title=(words::text(&entry.details.to_string()).into_string()) { (words::text(&entry.details.to_string())) } }
+        }
     }
 }

@@ -125,7 +125,7 @@ fn look(fleet: &Fleet, by: &Principal, device: &DeviceId, last: Duration, step: 
 
 fn figures(view: &DeviceView) -> Markup {
     let figures = view.summary.report.as_ref().map(|report| report.figures.clone()).unwrap_or_default();
-    let frames: u64 = view.details.streams.iter().fold(0, |sum, stream| sum.saturating_add(stream.dropped));
+    let dropped: u64 = view.details.streams.iter().fold(0, |sum, stream| sum.saturating_add(stream.dropped));
     html! {
         dl.figures {
             div { dt { "Frames a second" } dd { (words::figure(figures.fps, 1)) } }
@@ -133,11 +133,11 @@ fn figures(view: &DeviceView) -> Markup {
             div { dt { "Temperature" } dd { (words::figure(figures.temperature_c, 1)) small { " °C" } } }
             div { dt { "Agreement" } dd { (words::figure(figures.agreement.map(|share| share * 100.0), 1)) small { " %" } } }
             div { dt { "Restarts" } dd { (figures.restarts) } }
-            div { dt { "Dropped frames" } dd { (frames) } }
+            div { dt { "Dropped frames" } dd { (words::whole(dropped)) } }
         }
         p.hint {
             "Measured since it last changed what it runs, " (words::duration(figures.over)) " ago. "
-            @if let Some(class) = &view.summary.class { (class) }
+            @if let Some(class) = &view.summary.class { (class.replace('`', "")) }
         }
     }
 }
@@ -174,8 +174,8 @@ fn streams(view: &DeviceView) -> Markup {
                         tr {
                             td data-label="Stream" { b { (words::text(&stream.stream)) } }
                             td.number data-label="fps" { (words::figure(Some(stream.fps), 1)) }
-                            td.number data-label="Frames" { (stream.frames) }
-                            td.number data-label="Dropped" { (stream.dropped) }
+                            td.number data-label="Frames" { (words::whole(stream.frames)) }
+                            td.number data-label="Dropped" { (words::whole(stream.dropped)) }
                             td.number data-label="Reconnects" { (stream.reconnects) }
                             td data-label="State" {
                                 @match &stream.trouble {
@@ -244,7 +244,7 @@ fn events(events: &[EventRecord]) -> Markup {
     html! {
         @if events.is_empty() { p.nothing { "Nothing happened yet." } }
         @else {
-            table.collapses {
+            table.collapses.events {
                 thead { tr { th { "When" } th { "Level" } th { "What" } } }
                 tbody {
                     @for EventRecord { occurrence, .. } in events {

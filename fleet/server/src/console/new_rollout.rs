@@ -188,7 +188,7 @@ fn gate_rows(fields: &Fields) -> Markup {
                         }
                         label { "May miss it, %"
                             input name={ (name) ".breaches" } inputmode="numeric" value=(of("breaches", "0")); }
-                        label { "Devices, at least"
+                        label { "Devices, min."
                             input name={ (name) ".samples" } inputmode="numeric" value=(of("samples", "1")); }
                     }
                 }

@@ -126,7 +126,7 @@ fn event_list(events: &[EventRecord]) -> Markup {
     html! {
         @if events.is_empty() { p.nothing { "Nothing happened yet." } }
         @else {
-            table.collapses {
+            table.collapses.events {
                 thead { tr { th { "When" } th { "Device" } th { "Level" } th { "What" } } }
                 tbody {
                     @for EventRecord { occurrence, .. } in events {

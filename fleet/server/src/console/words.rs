@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use humantime::{format_duration, format_rfc3339_seconds};
+use humantime::format_rfc3339_seconds;
 use maud::{Markup, html};
 use revoada_core::{Digest, Timestamp};
 use revoada_proto::{Fact, Level};
@@ -37,10 +37,38 @@ fn coarse(duration: Duration) -> String {
     }
 }
 
-/// A duration with its two largest units.
+/// A duration with its two largest units: `1 day 2 h`.
 pub(super) fn duration(duration: Duration) -> String {
-    let text = format_duration(Duration::from_secs(duration.as_secs())).to_string();
-    text.split(' ').take(2).collect::<Vec<_>>().join(" ")
+    let seconds = duration.as_secs();
+    let days = match seconds / 86_400 {
+        1 => "1 day".to_owned(),
+        days => format!("{days} days"),
+    };
+    let parts = [
+        (seconds / 86_400, days),
+        (seconds / 3600 % 24, format!("{} h", seconds / 3600 % 24)),
+        (seconds / 60 % 60, format!("{} min", seconds / 60 % 60)),
+        (seconds % 60, format!("{} s", seconds % 60)),
+    ];
+    let mut parts = parts.into_iter().skip_while(|(count, _)| *count == 0).take(2).filter(|(count, _)| *count > 0);
+    match (parts.next(), parts.next()) {
+        (None, _) => "0 s".to_owned(),
+        (Some((_, large)), None) => large,
+        (Some((_, large)), Some((_, small))) => format!("{large} {small}"),
+    }
+}
+
+/// A whole number with thin spaces: `1 204 118`.
+pub(super) fn whole(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(2 * digits.len());
+    for (index, digit) in digits.char_indices() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push('\u{202f}');
+        }
+        text.push(digit);
+    }
+    text
 }
 
 /// A day: `2026-05-04`.
@@ -145,6 +173,22 @@ mod tests {
             (Timestamp::ZERO + Duration::from_hours(24 * 365 - 5), "5 h ago"),
         ] {
             assert_eq!(distance(at, now), said);
+        }
+    }
+
+    #[test]
+    fn durations_have_two_units_at_most() {
+        for (seconds, said) in
+            [(0, "0 s"), (90, "1 min 30 s"), (86_400, "1 day"), (200_000, "2 days 7 h"), (3601, "1 h")]
+        {
+            assert_eq!(duration(Duration::from_secs(seconds)), said);
+        }
+    }
+
+    #[test]
+    fn long_numbers_are_read_by_threes() {
+        for (number, said) in [(0, "0"), (999, "999"), (1000, "1\u{202f}000"), (1_204_118, "1\u{202f}204\u{202f}118")] {
+            assert_eq!(whole(number), said);
         }
     }
 
