@@ -95,7 +95,8 @@ impl Chart<'_> {
         let text = format_rfc3339_seconds(service::wall(at)).to_string();
         match self.step {
             Step::Day => text[..10].to_owned(),
-            Step::Minute | Step::QuarterHour => format!("{} {} UTC", &text[5..10], &text[11..16]),
+            Step::QuarterHour => format!("{} {}", &text[5..10], &text[11..16]),
+            Step::Minute => format!("{} UTC", &text[11..16]),
         }
     }
 }

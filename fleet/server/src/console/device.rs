@@ -30,7 +30,7 @@ const SPANS: [(&str, &str, Duration, Step); 3] = [
 
 const CHARTS: [(Gauge, &str, &str); 3] = [
     (Gauge::Fps, "Frames a second", "fps"),
-    (Gauge::Latency, "Latency, 99th percentile", "ms"),
+    (Gauge::Latency, "Latency p99", "ms"),
     (Gauge::Temperature, "Temperature", "°C"),
 ];
 
@@ -196,7 +196,7 @@ fn deployment(seen: &Seen) -> Markup {
     let report = seen.view.summary.report.as_ref();
     let order = seen.view.order.as_ref();
     let named = |digest: Option<&Digest>| match digest {
-        Some(digest) => html! { (seen.name(digest)) " " (words::digest(digest)) },
+        Some(digest) => html! { (seen.name(digest)) small.digest { (words::digest(digest)) } },
         None => html! { span.none { "–" } },
     };
     html! {
