@@ -251,6 +251,9 @@ async fn what_devices_say_is_text_on_every_page() {
             said += seen.body().matches("&lt;script&gt;alert(1)").count();
         }
         assert!(said > 10, "the pages say only {said} times what devices said");
+        // A stream that does not run is counted as the list shows it.
+        let counts = world.service.fleet.device_counts(&Principal::service()).unwrap();
+        assert_eq!(counts, BTreeMap::from([("degraded", 1)]));
         let device = world.get("/devices/cam-1", Some(&ada)).into_body();
         for shown in ["24.5", "31.2", "stream-lost", "people 2.0.0", "<svg", "door"] {
             assert!(device.contains(shown), "{shown}: {device}");
