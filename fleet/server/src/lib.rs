@@ -3,7 +3,8 @@
 //! Deciding is apart from doing. [`inventory`], [`filter`] and [`planner`] open no socket or file, draw no random number and
 //! read no clock; [`store`] and [`blobs`] keep what must not be forgotten, and [`registry`] takes in what can be deployed.
 //! [`identity`] and [`tls`] say who a device is, [`broker`] and [`device_port`] speak with it. [`service`] is all of that put
-//! together and asked by operators, through [`api`]; [`serve`] runs it in one process as [`settings`] say.
+//! together and asked by operators, through [`api`] and the pages of [`console`]; [`serve`] runs it in one process as
+//! [`settings`] say.
 //!
 //! ```
 //! use revoada_core::Timestamp;
@@ -26,6 +27,7 @@ pub mod api;
 pub mod blobs;
 pub mod broker;
 mod bucket;
+pub mod console;
 pub mod device_port;
 pub mod filter;
 pub mod identity;

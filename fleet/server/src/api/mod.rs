@@ -31,7 +31,9 @@ use crate::blobs::Blobs;
 use crate::service::{self, Fleet};
 use crate::store::Page;
 
+pub(crate) use caller::check_origin;
 pub use caller::{COOKIE, Caller, cookie_of};
+pub(crate) use people::{set_cookie, signed_in};
 pub use problem::Problem;
 
 /// JSON that people and programs write by hand is small; blobs have a limit of their own.

@@ -27,6 +27,7 @@ use super::metrics::{self, PortStats};
 use super::{SHUTDOWN_TIME_MAX, ServeError, until};
 use crate::acceptor::{Acceptor, AcceptorLimits, Counters};
 use crate::api::{self, Api};
+use crate::console;
 use crate::settings::Operators;
 use crate::tls::TlsError;
 
@@ -52,6 +53,7 @@ fn router(api: Api, ports: PortStats) -> Router {
     let health = Router::new().route("/healthz", get(async || "ok\n"));
     health
         .merge(metrics::router(api.clone(), ports))
+        .merge(console::router(api.clone()))
         .merge(api::router(api))
         .fallback(async || StatusCode::NOT_FOUND)
         .layer(middleware::from_fn(guarded))

@@ -75,20 +75,16 @@ impl Health {
         }
     }
 
-    fn of(record: &DeviceRecord, is_there: bool) -> Self {
+    fn of(report: Option<&Report>, seen: Option<Timestamp>, trouble: Option<String>, is_there: bool) -> Self {
         use revoada_proto::Progress;
-        let (Some(report), Some(_)) = (&record.report, record.seen) else { return Self::New };
+        let (Some(report), Some(_)) = (report, seen) else { return Self::New };
         if !is_there {
             return Self::Away;
         }
         if let Progress::Failed { why, .. } = &report.progress {
             return Self::Degraded(why.clone());
         }
-        let troubled = record.details.streams.iter().find_map(|stream| {
-            let trouble = stream.trouble.as_ref()?;
-            Some(format!("stream {}: {trouble}", stream.stream))
-        });
-        match (&report.progress, troubled) {
+        match (&report.progress, trouble) {
             (_, Some(trouble)) => Self::Degraded(trouble),
             (Progress::Working { what }, None) => Self::Working(what.clone()),
             _ => Self::Good,
@@ -130,13 +126,11 @@ impl Fleet {
         let mut counts = std::collections::BTreeMap::new();
         let live = self.live();
         for (id, device) in &live.inventory.devices {
-            let record = DeviceRecord {
-                seen: device.seen,
-                report: live.observations.of(id).cloned(),
-                ..DeviceRecord::default()
-            };
             let is_there = device.seen.is_some_and(|seen| now.since(seen) <= live.policy.policy.limits.away_after);
-            *counts.entry(Health::of(&record, is_there || live.connected.contains_key(id)).name()).or_default() += 1;
+            let is_there = is_there || live.connected.contains_key(id);
+            let trouble = live.troubles.get(id).cloned();
+            let health = Health::of(live.observations.of(id), device.seen, trouble, is_there);
+            *counts.entry(health.name()).or_default() += 1;
         }
         Ok(counts)
     }
@@ -162,7 +156,7 @@ impl Fleet {
         let is_there = is_connected || record.seen.is_some_and(|seen| now.since(seen) <= away_after);
         DeviceSummary {
             is_connected,
-            health: Health::of(record, is_there),
+            health: Health::of(record.report.as_ref(), record.seen, trouble_of(&record.details), is_there),
             tags: record.tags.clone(),
             version: record.details.version.as_ref().map(ToString::to_string),
             class: record.details.class.as_ref().map(ToString::to_string),
@@ -259,6 +253,14 @@ impl Fleet {
         self.announce(Change::Device { device: device.clone() });
         self.wake();
     }
+}
+
+/// What is wrong with the first stream that does not run, if one does not.
+pub(super) fn trouble_of(details: &Details) -> Option<String> {
+    details.streams.iter().find_map(|stream| {
+        let trouble = stream.trouble.as_ref()?;
+        Some(format!("stream {}: {trouble}", stream.stream))
+    })
 }
 
 fn missing(device: &DeviceId) -> ServiceError {

@@ -7,6 +7,7 @@ use revoada_proto::message::{self, RECEIPTS_MAX};
 use revoada_proto::{Channel, DeviceId, Event, Receipt, Topic};
 use tracing::{debug, info, warn};
 
+use super::devices::trouble_of;
 use super::{Change, Fleet, Result, now, wall};
 use crate::broker::Incoming;
 use crate::store::{Gauge, Heard, Occurrence, Sample};
@@ -147,11 +148,16 @@ impl Fleet {
         {
             let mut live = self.live_mut();
             for Heard { device, report, details, at } in batch.heard {
+                let trouble = trouble_of(&details);
                 let Some(known) = live.inventory.devices.get_mut(&device) else { continue };
                 known.seen = known.seen.max(Some(at));
                 known.version = details.version.or(known.version.take());
                 known.class = details.class.or(known.class.take());
                 known.facts.extend(details.facts);
+                match trouble {
+                    Some(trouble) => live.troubles.insert(device.clone(), trouble),
+                    None => live.troubles.remove(&device),
+                };
                 let generation = report.generation;
                 is_news |= live.observations.observe(device.clone(), report);
                 if live.blueprint.order(&device).is_some_and(|order| order.generation > generation) {

@@ -7,6 +7,7 @@ use revoada_proto::DeviceId;
 use serde::Serialize;
 
 use super::Result;
+use super::devices::trouble_of;
 use crate::inventory::Inventory;
 use crate::planner::{Blueprint, Deferred, Limits, Observations, RolloutId};
 use crate::store::{Actor, Store, StoredPolicy};
@@ -45,6 +46,8 @@ pub(super) struct Live {
     pub(super) revoked: BTreeSet<String>,
     /// When the newest certificate of a device expires, of those that were connected.
     pub(super) certificates: BTreeMap<DeviceId, Timestamp>,
+    /// What is wrong with a stream of a device, of devices with one that does not run.
+    pub(super) troubles: BTreeMap<DeviceId, String>,
     /// Why each rollout is as it is, for people.
     pub(super) status: BTreeMap<RolloutId, String>,
     pub(super) deferred: Deferred,
@@ -56,7 +59,9 @@ impl Live {
         let policy = store.policy()?.expect("limits were just set");
         let mut observations = Observations::default();
         let mut inventory = Inventory::default();
+        let mut troubles = BTreeMap::new();
         for (device, record) in store.devices()? {
+            troubles.extend(trouble_of(&record.details).map(|trouble| (device.clone(), trouble)));
             inventory.devices.insert(device.clone(), record.to_inventory());
             if let Some(report) = record.report {
                 observations.observe(device, report);
@@ -70,6 +75,7 @@ impl Live {
             connected: BTreeMap::new(),
             revoked: store.revoked_serials()?,
             certificates: BTreeMap::new(),
+            troubles,
             status: BTreeMap::new(),
             deferred: Deferred::default(),
         })
@@ -81,5 +87,6 @@ impl Live {
         self.observations.retain(|other| other != device);
         self.connected.remove(device);
         self.certificates.remove(device);
+        self.troubles.remove(device);
     }
 }
