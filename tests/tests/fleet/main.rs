@@ -13,7 +13,7 @@ fn a_better_model_reaches_every_device_and_worse_ones_are_rolled_back_while_the_
     let mut stage = Stage::set(3);
     stage.wait_for_devices(3);
 
-    // A pipeline and the first model come to devices that run nothing yet.
+    // A pipeline and the first model take the place of what the devices came with.
     let pipeline = stage.register_pipeline();
     stage.roll_out(&["cameras", "1", "--kind", "pipeline", "--wave", "100%", "--soak", "1s"]).expect_code(0);
     let first = stage.register(models::good("first"), "1");

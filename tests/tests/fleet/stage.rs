@@ -11,14 +11,14 @@ use revoada_bundle::sign::SecretKey;
 use revoada_tests::{Finished, Running, finish, revoada, revoada_fleet, wait_for};
 use serde_json::Value;
 
-use crate::models::Model;
+use crate::models::{self, Model};
 
 /// Thirty frames a second of a ball that touches the right edge every seven seconds.
 const PIPELINE: &str = "[[stream]]\nid = \"door\"\nuri = \"test://ball?width=320&height=240&fps=30&live=true\"\n\n\
     [model]\npath = \"deployed\"\nbackend = \"rten\"\n";
 
 /// Patient enough for one machine, and impatient enough for a test.
-const AGENT: &str = "heartbeat = \"1s\"\n\n[limits]\ndisk_reserve_mib = 1\n\n[update]\nshadow_for = \"2s\"\n\n\
+const AGENT: &str = "heartbeat = \"1s\"\n\n[default]\npipeline = \"cameras.toml\"\nmodel = \"factory.bundle\"\n\n[limits]\ndisk_reserve_mib = 1\n\n[update]\nshadow_for = \"2s\"\n\n\
     [policy]\nhealthy_for = \"8s\"\ntrial_time_max = \"60s\"\nretry_max = \"2s\"\nreport_time_max = \"3s\"\n";
 
 pub(crate) struct Stage {
@@ -65,6 +65,9 @@ impl Stage {
         let trust = self.path("owner.pub");
         let config = format!("server = \"{server}\"\nfolder = \"state\"\ntrust = \"{}\"\n{AGENT}", trust.display());
         fs::write(home.join("agent.toml"), config).unwrap();
+        // What it comes with, and runs before anybody says anything.
+        fs::write(home.join("cameras.toml"), PIPELINE).unwrap();
+        models::good("factory").seal(&home.join("factory.bundle"), &self.owner);
         let token = self.fleet(&["enrolment", "add", device]).expect_code(0).stdout;
         let mut enrol = revoada();
         enrol.args(["agent", "enrol", "--device", device, "--token", token.trim(), "--config"]);
