@@ -42,7 +42,7 @@ pub(crate) enum Verb {
         revoada-fleet rollouts start faces 2 --filter 'tag = entrance' --wave 1 --wave 25% --wave 100% --soak 30m\n  \
         revoada-fleet rollouts start faces 2 --gate outcome --gate fps=0.9 --gate agreement=0.8 --watch\n  \
         revoada-fleet rollouts start --file rollout.json")]
-    Start(StartArgs),
+    Start(Box<StartArgs>),
     /// Say whenever something changes, until it has ended; fails where it did not finish.
     Watch { id: u64 },
     /// Give no new orders, but for rollbacks.
