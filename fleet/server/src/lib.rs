@@ -37,6 +37,7 @@ pub mod registry;
 pub mod serve;
 pub mod service;
 pub mod settings;
+pub mod simulate;
 pub mod store;
 pub mod tls;
 

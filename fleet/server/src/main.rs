@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use cli::{
-    Access, alerts, audit, commands, devices, enrolment, failure, models, rollouts, serve, terminal, tokens, users,
+    Access, alerts, audit, commands, devices, enrolment, failure, models, rollouts, serve, simulate, terminal, tokens,
+    users,
 };
 
 /// Pushes models to many Jetsons, safely, and shows it happen.
@@ -40,6 +41,8 @@ struct Cli {
 enum Verb {
     /// Serve devices and operators.
     Serve(Box<serve::Args>),
+    /// Simulate devices against a service, and judge whether it lost anything.
+    Simulate(simulate::Args),
     /// Which devices there are, and how they are.
     #[command(subcommand)]
     Devices(devices::Verb),
@@ -83,6 +86,7 @@ fn main() -> ExitCode {
     let access = &cli.access;
     let outcome = match cli.verb {
         Verb::Serve(args) => serve::run(&args),
+        Verb::Simulate(args) => simulate::run(&args, access),
         Verb::Devices(verb) => devices::run(&verb, access),
         Verb::Command(args) => commands::run(&args, access),
         Verb::Models(verb) => models::run(&verb, access),

@@ -35,6 +35,8 @@ pub struct Settings {
     pub order_validity: Duration,
     pub connections_max: usize,
     pub connects_per_second_max: u32,
+    /// Devices that ask for their first certificate.
+    pub enrolments_per_second_max: u32,
     pub limits: Limits,
 }
 
@@ -97,6 +99,10 @@ fn read(root: &Table<'_>, base: &Path) -> Settings {
             .as_ref()
             .and_then(|it| it.integer("per_second_max", 1..=1_000_000))
             .unwrap_or(2_000),
+        enrolments_per_second_max: connections
+            .as_ref()
+            .and_then(|it| it.integer("enrolments_per_second_max", 1..=1_000_000))
+            .unwrap_or(50),
         limits: read_limits(root.table("limits").as_ref()),
     }
 }

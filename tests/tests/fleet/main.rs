@@ -10,7 +10,7 @@ use stage::Stage;
 /// The whole story in one test, since each part needs what the part before left: a fleet that runs a model.
 #[test]
 fn a_better_model_reaches_every_device_and_worse_ones_are_rolled_back_while_the_video_goes_on() {
-    let mut stage = Stage::set(3);
+    let stage = Stage::set(3);
     stage.wait_for_devices(3);
 
     // A pipeline and the first model take the place of what the devices came with.

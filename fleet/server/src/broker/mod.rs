@@ -197,8 +197,9 @@ impl Broker {
         (Self { core, accepting, stop, task }, receiver)
     }
 
-    /// Hands a message over for delivery at least once, and does not wait for it. An order is retained for whenever the device
-    /// subscribes; the others reach a device that has a session, now or when it is back.
+    /// Hands a message over for delivery at least once, and does not wait for it. It reaches a device that has a session, now
+    /// or when it is back. Nothing is retained: whoever [connects](Incoming::Connected) or
+    /// [subscribes](Incoming::Subscribed) is to be sent what holds now, not what held once.
     pub async fn publish(&self, topic: &Topic, payload: Vec<u8>) -> Result<(), PublishError> {
         if topic.channel.is_up() {
             return Err(PublishError::Direction { topic: topic.to_string() });
@@ -206,8 +207,7 @@ impl Broker {
         if payload.len() > PAYLOAD_BYTES_MAX {
             return Err(PublishError::TooLong { topic: topic.to_string(), bytes: payload.len() });
         }
-        let packet = PublishPacket::new(topic.to_string(), payload, QoS::AtLeastOnce)
-            .with_retain(topic.channel == Channel::Desired);
+        let packet = PublishPacket::new(topic.to_string(), payload, QoS::AtLeastOnce);
         // A device that is slow to take it finds it in its queue.
         self.core.router.route_message_with_deadline(&packet, None, Instant::now()).await;
         Ok(())
@@ -224,12 +224,10 @@ impl Broker {
             warn!(%device, %error, "cannot forget a session");
         }
         router.queue_handle(device.as_str()).clear(None);
-        for channel in [Channel::Desired, Channel::Presence] {
-            let topic = Topic::new(device.clone(), channel).to_string();
-            // Nothing, retained, takes away what was.
-            let nothing = PublishPacket::new(topic, Bytes::new(), QoS::AtMostOnce).with_retain(true);
-            router.route_message(&nothing, None).await;
-        }
+        let presence = Topic::new(device.clone(), Channel::Presence).to_string();
+        // Nothing, retained, takes away what its will has left.
+        let nothing = PublishPacket::new(presence, Bytes::new(), QoS::AtMostOnce).with_retain(true);
+        router.route_message(&nothing, None).await;
     }
 
     pub fn stats(&self) -> BrokerStats {

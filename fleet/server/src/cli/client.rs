@@ -27,7 +27,7 @@ pub(crate) struct Access {
         default_value = "http://127.0.0.1:8080",
         value_name = "URL"
     )]
-    server: Url,
+    pub(super) server: Url,
     /// A file with an API token; a service writes one for its administrator to `admin.token` in its folder.
     #[arg(
         long,
@@ -36,7 +36,7 @@ pub(crate) struct Access {
         value_name = "FILE",
         default_value = "/var/lib/revoada-fleet/admin.token"
     )]
-    token_file: PathBuf,
+    pub(super) token_file: PathBuf,
 }
 
 /// A service, and the token that it is asked with.

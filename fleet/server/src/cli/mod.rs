@@ -10,6 +10,7 @@ pub(crate) mod failure;
 pub(crate) mod models;
 pub(crate) mod rollouts;
 pub(crate) mod serve;
+pub(crate) mod simulate;
 pub(crate) mod terminal;
 pub(crate) mod tokens;
 pub(crate) mod users;

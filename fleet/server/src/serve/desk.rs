@@ -64,7 +64,7 @@ impl DeviceService for Desk {
             warn!(%device, "an enrolment was refused");
             return Err(denied());
         }
-        let certificates = self.issue(device.clone(), &request, Actor::Service).await?;
+        let certificates = self.issue(device.clone(), &request, Fleet::enrol).await?;
         info!(%device, "enrolled");
         Ok(Enrolled {
             certificates,
@@ -76,7 +76,7 @@ impl DeviceService for Desk {
     }
 
     async fn renew(&self, peer: Peer, request: CertificateRequest) -> Result<String, Refusal> {
-        let certificates = self.issue(peer.device.clone(), &request, Actor::Service).await?;
+        let certificates = self.issue(peer.device.clone(), &request, Fleet::renew).await?;
         info!(device = %peer.device, "renewed its certificate");
         Ok(certificates)
     }
@@ -157,8 +157,11 @@ impl DeviceService for Desk {
     }
 }
 
+/// What becomes of an issued certificate: [`Fleet::enrol`] or [`Fleet::renew`].
+type Keep = fn(&Fleet, &Certificate, &Actor) -> crate::service::Result<()>;
+
 impl Desk {
-    async fn issue(&self, device: DeviceId, request: &CertificateRequest, by: Actor) -> Result<String, Refusal> {
+    async fn issue(&self, device: DeviceId, request: &CertificateRequest, keep: Keep) -> Result<String, Refusal> {
         let now = now();
         let issued = self.authority.issue_device(request, &device, wall(now), self.validity).map_err(internal)?;
         let certificate = Certificate {
@@ -169,7 +172,7 @@ impl Desk {
             revoked_at: None,
         };
         let fleet = Arc::clone(&self.fleet);
-        blocking(move || fleet.certified(&certificate, &by).map_err(internal)).await?;
+        blocking(move || keep(&fleet, &certificate, &Actor::Service).map_err(internal)).await?;
         Ok(issued.certificate)
     }
 }

@@ -6,6 +6,7 @@
 mod carrier;
 mod desk;
 mod folder;
+mod housekeeping;
 mod metrics;
 mod operators;
 mod shelf;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tracing::{error, info, warn};
 
@@ -36,13 +38,13 @@ use crate::tls::{self, Admission, TlsError};
 use carrier::Carrier;
 use desk::Desk;
 use folder::Folder;
+use housekeeping::House;
 use shelf::Shelf;
 
 /// What is taken from the broker at once and kept in one transaction.
 const BATCH_MAX: usize = 512;
 /// How long what is under way may take to end once the service is told to stop.
 const SHUTDOWN_TIME_MAX: Duration = Duration::from_secs(5);
-const HOUSEKEEPING_EVERY: Duration = Duration::from_secs(5);
 /// How old figures of `/metrics` may be.
 const STATS_EVERY: Duration = Duration::from_secs(1);
 /// Of a command that nobody said more of.
@@ -181,11 +183,17 @@ impl Service {
             limits: DevicePortLimits {
                 plan_bytes_max: desk::PLAN_BYTES_MAX as u64,
                 acceptor,
+                enrolments_per_second_max: settings.enrolments_per_second_max,
                 download_bytes_per_second: settings.download_bytes_per_second_max,
                 ..DevicePortLimits::default()
             },
         });
-        let api = Api { fleet: Arc::clone(&fleet), blobs, root, trusted: folder::trusted(settings)?.into() };
+        let api = Api {
+            fleet: Arc::clone(&fleet),
+            blobs: Arc::clone(&blobs),
+            root,
+            trusted: folder::trusted(settings)?.into(),
+        };
 
         let (broker_stats, port_stats, ports) = metrics::stats();
         let (stop, stopped) = watch::channel(false);
@@ -201,8 +209,9 @@ impl Service {
             })?,
             spawn("webhooks", move || tell_webhooks(notices))?,
             spawn("housekeeping", {
-                let (fleet, is_over) = (Arc::clone(&fleet), Arc::clone(&is_over));
-                move || keep_house(&fleet, &is_over)
+                let house = House { fleet: Arc::clone(&fleet), blobs, runtime: Handle::current() };
+                let is_over = Arc::clone(&is_over);
+                move || house.keep(|| is_over.load(Ordering::Relaxed))
             })?,
         ];
         let task = tokio::spawn(run(
@@ -289,21 +298,6 @@ fn ingest(fleet: &Fleet, mut incoming: mpsc::Receiver<Incoming>) {
             batch.push(next);
         }
         fleet.ingest(batch);
-    }
-}
-
-/// What is to be done now and then.
-fn keep_house(fleet: &Fleet, is_over: &AtomicBool) {
-    while !is_over.load(Ordering::Relaxed) {
-        fleet.keep_house();
-        // Parked rather than asleep, so that nobody waits for it long.
-        let steps = HOUSEKEEPING_EVERY.as_millis() / 100;
-        for _ in 0..steps {
-            if is_over.load(Ordering::Relaxed) {
-                return;
-            }
-            thread::park_timeout(Duration::from_millis(100));
-        }
     }
 }
 

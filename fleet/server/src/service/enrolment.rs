@@ -1,6 +1,8 @@
 //! Who may say that it is a device, and what builders bring.
 
-use revoada_core::Digest;
+use std::time::Duration;
+
+use revoada_core::{Digest, Timestamp};
 use revoada_proto::DeviceId;
 use tracing::warn;
 
@@ -33,14 +35,21 @@ impl Fleet {
         Ok(taken == Taken::Granted)
     }
 
-    /// Keeps the certificate that was issued to a device, which is enrolled from now on.
-    pub fn certified(&self, certificate: &Certificate, by: &Actor) -> Result<()> {
-        let now = now();
+    /// Keeps the certificate of a device that is enrolled from now on. One that was before has lost its disk, and with it
+    /// the count of what it said: what is known of that is forgotten, so that it is heard again.
+    pub fn enrol(&self, certificate: &Certificate, by: &Actor) -> Result<()> {
         let device = &certificate.device;
-        self.store.add_device(device, by, now)?;
-        self.store.add_certificate(certificate, by, now)?;
-        self.live_mut().certificates.insert(device.clone(), certificate.not_after);
+        self.store.add_device(device, by, now())?;
+        self.live_mut().observations.retain(|other| other != device);
+        self.renew(certificate, by)?;
         self.enrolled(device)
+    }
+
+    /// Keeps the certificate that a device has got in the place of another.
+    pub fn renew(&self, certificate: &Certificate, by: &Actor) -> Result<()> {
+        self.store.add_certificate(certificate, by, now())?;
+        self.live_mut().certificates.insert(certificate.device.clone(), certificate.not_after);
+        Ok(())
     }
 
     /// Offers a plan to the other devices of its class.
@@ -60,11 +69,20 @@ impl Fleet {
 
     fn tidy(&self) -> Result<()> {
         self.expire_commands()?;
-        self.watch_devices()?;
+        self.watch_devices()
+    }
+
+    /// What grows slowly and is made shorter every few minutes: old samples, sessions that are over.
+    pub fn compact(&self) -> Result<()> {
         let now = now();
         self.store.forget_browser_sessions(now)?;
-        self.store.compact(now)?;
-        Ok(())
+        Ok(self.store.compact(now)?)
+    }
+
+    /// Forgets certificates that nobody could use for so long. How many there were.
+    pub fn forget_certificates(&self, expired_for: Duration) -> Result<usize> {
+        let before = now().since(Timestamp::ZERO).saturating_sub(expired_for);
+        Ok(self.store.forget_certificates(Timestamp::ZERO + before)?)
     }
 }
 

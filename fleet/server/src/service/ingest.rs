@@ -10,7 +10,7 @@ use tracing::{debug, info, warn};
 use super::devices::trouble_of;
 use super::{Change, Fleet, Result, now, wall};
 use crate::broker::Incoming;
-use crate::store::{Gauge, Heard, Occurrence, Sample};
+use crate::store::{Gauge, Heard, Occurrence, Sample, StoreError};
 
 /// What has been counted since the service began.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,11 +52,11 @@ impl Fleet {
     /// again.
     pub fn ingest(&self, incoming: Vec<Incoming>) {
         let now = now();
-        let batch = self.read(incoming, now);
+        let mut batch = self.read(incoming, now);
         if let Err(error) = self.keep(&batch) {
             self.count(|counts| counts.batches_failed += 1);
             warn!(error = %super::chain(&error), reports = batch.heard.len(), "cannot keep what devices said");
-            return;
+            batch.forget_said();
         }
         self.answer(&batch, now);
         self.take_in(batch, now);
@@ -72,6 +72,9 @@ impl Fleet {
                     // One that was removed meanwhile is cut off by who removed it.
                     if live.inventory.devices.contains_key(&peer.device) {
                         live.connected.insert(peer.device.clone(), connection);
+                        // One whose session was kept is subscribed, and says so no more.
+                        batch.ordered.push(peer.device.clone());
+                        batch.commanded.push(peer.device.clone());
                         batch.connected.push(peer.device);
                     }
                 }
@@ -121,8 +124,11 @@ impl Fleet {
     fn end_command_of(&self, device: &DeviceId, event: &Event) -> Result<()> {
         let Some(result) = &event.result else { return Ok(()) };
         let outcome = result.outcome.as_deref().map_err(String::as_str);
-        if self.store.end_command(device, result.number, outcome)? {
-            self.announce(Change::Command { device: device.clone(), number: result.number });
+        match self.store.end_command(device, result.number, outcome) {
+            Ok(true) => self.announce(Change::Command { device: device.clone(), number: result.number }),
+            // Removed meanwhile, and its commands with it: no reason to drop what others said.
+            Ok(false) | Err(StoreError::Missing { .. }) => {}
+            Err(error) => return Err(error.into()),
         }
         Ok(())
     }
@@ -178,12 +184,17 @@ impl Fleet {
                 warn!(%device, error = %super::chain(&error), "cannot look up a device's certificates");
             }
         }
-        for device in &batch.commanded {
+        let mut commanded = batch.commanded;
+        commanded.sort();
+        commanded.dedup();
+        for device in &commanded {
             if let Err(error) = self.send_open_commands(device) {
                 warn!(%device, error = %super::chain(&error), "cannot look up what a device has to do");
             }
         }
         behind.extend(batch.ordered);
+        behind.sort();
+        behind.dedup();
         self.send_orders(&behind, now);
         said.extend(batch.connected);
         said.sort();
@@ -210,6 +221,13 @@ impl Fleet {
 }
 
 impl Batch {
+    /// What was said and not kept is not answered, so that it comes again; who came is there all the same.
+    fn forget_said(&mut self) {
+        self.heard.clear();
+        self.occurrences.clear();
+        self.receipts.clear();
+    }
+
     fn read(
         &mut self,
         device: &DeviceId,

@@ -70,24 +70,23 @@ async fn what_a_device_publishes_reaches_the_service_and_is_then_acknowledged() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_order_waits_for_its_device_and_a_command_for_its_session() {
+async fn what_is_published_waits_for_a_session_and_for_nothing_else() {
     let world = World::new();
     let mut running = start(&world, BrokerLimits::default()).await;
     let config = world.client(Some(&world.device("gate-7")), None);
     let to = |channel| Topic::new("gate-7".parse().unwrap(), channel);
     let (desired, command) = (topic("gate-7", Channel::Desired), topic("gate-7", Channel::Command));
-    running.broker.publish(&to(Channel::Command), b"lost, for there is no session".to_vec()).await.unwrap();
-    running.broker.publish(&to(Channel::Desired), b"order 1".to_vec()).await.unwrap();
-    running.broker.publish(&to(Channel::Desired), b"order 2".to_vec()).await.unwrap();
+    for channel in [Channel::Command, Channel::Desired] {
+        running.broker.publish(&to(channel), b"lost, for there is no session".to_vec()).await.unwrap();
+    }
     let lasting = Connect { clean_start: false, session_expiry: 600, ..Connect::default() };
     let mut client = Client::start(&config, running.address, &lasting).await;
     client.send(&subscribe(&[&desired, &command], 1)).await;
-    let mut heard = vec![client.receive().await.unwrap(), client.receive().await.unwrap()];
-    heard.sort_by_key(|packet| matches!(packet, Packet::Publish { .. }));
-    assert_eq!(heard[0], Packet::SubAck { reasons: vec![1, 1] });
-    let Packet::Publish { payload, id, is_retained, .. } = &heard[1] else { panic!("{heard:?}") };
-    assert_eq!((payload.as_slice(), is_retained), (b"order 2".as_slice(), &true));
-    client.acknowledge(*id).await;
+    assert_eq!(client.receive().await, Some(Packet::SubAck { reasons: vec![1, 1] }));
+    running.broker.publish(&to(Channel::Desired), b"order 1".to_vec()).await.unwrap();
+    let Some(Packet::Publish { payload, id, is_retained, .. }) = client.receive().await else { panic!("nothing") };
+    assert_eq!((payload.as_slice(), is_retained), (b"order 1".as_slice(), false));
+    client.acknowledge(id).await;
     assert!(matches!(running.hear().await, Incoming::Connected { .. }));
     for channel in [Channel::Desired, Channel::Command] {
         assert_eq!(running.hear().await, Incoming::Subscribed { device: "gate-7".parse().unwrap(), channel });
@@ -114,8 +113,6 @@ async fn the_client_that_devices_use_gets_along_with_the_broker() {
         .set_session_expiry_interval(Some(3600));
     let (client, mut events) = AsyncClient::builder(options).build();
     client.subscribe(topic("gate-7", Channel::Desired), QoS::AtLeastOnce).await.unwrap();
-    let state = topic("gate-7", Channel::State);
-    client.publish(state, "report", PublishOptions::new(QoS::AtLeastOnce)).await.unwrap();
     let polling = tokio::spawn(async move {
         loop {
             if let Event::Incoming(Rumqttc::Publish(publish)) = events.poll().await.unwrap() {
@@ -123,8 +120,11 @@ async fn the_client_that_devices_use_gets_along_with_the_broker() {
             }
         }
     });
-    assert_eq!(running.hear_message().await.2, b"report");
+    while !matches!(running.hear().await, Incoming::Subscribed { .. }) {}
     running.broker.publish(&Topic::new("gate-7".parse().unwrap(), Channel::Desired), b"order".to_vec()).await.unwrap();
+    let state = topic("gate-7", Channel::State);
+    client.publish(state, "report", PublishOptions::new(QoS::AtLeastOnce)).await.unwrap();
+    assert_eq!(running.hear_message().await.2, b"report");
     assert_eq!(within(polling).await.unwrap(), b"order");
 }
 
