@@ -97,8 +97,16 @@ async fn what_is_published_waits_for_a_session_and_for_nothing_else() {
     let mut client = Client::open(&config, running.address).await;
     client.send(&lasting.encode()).await;
     assert!(matches!(client.receive().await, Some(Packet::ConnAck { session_present: true, reason: 0, .. })));
-    let Some(Packet::Publish { topic, payload, is_retained, .. }) = client.receive().await else { panic!("nothing") };
-    assert_eq!((topic, payload, is_retained), (command, b"command 1".to_vec(), false));
+    let Some(Packet::Publish { topic: on, payload, id, is_retained }) = client.receive().await else {
+        panic!("nothing")
+    };
+    assert_eq!((on, payload, is_retained), (command.clone(), b"command 1".to_vec(), false));
+    client.acknowledge(id).await;
+    // And it is heard.
+    client.send(&subscribe(&[&desired, &command], 1)).await;
+    assert_eq!(client.receive().await, Some(Packet::SubAck { reasons: vec![1, 1] }));
+    client.send(&publish(&topic("gate-7", Channel::State), b"report", 1, false, 2)).await;
+    assert_eq!(client.receive().await, Some(Packet::PubAck { id: 2, reason: 0 }));
 }
 
 #[tokio::test(flavor = "multi_thread")]

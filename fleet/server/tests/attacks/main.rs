@@ -1,0 +1,13 @@
+//! Attacks on the whole service, through its sockets: what a stranger, a device, a viewer or a careless operator could try.
+
+mod devices;
+mod operators;
+mod registry;
+mod siege;
+
+#[path = "../devices/mqtt.rs"]
+#[allow(dead_code, reason = "the devices' tests use the rest")]
+mod mqtt;
+#[path = "../devices/world.rs"]
+#[allow(dead_code, reason = "the devices' tests use the rest")]
+mod world;
