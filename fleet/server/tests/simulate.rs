@@ -1,4 +1,6 @@
 //! Virtual devices against a whole service, through its sockets. `REVOADA_SEED=7` chooses other faults.
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, in its helpers too")]
 
 use revoada_fleet::simulate::{Faults, Options, Progress, Summary, run};
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use revoada_fleet::api;
-use revoada_fleet::serve::{self, Service};
+use revoada_fleet::serve::{self, Addresses, Service};
 use revoada_fleet::settings::Settings;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -52,10 +52,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         };
         let service = Service::start(&settings).await?;
         let scheme = if settings.operators.tls.is_some() { "https" } else { "http" };
-        say(&format!("operators: {scheme}://{}", service.addresses.operators))?;
-        say(&format!("devices: {}, MQTT: {}", service.addresses.devices, service.addresses.mqtt))?;
+        let Addresses { mqtt, devices, operators } = service.addresses;
+        let mut text = format!("operators: {scheme}://{operators}\ndevices: {devices}, MQTT: {mqtt}\n");
         if let Some(password) = &service.admin_password {
-            say(&format!("sign in as `admin` with the password in {}", password.display()))?;
+            text += &format!("sign in as `admin` with the password in {}\n", password.display());
+        }
+        if let Err(error) = say(&text) {
+            // Nobody listens; devices do.
+            tracing::warn!(%error, "cannot say where the service listens");
         }
         tokio::select! {
             _ = terminate.recv() => {}

@@ -1,4 +1,6 @@
 //! Attacks on the whole service, through its sockets: what a stranger, a device, a viewer or a careless operator could try.
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed, in its helpers too")]
 
 mod devices;
 mod operators;
