@@ -74,7 +74,8 @@ pub(super) fn named_of(rollout: &Rollout) -> String {
     format!("{} {}", kind_name(rollout.deployable.kind), rollout.deployable.digest.short())
 }
 
-pub(super) fn kind_name(kind: Kind) -> &'static str {
+/// What a kind is called.
+pub(crate) fn kind_name(kind: Kind) -> &'static str {
     match kind {
         Kind::Model => "model",
         Kind::Pipeline => "pipeline",

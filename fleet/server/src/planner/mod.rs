@@ -74,6 +74,7 @@ use crate::inventory::{Device, Inventory};
 
 pub use blueprint::{Aim, Asked, Blueprint, Member, Phase, RolloutState, Standing, Target};
 pub use gate::{Gate, Measure};
+pub(crate) use join::kind_name;
 pub use observations::Observations;
 pub use policy::{
     GATES_MAX, Intent, Limits, Percent, PercentError, Policy, PolicyError, ROLLOUTS_MAX, Retry, Rollout, RolloutId,

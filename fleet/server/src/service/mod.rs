@@ -32,6 +32,7 @@ use crate::identity::OrderKey;
 use crate::planner::Limits;
 use crate::store::{Actor, Role, Store, StoreError};
 
+pub(crate) use crate::planner::kind_name;
 pub use alerting::{Condition, Notice, tell_webhooks};
 pub use devices::{DeviceSummary, DeviceView, Health};
 pub use ingest::Counts;
@@ -43,7 +44,6 @@ pub use post::Post;
 pub use rollout_form::{
     DurationText, GateForm, MeasureName, RetryForm, RolloutForm, RolloutFormError, SizeText, WaveForm,
 };
-pub(crate) use rollouts::kind_name;
 pub use rollouts::{MemberView, RolloutView, WaveView};
 
 use alerting::Raised;

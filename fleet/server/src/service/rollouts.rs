@@ -66,7 +66,7 @@ impl Fleet {
 
     fn version_digest(&self, kind: Kind, name: &str, version: &str) -> Result<Digest> {
         if self.store.artefact(kind, name)?.is_none() {
-            return Err(ServiceError::Missing { what: kind_name(kind), name: name.to_owned() });
+            return Err(ServiceError::Missing { what: super::kind_name(kind), name: name.to_owned() });
         }
         let versions = self.store.versions(kind, name)?;
         let found = versions.iter().find(|known| known.version == version).map(|known| known.digest);
@@ -228,15 +228,6 @@ impl WaveView {
             Standing::Ordered { .. } => self.in_flight += 1,
             _ => {}
         }
-    }
-}
-
-/// What a kind is called.
-pub(crate) fn kind_name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Model => "model",
-        Kind::Pipeline => "pipeline",
-        Kind::Package => "package",
     }
 }
 
