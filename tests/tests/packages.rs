@@ -92,11 +92,13 @@ fn the_package_installs_runs_upgrades_and_is_purged_without_a_trace() {
     }
     debian.run(&["bash", "-n", "/usr/share/bash-completion/completions/revoada"]).expect_code(0);
 
-    let unit = debian.run(&["systemd-analyze", "verify", "--man=no", "/lib/systemd/system/revoada@.service"]);
-    assert!(!unit.stderr.contains("revoada"), "{}", unit.stderr);
-    // From 0, nothing can go wrong, to 100, everything is allowed; what systemd calls MEDIUM begins at 50.
-    let exposure = ["systemd-analyze", "security", "--offline=yes", "--threshold=35", "--no-pager"];
-    debian.run(&[&exposure[..], &["/lib/systemd/system/revoada@.service"]].concat()).expect_code(0);
+    for unit in ["/lib/systemd/system/revoada@.service", "/lib/systemd/system/revoada-agent.service"] {
+        let verified = debian.run(&["systemd-analyze", "verify", "--man=no", unit]);
+        assert!(!verified.stderr.contains("revoada"), "{}", verified.stderr);
+        // From 0, nothing can go wrong, to 100, everything is allowed; what systemd calls MEDIUM begins at 50.
+        let exposure = ["systemd-analyze", "security", "--offline=yes", "--threshold=35", "--no-pager"];
+        debian.run(&[&exposure[..], &[unit]].concat()).expect_code(0);
+    }
 
     // The user of the service runs a pipeline that its folders hold.
     for folder in ["/var/lib/revoada", "/var/cache/revoada"] {

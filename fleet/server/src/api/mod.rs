@@ -33,7 +33,7 @@ use crate::store::Page;
 
 pub(crate) use caller::check_origin;
 pub use caller::{COOKIE, Caller, cookie_of};
-pub(crate) use people::{set_cookie, signed_in};
+pub(crate) use people::signed_in;
 pub use problem::Problem;
 
 /// JSON that people and programs write by hand is small; blobs have a limit of their own.
@@ -49,7 +49,8 @@ pub struct Api {
     pub blobs: Arc<Blobs>,
     /// Who may sign what is registered.
     pub trusted: Arc<[PublicKey]>,
-
+    /// Whether operators come in with TLS of the service's own: browsers are then told to show their cookie to nobody else.
+    pub is_encrypted: bool,
     /// SHA-256 of the authority's certificate: what enrolment tokens end with.
     pub root: Digest,
 }

@@ -46,14 +46,20 @@ struct Who {
     role: &'static str,
 }
 
-/// The header that has a browser keep a session, or forget it.
-pub(crate) fn set_cookie(session: Option<&SignedIn>) -> HeaderValue {
-    let (secret, seconds) = match session {
-        Some(session) => (session.cookie.as_str(), session.expires_at.since(service::now()).as_secs()),
-        None => ("", 0),
-    };
-    let text = format!("{COOKIE}={secret}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict");
-    HeaderValue::try_from(text).expect("a secret is hexadecimal digits")
+impl Api {
+    /// The header that has a browser keep a session, or forget it.
+    pub(crate) fn set_cookie(&self, session: Option<&SignedIn>) -> HeaderValue {
+        let (secret, seconds) = match session {
+            Some(session) => (session.cookie.as_str(), session.expires_at.since(service::now()).as_secs()),
+            None => ("", 0),
+        };
+        HeaderValue::try_from(cookie(secret, seconds, self.is_encrypted)).expect("a secret is hexadecimal digits")
+    }
+}
+
+fn cookie(secret: &str, seconds: u64, is_encrypted: bool) -> String {
+    let secure = if is_encrypted { "; Secure" } else { "" };
+    format!("{COOKIE}={secret}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Strict{secure}")
 }
 
 /// Signs somebody in: the answer has a browser keep a cookie.
@@ -69,7 +75,7 @@ async fn sign_in(
     let Json(form) = form?;
     let session = signed_in(&api, form.name, form.password, from.ip()).await?;
     let who = Who { who: session.principal.actor.to_string(), role: session.principal.role.name() };
-    Ok(([(header::SET_COOKIE, set_cookie(Some(&session)))], Json(who)).into_response())
+    Ok(([(header::SET_COOKIE, api.set_cookie(Some(&session)))], Json(who)).into_response())
 }
 
 pub(crate) async fn signed_in(api: &Api, name: String, password: String, from: IpAddr) -> Result<SignedIn, Problem> {
@@ -91,7 +97,7 @@ async fn sign_out(State(api): State<Api>, headers: HeaderMap) -> Result<Response
         check_origin(&axum::http::Method::DELETE, &headers)?;
         api.ask(move |fleet| fleet.sign_out(&cookie)).await?;
     }
-    Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, set_cookie(None))]).into_response())
+    Ok((StatusCode::NO_CONTENT, [(header::SET_COOKIE, api.set_cookie(None))]).into_response())
 }
 
 #[derive(Serialize, ToSchema)]
@@ -422,4 +428,15 @@ async fn verify_audit(State(api): State<Api>, Caller(by): Caller) -> Result<Json
             AuditCheckJson { is_whole: false, entries: None, head: None, broken: Some(number), why: Some(why) }
         }
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cookie_that_came_with_tls_is_shown_to_nobody_else() {
+        assert!(cookie("ab", 60, true).ends_with("; HttpOnly; SameSite=Strict; Secure"));
+        assert!(cookie("ab", 60, false).ends_with("; HttpOnly; SameSite=Strict"));
+    }
 }

@@ -8,7 +8,7 @@ use maud::html;
 use super::fields::{Form, Query};
 use super::shell::{Answer, Place, Refusal, done, heading, page};
 use super::visitor::Visitor;
-use crate::api::{Api, Problem, set_cookie};
+use crate::api::{Api, Problem};
 
 pub(super) async fn show(visitor: Visitor, Query(query): Query) -> Answer {
     let content = html! {
@@ -35,5 +35,5 @@ pub(super) async fn change(State(api): State<Api>, visitor: Visitor, Form(fields
         return Err(Problem::bad_request("the two passwords differ").into());
     }
     api.ask(move |fleet| fleet.set_password(&visitor.by, &visitor.user, &password)).await?;
-    Ok(([(header::SET_COOKIE, set_cookie(None))], Redirect::to("/signin?done=password")).into_response())
+    Ok(([(header::SET_COOKIE, api.set_cookie(None))], Redirect::to("/signin?done=password")).into_response())
 }

@@ -9,7 +9,7 @@ use maud::html;
 
 use super::fields::{Fields, Form, Query};
 use super::shell::{Answer, Refusal, bare_page, done, wrong};
-use crate::api::{Api, Problem, check_origin, cookie_of, set_cookie, signed_in};
+use crate::api::{Api, Problem, check_origin, cookie_of, signed_in};
 
 /// Of an address of a page of ours.
 const TARGET_BYTES_MAX: usize = 2000;
@@ -44,7 +44,7 @@ pub(super) async fn sign_in(
     let (name, password) = (fields.text("name").to_owned(), fields.secret("password"));
     match signed_in(&api, name, password, from.ip()).await {
         Ok(session) => {
-            let cookie = [(header::SET_COOKIE, set_cookie(Some(&session)))];
+            let cookie = [(header::SET_COOKIE, api.set_cookie(Some(&session)))];
             Ok((cookie, Redirect::to(target(fields.text("to")))).into_response())
         }
         Err(problem) => Ok(refused(&fields, &problem)),
@@ -68,7 +68,7 @@ pub(super) async fn sign_out(State(api): State<Api>, headers: HeaderMap) -> Resu
         check_origin(&Method::POST, &headers)?;
         api.ask(move |fleet| fleet.sign_out(&cookie)).await?;
     }
-    Ok(([(header::SET_COOKIE, set_cookie(None))], Redirect::to("/signin?done=signed-out")).into_response())
+    Ok(([(header::SET_COOKIE, api.set_cookie(None))], Redirect::to("/signin?done=signed-out")).into_response())
 }
 
 /// A page of ours, or the first one: nobody is sent elsewhere.

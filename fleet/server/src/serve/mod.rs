@@ -193,6 +193,7 @@ impl Service {
             blobs: Arc::clone(&blobs),
             root,
             trusted: folder::trusted(settings)?.into(),
+            is_encrypted: settings.operators.tls.is_some(),
         };
 
         let (broker_stats, port_stats, ports) = metrics::stats();

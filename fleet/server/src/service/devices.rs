@@ -233,7 +233,7 @@ impl Fleet {
     }
 
     /// First it is not admitted any more, then its connection ends.
-    fn cut_off(&self, device: &DeviceId) -> Result<()> {
+    pub(super) fn cut_off(&self, device: &DeviceId) -> Result<()> {
         let revoked = self.store.revoked_serials()?;
         self.live_mut().revoked = revoked;
         self.post.disconnect(device);

@@ -36,13 +36,25 @@ impl Fleet {
     }
 
     /// Keeps the certificate of a device that is enrolled from now on. One that was before has lost its disk, and with it
-    /// the count of what it said: what is known of that is forgotten, so that it is heard again.
+    /// the count of what it said: what is known of that is forgotten, so that it is heard again. Whoever has its certificate
+    /// from before is kept out.
     pub fn enrol(&self, certificate: &Certificate, by: &Actor) -> Result<()> {
         let device = &certificate.device;
         self.store.add_device(device, by, now())?;
         self.live_mut().observations.retain(|other| other != device);
         self.renew(certificate, by)?;
+        self.revoke_others(certificate, by)?;
         self.enrolled(device)
+    }
+
+    fn revoke_others(&self, certificate: &Certificate, by: &Actor) -> Result<()> {
+        let device = &certificate.device;
+        let mut others = self.store.certificates(device)?;
+        others.retain(|other| other.serial != certificate.serial && other.revoked_at.is_none());
+        for other in &others {
+            self.store.revoke_certificate(&other.serial, by, now())?;
+        }
+        if others.is_empty() { Ok(()) } else { self.cut_off(device) }
     }
 
     /// Keeps the certificate that a device has got in the place of another.

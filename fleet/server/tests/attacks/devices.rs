@@ -1,5 +1,6 @@
 //! Devices, and those who would be one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream;
@@ -8,6 +9,7 @@ use revoada_proto::message::{encode_report, to_digest};
 use revoada_proto::wire::devices_client::DevicesClient;
 use revoada_proto::wire::{FindPlanRequest, PlanHeader, UploadPlanRequest, upload_plan_request};
 use revoada_proto::{Channel, Details, Fact, Figures, Generation, Progress, Report};
+use rustls::ClientConfig;
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tonic::Code;
@@ -30,13 +32,28 @@ async fn whoever_is_revoked_or_removed_is_cut_off_and_stays_out() {
         let mut client = Client::start(&tls, siege.service.addresses.mqtt, &named(device)).await;
         siege.ask(method, path, Value::Null).await.expect(status);
         client.end().await;
-        let mut client = Client::open(&tls, siege.service.addresses.mqtt).await;
-        client.send(&named(device).encode()).await;
-        let answer = client.receive().await;
-        assert!(matches!(answer, Some(Packet::ConnAck { reason: NOT_AUTHORIZED, .. })), "{device}: {answer:?}");
-        let mut grpc = DevicesClient::new(siege.channel(tls).await);
-        assert!(within(grpc.find_plan(FindPlanRequest::default())).await.is_err(), "{device}");
+        expect_kept_out(&siege, tls, device).await;
     }
+}
+
+async fn expect_kept_out(siege: &Siege, tls: Arc<ClientConfig>, device: &str) {
+    let mut client = Client::open(&tls, siege.service.addresses.mqtt).await;
+    client.send(&named(device).encode()).await;
+    let answer = client.receive().await;
+    assert!(matches!(answer, Some(Packet::ConnAck { reason: NOT_AUTHORIZED, .. })), "{device}: {answer:?}");
+    let mut grpc = DevicesClient::new(siege.channel(tls).await);
+    assert!(within(grpc.find_plan(FindPlanRequest::default())).await.is_err(), "{device}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_certificate_from_before_a_device_was_enrolled_anew_is_worth_nothing() {
+    let siege = Siege::begin().await;
+    let stolen = siege.device("gate-1").await;
+    let mut client = Client::start(&stolen, siege.service.addresses.mqtt, &named("gate-1")).await;
+    let tls = siege.device("gate-1").await;
+    client.end().await;
+    expect_kept_out(&siege, stolen, "gate-1").await;
+    drop(Client::start(&tls, siege.service.addresses.mqtt, &named("gate-1")).await);
 }
 
 #[tokio::test(flavor = "multi_thread")]
