@@ -14,25 +14,39 @@ use crate::{opencv_samples, process, python, setup};
 /// How often the 720p clip is played into the 1080p one: long enough that start-up does not count.
 const CLIP_REPEATS: usize = 3;
 
+/// Programs by package, kind and name.
+type Programs = [(&'static str, &'static str, &'static str)];
+
+const DEVICE: &Programs = &[
+    ("revoada", "--bin", "revoada"),
+    ("revoada-tests", "--example", "bare_ort"),
+    ("revoada-engine", "--example", "stage_bench"),
+    ("revoada-engine", "--example", "stage_cuda"),
+    ("revoada-pipeline", "--example", "track_mot"),
+    ("revoada-tests", "--example", "serve_clip"),
+    ("revoada-tests", "--example", "latency_bench"),
+];
+const FLEET: &Programs = &[
+    ("revoada", "--bin", "revoada"),
+    ("revoada-fleet", "--bin", "revoada-fleet"),
+    ("revoada-fleet", "--example", "hundred_thousand"),
+];
+
 /// Runs the benchmarks that `arguments` name, or all.
 pub(crate) fn run(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
     setup::run(workspace, setup::For::Tests)?;
+    let asked = |name: &str| arguments.is_empty() || arguments.contains(&name);
+    if asked("fleet") {
+        build(workspace, FLEET)?;
+        process::show(&mut script(workspace, "tests/bench/fleet.py"))?;
+        if arguments == ["fleet"] {
+            return Ok(());
+        }
+    }
     make_clip(workspace)?;
     make_camera_clip(workspace)?;
-    for (package, kind, name) in [
-        ("revoada", "--bin", "revoada"),
-        ("revoada-tests", "--example", "bare_ort"),
-        ("revoada-engine", "--example", "stage_bench"),
-        ("revoada-engine", "--example", "stage_cuda"),
-        ("revoada-pipeline", "--example", "track_mot"),
-        ("revoada-tests", "--example", "serve_clip"),
-        ("revoada-tests", "--example", "latency_bench"),
-    ] {
-        let mut build = process::cargo(workspace);
-        process::show(build.args(["build", "--release", "--package", package, kind, name]))?;
-    }
-    let asked = |name: &str| arguments.is_empty() || arguments.contains(&name);
-    let own = ["stage", "plan", "quantise", "gpu", "tracker"];
+    build(workspace, DEVICE)?;
+    let own = ["stage", "plan", "quantise", "gpu", "tracker", "fleet"];
     let parts: Vec<&str> = arguments.iter().copied().filter(|argument| !own.contains(argument)).collect();
     if !parts.is_empty() || arguments.is_empty() {
         process::show(script(workspace, "tests/bench/bench.py").args(parts))?;
@@ -53,6 +67,14 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
     }
     if asked("gpu") {
         process::show(&mut script(workspace, "tests/bench/gpu.py"))?;
+    }
+    Ok(())
+}
+
+fn build(workspace: &Workspace, programs: &Programs) -> Result<()> {
+    for (package, kind, name) in programs {
+        let mut build = process::cargo(workspace);
+        process::show(build.args(["build", "--release", "--package", package, kind, name]))?;
     }
     Ok(())
 }

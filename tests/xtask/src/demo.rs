@@ -1,4 +1,4 @@
-//! The README's first command: faces in a clip, and what two pictures show.
+//! The README's first command: faces in a clip, and what two pictures show. And a whole fleet on one machine.
 
 use std::fs;
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use crate::workspace::Workspace;
-use crate::{process, setup};
+use crate::{process, python, setup};
 
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     setup::run(workspace, setup::For::Demo)?;
@@ -43,6 +43,16 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     println!("\nlook at  demo/faces.mp4    the clip, each face found, outlined and blurred");
     println!("         demo/faces.jsonl  one line per frame: boxes, scores, landmarks, timings");
     Ok(())
+}
+
+/// A fleet service and three devices, until somebody has seen enough (`tests/python/fleet_demo.py`).
+pub(crate) fn fleet(workspace: &Workspace) -> Result<()> {
+    setup::run(workspace, setup::For::Demo)?;
+    for package in ["revoada", "revoada-fleet"] {
+        process::show(process::cargo(workspace).args(["build", "--release", "--package", package, "--bin", package]))?;
+    }
+    let mut script = Command::new(python::executable(workspace));
+    process::show(script.arg("-B").arg("tests/python/fleet_demo.py").current_dir(workspace.root()))
 }
 
 /// Shows the command as one would type it, then runs it.

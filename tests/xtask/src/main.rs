@@ -41,6 +41,7 @@ usage: cargo xtask COMMAND
   setup --tests   the same, and what the tests need beside it
   setup --list    name each file that is fetched, where it comes from and its licence; fetch nothing
   demo            set up, build, then find faces in a clip and name what two pictures show
+  demo fleet      set up, build, then roll three versions of a model out to three devices, with a console to look at
   test            set up, then check formatting and lints and run every test
   test --full     the same, with the slow tests and the check of dependencies
   cross           build `revoada` for aarch64, for every Jetson from JetPack 4 on, into target/aarch64-unknown-linux-gnu
@@ -48,7 +49,8 @@ usage: cargo xtask COMMAND
   cross --tests --full   the same, with what only the slow tests need
   bench [PART]…   measure against Python and OpenCV: python, pipeline, start, stage, plan; conversions against
                   onnxconverter-common and onnxruntime.quantization: quantise; on a GPU against a bare loop and the
-                  card's own copies: gpu; all of them, if none is named
+                  card's own copies: gpu; the fleet service, its downloads against nginx: fleet; all of them, if none is
+                  named
   release --dry-run
                   build what people install into target/release-files and list its sizes; nothing is published
   help            print this
@@ -78,6 +80,7 @@ fn run(arguments: &[&str]) -> Result<ExitCode> {
             print!("{}{assets}{}{}", headers::list(), opencv_samples::list(), cross::list());
         }
         ["demo"] => demo::run(&workspace)?,
+        ["demo", "fleet"] => demo::fleet(&workspace)?,
         ["test"] => return test::run(&workspace, test::Extent::Usual),
         ["test", "--full"] => return test::run(&workspace, test::Extent::Full),
         ["cross"] => cross::run(&workspace, cross::Profile::Release)?,

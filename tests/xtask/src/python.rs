@@ -28,6 +28,8 @@ pub(crate) const TRACKING: Requirements =
 
 /// Drives a browser.
 pub(crate) const BROWSER: Requirements = Requirements::new("browser", "tests/python/browser.txt");
+/// Asks a service whatever its OpenAPI document lets it.
+pub(crate) const OPENAPI: Requirements = Requirements::new("openapi", "tests/python/openapi.txt");
 
 /// A list of packages pinned by version and hash.
 pub(crate) struct Requirements {
@@ -60,7 +62,7 @@ pub(crate) fn make_environment(workspace: &Workspace) -> Result<()> {
     let outputs = [executable(workspace)];
     Made { name: "venv", inputs: &[], outputs: &outputs }.ensure(workspace, || {
         step("make a Python environment", || {
-            for requirements in [MODELS, TESTS, TRACKING, QUANTISE, CROSS, BROWSER] {
+            for requirements in [MODELS, TESTS, TRACKING, QUANTISE, CROSS, BROWSER, OPENAPI] {
                 Made::forget(workspace, &requirements.stamp())?;
             }
             let interpreter =

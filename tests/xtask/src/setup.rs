@@ -44,6 +44,7 @@ pub(crate) fn run(workspace: &Workspace, purpose: For) -> Result<()> {
     }
     if purpose >= For::SlowTests {
         python::install(workspace, &python::BROWSER)?;
+        python::install(workspace, &python::OPENAPI)?;
     }
     eprintln!("ready  everything is in `.cache` ({:.1} s)", started.elapsed().as_secs_f64());
     Ok(())

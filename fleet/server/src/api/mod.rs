@@ -88,7 +88,7 @@ impl utoipa::Modify for Security {
 /// Everything below `/api/v1`.
 pub fn router(api: Api) -> Router {
     let (routes, document) = described().split_for_parts();
-    let document = Arc::new(document);
+    let document = Arc::new(with_problems(document));
     let routes = routes.route("/api/v1/openapi.json", get(move || async move { Json(document.as_ref().clone()) }));
     routes.layer(DefaultBodyLimit::max(BODY_BYTES_MAX)).layer(middleware::from_fn(not_kept)).with_state(api)
 }
@@ -106,7 +106,25 @@ fn described() -> OpenApiRouter<Api> {
 
 /// The document that describes the API.
 pub fn openapi() -> utoipa::openapi::OpenApi {
-    described().split_for_parts().1
+    with_problems(described().split_for_parts().1)
+}
+
+/// What is refused is told in a media type of its own (RFC 9457), which the attributes of each operation do not repeat.
+fn with_problems(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::OpenApi {
+    let items = document.paths.paths.values_mut();
+    let operations = items.flat_map(|item| {
+        let operations = [&mut item.get, &mut item.put, &mut item.post, &mut item.delete, &mut item.patch];
+        operations.into_iter().filter_map(Option::as_mut)
+    });
+    for (status, response) in operations.flat_map(|operation| &mut operation.responses.responses) {
+        if let utoipa::openapi::RefOr::T(response) = response
+            && status.as_str() >= "400"
+            && let Some(body) = response.content.shift_remove("application/json")
+        {
+            response.content.insert("application/problem+json".to_owned(), body);
+        }
+    }
+    document
 }
 
 /// What is only for who asked is kept nowhere.

@@ -12,7 +12,7 @@ use utoipa_axum::routes;
 
 use super::{Api, Caller, Problem, Time, limit};
 use crate::planner::{Intent, Phase, RolloutId};
-use crate::service::{GateForm, RolloutForm, RolloutProgress, RolloutView, WaveForm};
+use crate::service::{DurationText, GateForm, RolloutForm, RolloutProgress, RolloutView, SizeText, WaveForm};
 
 pub(super) fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
@@ -49,10 +49,16 @@ pub(super) struct RolloutJson {
     gates: Vec<GateForm>,
 }
 
+/// A [`WaveForm`], and how far it is.
 #[derive(Serialize, ToSchema)]
 struct WaveJson {
-    #[serde(flatten)]
-    wanted: WaveForm,
+    #[schema(value_type = String, example = "10%")]
+    size: SizeText,
+    done_percent: u8,
+    #[schema(value_type = String, example = "24h")]
+    timeout: DurationText,
+    #[schema(value_type = String, example = "10m")]
+    soak: DurationText,
     devices: usize,
     reached: usize,
     gave_up: usize,
@@ -63,7 +69,10 @@ impl From<RolloutView> for RolloutJson {
     fn from(view: RolloutView) -> Self {
         let wanted = view.rollout.waves.iter().map(WaveForm::from);
         let waves = wanted.zip(&view.waves).map(|(wanted, wave)| WaveJson {
-            wanted,
+            size: wanted.size,
+            done_percent: wanted.done_percent,
+            timeout: wanted.timeout,
+            soak: wanted.soak,
             devices: wave.devices,
             reached: wave.reached,
             gave_up: wave.gave_up,

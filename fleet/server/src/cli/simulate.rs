@@ -37,6 +37,9 @@ pub(crate) struct Args {
     /// Between two reports of a device where nothing happens.
     #[arg(long, default_value = "5s", value_name = "TIME")]
     heartbeat: humantime::Duration,
+    /// How long devices are connected before anything is asked of them, for who wants to look or measure meanwhile.
+    #[arg(long, default_value = "0s", value_name = "TIME")]
+    hold: humantime::Duration,
     /// What takes longer counts as lost.
     #[arg(long, default_value = "2m", value_name = "TIME")]
     patience: humantime::Duration,
@@ -63,6 +66,7 @@ pub(crate) fn run(args: &Args, access: &Access) -> anyhow::Result<()> {
         commands: args.commands.unwrap_or(args.devices),
         commands_per_second: args.commands_per_second,
         heartbeat: args.heartbeat.into(),
+        hold: args.hold.into(),
         target: target(args, access)?,
         patience: args.patience.into(),
     };

@@ -19,7 +19,7 @@ use super::ledger::{Ledger, count};
 /// What is not receipted is said again after this.
 const AGAIN_AFTER: Duration = Duration::from_secs(3);
 /// Events that say nothing but that they were said.
-const CHATTER_EVERY: Duration = Duration::from_secs(10);
+const HEARTBEATS_PER_CHATTER: u32 = 2;
 /// The service keeps a thousand of a device; these and what commands add stay below.
 const CHATTER_MAX: u64 = 300;
 /// Sequences of one start.
@@ -210,7 +210,7 @@ impl Virtual {
             self.carry_out(now, wall);
         }
         if self.mind.chatter_due <= now {
-            self.mind.chatter_due = now + CHATTER_EVERY;
+            self.mind.chatter_due = now + HEARTBEATS_PER_CHATTER * self.heartbeat;
             if self.disk.chatter < CHATTER_MAX {
                 self.disk.chatter += 1;
                 self.happen("simulated", None, wall);
@@ -316,7 +316,7 @@ impl Mind {
             order_due: None,
             report: None,
             report_due: spread(7, heartbeat),
-            chatter_due: spread(8, CHATTER_EVERY),
+            chatter_due: spread(8, HEARTBEATS_PER_CHATTER * heartbeat),
             has_said_facts: false,
             runs_since: now,
             has_just_applied: false,

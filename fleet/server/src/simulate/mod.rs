@@ -71,6 +71,8 @@ pub struct Options {
     pub commands_per_second: u32,
     /// Between two reports of a device where nothing happens.
     pub heartbeat: Duration,
+    /// How long devices are connected before anything is asked of them.
+    pub hold: Duration,
     pub target: Target,
     /// What takes longer counts as lost.
     pub patience: Duration,
@@ -86,6 +88,7 @@ impl Default for Options {
             commands: 100,
             commands_per_second: 50,
             heartbeat: Duration::from_secs(5),
+            hold: Duration::ZERO,
             target: Target::Here,
             patience: Duration::from_mins(2),
         }
@@ -278,6 +281,7 @@ fn simulate(options: &Options, ground: &Ground, progress: &Progress) -> Result<S
     }
     let connected = let_go.elapsed();
     let grown = resident_kib("self").zip(memory).map(|(now, before)| now.saturating_sub(before));
+    thread::sleep(options.hold);
 
     let (rollouts, asked) = operate(options, ground, &cast, &ledger, &versions)?;
     stage.send_replace(Stage::Quiet);
