@@ -1,6 +1,6 @@
 //! A `revoada` without engines, for tests of the agent: it takes the same arguments and speaks on the same socket, and does
 //! what the text in its model's file says: `crashes-at-load`, `crashes-at-frame N`, `hangs`, `refuses-swap`, `no-numbers`,
-//! `fails-trial`; anything else runs.
+//! `fails-trial`, `sees-only LABEL`, `finds-boxes`; anything else runs, and sees in a picture what its text says.
 #![forbid(unsafe_code)]
 
 use std::error::Error;
@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         ["--version"] => say("revoada 0.1.0"),
         ["device-facts"] => say(r#"{"class": null, "facts": {"pretended": "yes"}}"#),
         ["verify", bundle, ..] => verify(Path::new(bundle)),
+        ["classify", "--model", model, "--trust", _, "--json", pictures @ ..] => classify(Path::new(model), pictures),
         ["run", ..] if words.contains(&"--print-config") => print_config(Path::new(words[1])),
         ["run", ..] if words.contains(&"--source") => try_model(&words),
         ["run", ..] => run(&words),
@@ -72,6 +73,21 @@ fn try_model(words: &[&str]) -> Done {
         return Err("the network does not fit".into());
     }
     say(&json!({ "frames_out": 8, "non_finite": 0 }).to_string())
+}
+
+fn classify(model: &Path, pictures: &[&str]) -> Done {
+    let behaviour = behaviour(model)?;
+    let only = behaviour.split_once("sees-only ").map(|(_, label)| label);
+    for picture in pictures {
+        let text = std::fs::read_to_string(picture)?;
+        if text == "damaged" {
+            return Err("1 of the pictures failed".into());
+        }
+        let best = json!({ "class": 0, "label": only.unwrap_or(&text), "score": 0.5 });
+        let guesses = if behaviour.contains("finds-boxes") { vec![] } else { vec![best] };
+        say(&json!({ "stream": picture, "classifications": guesses }).to_string())?;
+    }
+    Ok(())
 }
 
 struct Running {

@@ -23,6 +23,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub mod rails;
 pub mod reconcile;
 pub mod shell;
 pub mod slots;

@@ -391,7 +391,9 @@ fn to_figures(figures: &Figures) -> wire::Figures {
         fps: figures.fps,
         latency_ms: figures.latency_ms,
         agreement: figures.agreement,
+        accuracy: figures.accuracy,
         temperature_c: figures.temperature_c,
+        power_w: figures.power_w,
     }
 }
 
@@ -403,7 +405,9 @@ fn from_figures(message: wire::Figures) -> Figures {
         fps: finite(message.fps),
         latency_ms: finite(message.latency_ms),
         agreement: finite(message.agreement),
+        accuracy: message.accuracy.filter(|share| (0.0..=1.0).contains(share)),
         temperature_c: finite(message.temperature_c),
+        power_w: finite(message.power_w),
     }
 }
 

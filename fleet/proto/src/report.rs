@@ -56,8 +56,12 @@ pub struct Figures {
     pub latency_ms: Option<f64>,
     /// With the model before, on the same pictures: 0 to 1.
     pub agreement: Option<f64>,
+    /// Of a classifier: on which share, 0 to 1, of the device's labelled pictures its best class is the label.
+    pub accuracy: Option<f64>,
     /// The highest.
     pub temperature_c: Option<f64>,
+    /// What the whole board takes, in watts.
+    pub power_w: Option<f64>,
 }
 
 /// What a device says beside that.

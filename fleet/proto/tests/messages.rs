@@ -33,14 +33,18 @@ fn report() -> impl Strategy<Value = Report> {
         "[a-z ]{0,20}".prop_map(|why| Progress::Failed { why, blame: Blame::Deployable }),
         "[a-z ]{0,20}".prop_map(|why| Progress::Failed { why, blame: Blame::Device }),
     ];
-    let figures = (0..1_000_000u64, any::<u32>(), [figure(), figure(), figure(), figure()]).prop_map(
-        |(over, restarts, [fps, latency_ms, agreement, temperature_c])| Figures {
+    let share = proptest::option::of(0.0..=1.0);
+    let measured = [figure(), figure(), figure(), figure(), figure()];
+    let figures = (0..1_000_000u64, any::<u32>(), measured, share).prop_map(
+        |(over, restarts, [fps, latency_ms, agreement, temperature_c, power_w], accuracy)| Figures {
             over: Duration::from_millis(over),
             restarts,
             fps,
             latency_ms,
             agreement,
+            accuracy,
             temperature_c,
+            power_w,
         },
     );
     let running = proptest::collection::btree_map(kind(), digest(), 0..4);
@@ -191,6 +195,26 @@ fn what_is_out_of_bounds_is_refused() {
 
     let long = vec![0; MESSAGE_BYTES_MAX + 1];
     assert_eq!(Signed::decode(&long), Err(MessageError::TooLong { bytes: MESSAGE_BYTES_MAX + 1 }));
+}
+
+#[test]
+fn an_accuracy_that_is_no_share_counts_as_not_measured() {
+    for (said, known) in [
+        (0.0, Some(0.0)),
+        (1.0, Some(1.0)),
+        (1.0 + f64::EPSILON, None),
+        (-0.1, None),
+        (f64::NAN, None),
+        (f64::INFINITY, None),
+    ] {
+        let message = wire::Report {
+            progress: Some(wire::report::Progress::Done(wire::Done {})),
+            figures: Some(wire::Figures { accuracy: Some(said), ..wire::Figures::default() }),
+            ..wire::Report::default()
+        };
+        let (report, _) = message::decode_report(&message.encode_to_vec()).unwrap();
+        assert_eq!(report.figures.accuracy, known, "{said}");
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use revoada_bundle::bundle::Lineage;
 use revoada_bundle::sign::{Purpose, SecretKey};
 use revoada_core::{Digest, Timestamp};
+use revoada_fleet::broker::Incoming;
 use revoada_fleet::serve::Service;
 use revoada_fleet::service::{Principal, RolloutForm};
 use revoada_fleet::settings::Settings;
@@ -15,8 +16,11 @@ use revoada_fleet::store::sqlite::Sqlite;
 use revoada_fleet::store::{
     Actor, Artefact, ArtefactVersion, Devices, Events, Gauge, Heard, History, Occurrence, Registry, Role, Sample,
 };
+use revoada_fleet::tls::Peer;
+use revoada_proto::message::encode_report;
 use revoada_proto::{
-    Details, Event, Fact, Figures, Generation, Kind, Level, Progress, Report, SlotContent, StreamHealth,
+    Channel, Details, DeviceId, Event, Fact, Figures, Generation, Kind, Level, Progress, Report, SlotContent,
+    StreamHealth,
 };
 use ureq::Agent;
 use ureq::http::{Request, Response};
@@ -406,6 +410,56 @@ async fn an_operator_commands_tags_and_rolls_out() {
             let view = world.service.fleet.rollout(&Principal::service(), view.id).unwrap();
             assert_eq!(view.is_paused, is_paused, "{intent}");
         }
+    })
+    .await;
+}
+
+/// What a gate is judged by is shown while it is open, and while it holds.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollout_shows_what_its_gates_are_judged_by() {
+    beside(World::new().await, |world| {
+        let (device, fleet): (DeviceId, _) = ("cam-1".parse().unwrap(), &world.service.fleet);
+        let serial = "0123456789abcdef0123456789abcdef".parse().unwrap();
+        fleet.ingest(vec![Incoming::Connected { peer: Peer { device: device.clone(), serial }, connection: 1 }]);
+        let mut sequence = 1;
+        let mut say = |generation, runs: u8, agreement| {
+            sequence += 1;
+            let figures = Figures { over: Duration::from_mins(5), agreement, ..Figures::default() };
+            let running = [(Kind::Model, Digest::new([runs; 32]))].into();
+            let report = Report { sequence, generation, progress: Progress::Done, running, figures };
+            let payload = encode_report(&report, &Details::default()).into();
+            fleet.ingest(vec![Incoming::Message { device: device.clone(), channel: Channel::State, payload }]);
+        };
+        say(Generation(0), 8, None);
+        let form = serde_json::json!({
+            "kind": "model", "name": "people", "version": "2.0.0",
+            "gates": [
+                { "measure": "outcome" },
+                { "measure": "agreement", "threshold": 0.9 },
+                { "measure": "accuracy", "threshold": 0.8 },
+            ],
+        });
+        let form: RolloutForm = serde_json::from_value(form).unwrap();
+        let id = fleet.add_rollout(&Principal::service(), &form).unwrap();
+        let vera = world.sign_in("vera");
+        let seen = |shown: &[&str]| {
+            for _ in 0..600 {
+                let page = world.get(&format!("/rollouts/{id}"), Some(&vera)).into_body();
+                let gates = page.split_once("id=\"gates\"").unwrap().1.split_once("</section>").unwrap().0.to_owned();
+                if shown.iter().all(|text| gates.contains(text)) {
+                    return gates;
+                }
+                fleet.plan().unwrap();
+            }
+            panic!("the page never shows {shown:?}: {}", world.get(&format!("/rollouts/{id}"), Some(&vera)).body());
+        };
+        let open = seen(&["0 of 1 device done", "agreement not measured yet, at least 0.9 wanted"]);
+        assert_eq!(open.matches("badge working").count(), 3, "{open}");
+        say(Generation(1), 7, Some(0.97));
+        let held =
+            seen(&["1 of 1 device done", "agreement 0.970, at least 0.9 wanted", "on <a href=\"/devices/cam-1\""]);
+        assert!(held.contains("accuracy not measured yet, at least 0.8 wanted"), "{held}");
+        assert_eq!((held.matches("badge good").count(), held.matches("badge working").count()), (2, 1), "{held}");
     })
     .await;
 }

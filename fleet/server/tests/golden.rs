@@ -5,11 +5,11 @@ mod fleet;
 
 use std::path::Path;
 
-use fleet::{World, count, device, gate, minutes, model, percent, rollout};
+use fleet::{World, count, device, figures, gate, minutes, model, percent, rollout};
 use revoada_core::Digest;
 use revoada_fleet::Device;
 use revoada_fleet::planner::{Intent, Measure, Rollout, RolloutId, Size, Wave};
-use revoada_proto::{Blame, Deployable, Kind};
+use revoada_proto::{Blame, Deployable, Figures, Kind, Progress};
 
 fn is_as_reviewed(world: &World, name: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{name}.txt"));
@@ -61,6 +61,25 @@ fn a_slow_version_is_halted_at_the_canaries_and_taken_back() {
     world.all_done(25.0);
     world.plan();
     is_as_reviewed(&world, "slow");
+}
+
+#[test]
+fn an_inaccurate_version_is_halted_at_the_canaries_and_taken_back() {
+    let mut world = World::new(8);
+    world.say("of the labelled pictures model 2 names half rightly");
+    world.add(Rollout { gates: vec![gate(Measure::Accuracy { min: 0.8 }, 0, 2)], ..rollout(model(2)) });
+    world.plan();
+    world.pass(5);
+    for name in world.ordered() {
+        let order = world.blueprint.order(&device(&name)).expect("it was ordered something").clone();
+        let figures = Figures { accuracy: Some(0.5), ..figures(25.0) };
+        world.report(&name, order.generation, Progress::Done, order.deployables, figures);
+    }
+    world.plan();
+    world.pass(5);
+    world.all_done(25.0);
+    world.plan();
+    is_as_reviewed(&world, "inaccurate");
 }
 
 #[test]

@@ -122,7 +122,9 @@ impl Virtual {
                 fps: Some(fps),
                 latency_ms: Some(1000.0 / fps),
                 agreement: Some(0.99),
+                accuracy: Some(0.95),
                 temperature_c: Some(celsius + 5.0 * self.rng.f64()),
+                power_w: Some(12.5),
             },
         }
     }
@@ -158,6 +160,7 @@ fn gates() -> Vec<Gate> {
         gate(Measure::Temperature { celsius_max: 85.0 }, 10, 5),
         gate(Measure::Restarts { per_hour_max: 20.0 }, 10, 5),
         gate(Measure::Agreement { min: 0.9 }, 10, 5),
+        gate(Measure::Accuracy { min: 0.9 }, 10, 5),
     ]
 }
 

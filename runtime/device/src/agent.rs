@@ -11,7 +11,7 @@ use revoada_proto::{DeviceId, EnrolmentToken, Fact};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::terminal::{say, table};
-use crate::{Global, tensorrt};
+use crate::{Global, doctor, tensorrt};
 
 /// Where the package puts it.
 const CONFIG: &str = "/etc/revoada/agent.toml";
@@ -156,6 +156,9 @@ pub(crate) fn print_facts(global: &Global) -> anyhow::Result<()> {
     }
     if let Ok(version) = tensorrt::version(global) {
         facts.facts.insert("tensorrt".to_owned(), Fact::Text(version.to_string()));
+    }
+    if let Some(mode) = doctor::power_mode() {
+        facts.facts.insert("power-mode".to_owned(), Fact::Text(mode));
     }
     Ok(say(&serde_json::to_string(&facts)?)?)
 }

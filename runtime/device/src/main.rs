@@ -16,7 +16,6 @@ mod keys;
 mod manual;
 mod models;
 mod pictures;
-mod rails;
 mod rebuild;
 mod run;
 mod shapes;

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process_group};
 use serde::Serialize;
 
-use crate::rails;
+use revoada_agent::rails;
 
 const PROGRAM: &str = "tegrastats";
 const INTERVAL_MS: &str = "200";

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod models;
+mod pictures;
 mod stage;
 
 use stage::Stage;
@@ -38,30 +39,27 @@ fn a_better_model_reaches_every_device_and_worse_ones_are_rolled_back_while_the_
             "outcome",
             "--gate",
             "agreement=0.9",
+            "--gate",
+            "accuracy=0.9",
+            "--over",
+            "5s",
         ])
         .expect_code(0);
     stage.expect_running(&second);
+    stage.expect_accuracy(1.0);
     assert_eq!(stage.pipeline_starts(), starts, "a model is swapped in the pipeline that runs");
     stage.expect_no_frame_lost();
 
-    // The third sees other things than the second did in the same pictures: its canary fails the gate, and goes back.
-    stage.register(models::blind("third"), "3");
-    let ended = stage.roll_out(&[
-        "faces",
-        "3",
-        "--wave",
-        "1",
-        "--wave",
-        "100%",
-        "--soak",
-        "2s",
-        "--gate",
-        "outcome",
-        "--gate",
-        "agreement=0.9",
-    ]);
-    assert!(ended.expect_code(1).stdout.contains("halted"), "the gate fails");
-    stage.expect_running(&second);
+    // The third sees other things than the second did in the same pictures, and than the labelled pictures show: its canary
+    // fails either gate, and goes back.
+    for (version, gate) in [("3", "agreement=0.9"), ("3.1", "accuracy=0.9")] {
+        stage.register(models::blind(version), version);
+        let waves = ["faces", version, "--wave", "1", "--wave", "100%", "--soak", "2s"];
+        let gates = ["--gate", "outcome", "--gate", gate, "--over", "5s"];
+        let ended = stage.roll_out(&[&waves[..], &gates[..]].concat());
+        assert!(ended.expect_code(1).stdout.contains("halted"), "{gate} fails");
+        stage.expect_running(&second);
+    }
 
     // The fourth cannot be loaded.
     stage.register(models::unloadable("fourth"), "4");

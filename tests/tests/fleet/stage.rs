@@ -12,13 +12,14 @@ use revoada_tests::{Finished, Running, finish, revoada, revoada_fleet, wait_for}
 use serde_json::Value;
 
 use crate::models::{self, Model};
+use crate::pictures;
 
 /// Thirty frames a second of a ball that touches the right edge every seven seconds.
 const PIPELINE: &str = "[[stream]]\nid = \"door\"\nuri = \"test://ball?width=320&height=240&fps=30&live=true\"\n\n\
     [model]\npath = \"deployed\"\nbackend = \"rten\"\n";
 
 /// Patient enough for one machine, and impatient enough for a test.
-const AGENT: &str = "heartbeat = \"1s\"\n\n[default]\npipeline = \"cameras.toml\"\nmodel = \"factory.bundle\"\n\n[limits]\ndisk_reserve_mib = 1\n\n[update]\nshadow_for = \"2s\"\n\n\
+const AGENT: &str = "heartbeat = \"1s\"\n\n[default]\npipeline = \"cameras.toml\"\nmodel = \"factory.bundle\"\n\n[limits]\ndisk_reserve_mib = 1\n\n[update]\nshadow_for = \"2s\"\nlabelled = \"../labelled\"\n\n\
     [policy]\nhealthy_for = \"8s\"\ntrial_time_max = \"60s\"\nretry_max = \"2s\"\nreport_time_max = \"3s\"\n";
 
 pub(crate) struct Stage {
@@ -36,6 +37,7 @@ impl Stage {
         let owner = SecretKey::generate().unwrap();
         owner.save(&folder.path().join("owner.pem")).unwrap();
         fs::write(folder.path().join("owner.pub"), owner.public().to_string()).unwrap();
+        pictures::label(&folder.path().join("labelled"));
 
         let mut command = revoada_fleet();
         command.args(["serve", "--name", "localhost", "--mqtt", "127.0.0.1:0", "--devices", "127.0.0.1:0"]);
@@ -146,6 +148,13 @@ impl Stage {
             let pids: BTreeSet<u32> = pipelines(self.folder.path()).into_iter().collect();
             (pids.len() == self.agents.len()).then_some(pids)
         })
+    }
+
+    /// What every device says of its model and the labelled pictures.
+    pub(crate) fn expect_accuracy(&self, accuracy: f64) {
+        for device in self.devices() {
+            assert_eq!(device["figures"]["accuracy"], accuracy, "{device:#}");
+        }
     }
 
     pub(crate) fn expect_no_frame_lost(&self) {

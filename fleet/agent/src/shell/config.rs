@@ -40,6 +40,8 @@ pub struct AgentConfig {
     pub check_in_time_max: Duration,
     /// How long a new model answers the live pictures beside the old one before it replaces it; zero for never.
     pub shadow_for: Duration,
+    /// Pictures whose classes are known, `FOLDER/LABEL/picture.jpg`: a new classifier answers them before it replaces the old.
+    pub labelled: Option<PathBuf>,
     pub policy: Policy,
 }
 
@@ -155,6 +157,7 @@ impl AgentConfig {
         let update = root.table("update");
         let time = |key| update.as_ref().and_then(|table| table.duration(key, ..=DAY));
         let (check_in, shadow_for) = (time("check_in_time_max"), time("shadow_for"));
+        let labelled = update.as_ref().and_then(|table| path(table, "labelled"));
         let limits = root.table("limits").map(|table| read_limits(&table)).unwrap_or_default();
         let policy = root.table("policy").map(|table| read_policy(&table)).unwrap_or_default();
         document.finish()?;
@@ -169,6 +172,7 @@ impl AgentConfig {
             heartbeat: heartbeat.unwrap_or(Duration::from_secs(60)),
             check_in_time_max: check_in.unwrap_or(Duration::from_secs(600)),
             shadow_for: shadow_for.unwrap_or(Duration::from_secs(30)),
+            labelled,
             policy,
         })
     }
@@ -215,9 +219,10 @@ mod tests {
 
     #[test]
     fn what_is_not_said_has_a_default_and_paths_are_those_of_the_file() {
-        let config = AgentConfig::parse("a.toml", "server = \"[::1]:8443\"\ntrust = \"owners\"\n", Path::new("/etc/r"));
-        let config = config.unwrap();
+        let text = "server = \"[::1]:8443\"\ntrust = \"owners\"\n[update]\nlabelled = \"labelled\"\n";
+        let config = AgentConfig::parse("a.toml", text, Path::new("/etc/r")).unwrap();
         assert_eq!(config.trust, Path::new("/etc/r/owners"));
+        assert_eq!((config.labelled.as_deref(), config.model), (Some(Path::new("/etc/r/labelled")), None));
         assert_eq!((config.server.host.as_str(), config.server.to_string().as_str()), ("::1", "[::1]:8443"));
         assert_eq!((config.folder.as_path(), config.policy), (Path::new(FOLDER), Policy::default()));
     }

@@ -30,7 +30,7 @@ use super::program::Programs;
 use super::service::ServiceError;
 use super::spool::{Spool, SpoolError};
 use super::status::Counts;
-use super::step::{Done, Steps, Todo};
+use super::step::{Done, Measured, Steps, Todo};
 use super::target::Defaults;
 use super::update::{Update, UpdateError};
 use super::vitals::Vitals;
@@ -183,7 +183,8 @@ struct Shell {
     facts_at: Option<Timestamp>,
     heartbeat_at: Timestamp,
     vitals: Vitals,
-    agreement: Option<(Digest, f64)>,
+    /// Of the model that was tried last.
+    measured: Option<Measured>,
     /// What went wrong last, for people.
     trouble: Option<String>,
     /// The service's clock, and when it said so.
@@ -249,6 +250,7 @@ impl Shell {
             socket: places.socket.clone(),
             live: Arc::clone(&live),
             shadow_for: config.shadow_for,
+            labelled: config.labelled.clone(),
             done: do_done,
         };
         let pipeline = Pipeline {
@@ -302,7 +304,7 @@ impl Shell {
             facts_at: None,
             heartbeat_at: now,
             vitals: Vitals::default(),
-            agreement: None,
+            measured: None,
             trouble: None,
             service_time: None,
             counts: Counts::default(),
@@ -454,8 +456,14 @@ impl Shell {
     async fn hear_step(&mut self, done: Option<Done>) {
         match done {
             Some(Done::Progress { id }) => self.drive(Event::StepProgress { id }).await,
-            Some(Done::Passed { id, agreement }) => {
-                self.agreement = agreement.or(self.agreement);
+            Some(Done::Passed { id, measured }) => {
+                let is_current = self.step.as_ref().is_some_and(|(current, _)| *current == id);
+                if let Some(measured) = measured.filter(|_| is_current) {
+                    for remark in &measured.remarks {
+                        self.event(revoada_proto::Level::Warn, "labelled-pictures", remark.clone());
+                    }
+                    self.measured = Some(measured);
+                }
                 self.drive(Event::StepDone { id }).await;
             }
             Some(Done::Failed { id, fault, why }) => {

@@ -21,6 +21,7 @@ mod core;
 mod facts;
 mod fetch;
 mod identity;
+mod labelled;
 mod link;
 mod log;
 mod notify;

@@ -1,8 +1,12 @@
 //! What the reconciler knows, in the words of the fleet.
 
+use std::path::Path;
+
 use revoada_proto::{Blame, Figures, Kind, Level, Progress, Report, SlotContent};
 
-use super::vitals::Vitals;
+use super::step::Measured;
+use super::vitals::{self, Vitals};
+use crate::rails;
 use crate::state::kind_name;
 use crate::{Agent, Failure, Fault, Phase, Refusal, Step};
 
@@ -12,14 +16,17 @@ pub(super) fn report(sequence: u64, from: &crate::Report, figures: Figures, trou
     Report { sequence, generation: from.known, progress, running: from.active.clone(), figures }
 }
 
-pub(super) fn figures(vitals: &Vitals, agreement: Option<f64>, temperature_c: Option<f64>) -> Figures {
+/// What was measured so far, and what the machine says now. `measured` is of the model that is active.
+pub(super) fn figures(vitals: &Vitals, measured: Option<&Measured>) -> Figures {
     Figures {
         over: vitals.over,
         restarts: vitals.restarts,
         fps: vitals.fps,
         latency_ms: vitals.latency_ms,
-        agreement,
-        temperature_c,
+        agreement: measured.and_then(|measured| measured.agreement),
+        accuracy: measured.and_then(|measured| measured.accuracy),
+        temperature_c: vitals::temperature_c(Path::new("/")),
+        power_w: rails::watts(Path::new("/sys")),
     }
 }
 

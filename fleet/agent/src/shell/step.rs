@@ -18,6 +18,7 @@ use super::child::{self, Ended, NotEnded};
 use super::config::{Address, Limits};
 use super::fetch::{Cancel, FetchError, Fetcher};
 use super::identity::Identity;
+use super::labelled::{self, Candidate};
 use super::pipeline::Live;
 use super::program::Programs;
 use super::target::Defaults;
@@ -33,6 +34,8 @@ const VERSION_TIME_MAX: Duration = Duration::from_secs(60);
 /// More of it makes the agreement no more certain.
 const SHADOW_FRAMES_MAX: u64 = 500;
 const SHADOW_LOOK_EVERY: Duration = Duration::from_millis(500);
+/// In one remark.
+const LABELS_NAMED_MAX: usize = 5;
 /// What a child needs beside the weights of its model, of which it holds two copies while it loads.
 const MEMORY_BESIDE: u64 = 64 << 20;
 
@@ -51,6 +54,8 @@ pub(super) struct Steps {
     pub(super) socket: PathBuf,
     pub(super) live: Live,
     pub(super) shadow_for: Duration,
+    /// Pictures whose classes are known, for classifiers.
+    pub(super) labelled: Option<PathBuf>,
     pub(super) done: mpsc::Sender<Done>,
 }
 
@@ -72,10 +77,10 @@ pub(super) enum Done {
     Progress {
         id: StepId,
     },
-    /// `agreement` is with the model that runs, on its pictures, where there was one.
+    /// `measured` of a model, where it was tried.
     Passed {
         id: StepId,
-        agreement: Option<(Digest, f64)>,
+        measured: Option<Measured>,
     },
     Failed {
         id: StepId,
@@ -84,7 +89,19 @@ pub(super) enum Done {
     },
 }
 
-type Outcome = Result<Option<(Digest, f64)>, (Fault, String)>;
+/// What a model's pre-flight found out. It decides nothing on the device: the fleet service's gates judge it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Measured {
+    pub(super) model: Digest,
+    /// With the model that runs, on its pictures, where there was one: 0 to 1.
+    pub(super) agreement: Option<f64>,
+    /// Of a classifier on the labelled pictures, where there are any: 0 to 1.
+    pub(super) accuracy: Option<f64>,
+    /// Why the accuracy is unknown or less than it could be, for people.
+    pub(super) remarks: Vec<String>,
+}
+
+type Outcome = Result<Option<Measured>, (Fault, String)>;
 
 impl Steps {
     /// Does steps until nobody asks for any.
@@ -96,7 +113,7 @@ impl Steps {
             };
             let id = todo.id;
             let done = match outcome {
-                Ok(agreement) => Done::Passed { id, agreement },
+                Ok(measured) => Done::Passed { id, measured },
                 Err((fault, why)) => Done::Failed { id, fault, why },
             };
             if self.done.blocking_send(done).is_err() {
@@ -107,8 +124,8 @@ impl Steps {
 
     fn step(&self, todo: &Todo) -> Outcome {
         match todo.step {
-            Step::CheckRoom => self.check_room(todo).map_err(of_fetch),
-            Step::Fetch => self.fetch(todo).map_err(of_fetch),
+            Step::CheckRoom => self.check_room(todo).map(|()| None).map_err(of_fetch),
+            Step::Fetch => self.fetch(todo).map(|()| None).map_err(of_fetch),
             Step::Verify => self.verified(todo.kind, todo.placed).map(|_| None),
             Step::Preflight => {
                 let slot = self.verified(todo.kind, todo.placed)?;
@@ -122,7 +139,7 @@ impl Steps {
     }
 
     /// What says how much else there is comes first, since it is small.
-    fn check_room(&self, todo: &Todo) -> Result<Option<(Digest, f64)>, FetchError> {
+    fn check_room(&self, todo: &Todo) -> Result<(), FetchError> {
         let fetcher = self.fetcher()?;
         let filling = lock(&self.slots).fill(todo.kind, todo.placed)?;
         let reserve = self.limits.disk_reserve_bytes;
@@ -136,15 +153,15 @@ impl Steps {
             fetcher.fetch(&filling, |part: &Part| part.bytes.is_none(), &todo.cancel, &self.progress(todo.id))?;
             filling.check_room(reserve, 0)?;
         }
-        Ok(None)
+        Ok(())
     }
 
-    fn fetch(&self, todo: &Todo) -> Result<Option<(Digest, f64)>, FetchError> {
+    fn fetch(&self, todo: &Todo) -> Result<(), FetchError> {
         let fetcher = self.fetcher()?;
         let filling = lock(&self.slots).fill(todo.kind, todo.placed)?;
         fetcher.fetch(&filling, |_| true, &todo.cancel, &self.progress(todo.id))?;
         filling.finish()?;
-        Ok(None)
+        Ok(())
     }
 
     fn fetcher(&self) -> Result<Fetcher, FetchError> {
@@ -187,7 +204,9 @@ impl Steps {
                 format!("the model's trial gave {frames} frames, and {bad} values that are none"),
             ));
         }
-        Ok(self.shadow(todo, slot).map(|agreement| (slot.placed().digest, agreement)))
+        let (accuracy, remarks) = self.accuracy(todo, slot, &program);
+        let agreement = self.shadow(todo, slot);
+        Ok(Some(Measured { model: slot.placed().digest, agreement, accuracy, remarks }))
     }
 
     fn try_pipeline(&self, todo: &Todo, slot: &VerifiedSlot) -> Outcome {
@@ -221,6 +240,25 @@ impl Steps {
     fn program(&self, active: &Active) -> PathBuf {
         let deployed = active.get(&Kind::Package).and_then(|placed| self.programs.find(placed.digest));
         deployed.unwrap_or_else(|| self.defaults.program.clone())
+    }
+
+    /// Has the new model answer the labelled pictures. Whatever is wrong with those is no reason to refuse the model.
+    fn accuracy(&self, todo: &Todo, slot: &VerifiedSlot, program: &Path) -> (Option<f64>, Vec<String>) {
+        let Some(folder) = &self.labelled else { return (None, Vec::new()) };
+        let candidate = Candidate { program, bundle: slot.folder(), trust: &self.trust };
+        match labelled::mark(&candidate, folder, &todo.cancel) {
+            Ok(None) => (None, Vec::new()),
+            Ok(Some(marks)) => {
+                let named = marks.unknown.iter().take(LABELS_NAMED_MAX).map(|label| format!("`{label}`"));
+                let named = named.collect::<Vec<_>>().join(", ");
+                let remark = match marks.unknown.len() {
+                    0 => None,
+                    count => Some(format!("the model does not know {count} of the set's labels, such as {named}")),
+                };
+                (Some(marks.accuracy), remark.into_iter().collect())
+            }
+            Err(error) => (None, vec![sentence_of(causes(&error))]),
+        }
     }
 
     /// Has the new model answer live pictures beside the old one for a while, where it alone is to be replaced. What it

@@ -135,7 +135,7 @@ impl Artefacts {
         let target = folder.path().join("a.bundle");
         let mut writer = BundleWriter::create(&target).unwrap();
         writer.add(MODEL, format!("not really a model, but {name}").as_bytes()).unwrap();
-        writer.add(MANIFEST, b"version = 1\n").unwrap();
+        writer.add(MANIFEST, b"version = 1\nlabels = [\"red\", \"green\"]\n").unwrap();
         writer.add("reports/accuracy.json", format!("{{\"of\": \"{name}\"}}").as_bytes()).unwrap();
         writer.add("empty", b"").unwrap();
         let index = Index {

@@ -119,6 +119,50 @@ fn a_new_model_is_held_against_the_old_one_and_swapped_in() {
     assert!((0.4..=0.5).contains(&agreement), "{agreement}");
 }
 
+/// More pictures than one child is asked about: of 150 of label `red`, 30 show green; 50 have a label that no model knows.
+#[test]
+fn a_new_classifier_answers_the_labelled_pictures_and_whatever_is_wrong_with_them_refuses_no_model() {
+    let (fleet, mut artefacts) = (Fleet::start(), Artefacts::new());
+    let names = ["good", "sees-only green", "finds-boxes", "unmarked", "unlooked"];
+    let models = names.map(|name| artefacts.make(Kind::Model, name, Behaviour::Runs));
+    fleet.offer(&artefacts);
+    let set = tempfile::tempdir().unwrap();
+    let add = |label: &str, index: usize, text: &str| {
+        std::fs::create_dir_all(set.path().join(label)).unwrap();
+        std::fs::write(set.path().join(label).join(format!("{index}.png")), text).unwrap();
+    };
+    (0..120).for_each(|index| add("red", index, "red"));
+    (120..150).for_each(|index| add("red", index, "green"));
+    (0..50).for_each(|index| add("purple", index, "red"));
+    let mut device = TestDevice::new(&fleet, &artefacts.trusted());
+    device.config.labelled = Some(set.path().to_owned());
+    device.config.shadow_for = Duration::ZERO;
+    device.config.policy.healthy_for = Duration::from_secs(1);
+    device.start();
+    let remarks = || {
+        let world = fleet.world();
+        let remarks = world.events.iter().filter(|event| event.name == "labelled-pictures");
+        remarks.map(|event| event.text.clone()).collect::<Vec<_>>()
+    };
+
+    for (index, accuracy) in [Some(0.6), Some(0.0), None].into_iter().enumerate() {
+        let generation = index as u64 + 1;
+        fleet.order(generation, &models[index..=index]);
+        assert_eq!(wait_done(&fleet, generation).figures.accuracy, accuracy, "{}", names[index]);
+    }
+    let unknown = "the model does not know 1 of the set's labels, such as `purple`";
+    assert_eq!(remarks(), [unknown, unknown], "once for each model that names classes");
+
+    add("red", 0, "damaged");
+    fleet.order(4, &models[3..4]);
+    assert_eq!(wait_done(&fleet, 4).figures.accuracy, None);
+    assert_eq!(remarks()[2..], ["the labelled pictures are not answered: 1 of the pictures failed"]);
+    std::fs::remove_dir_all(set.path()).unwrap();
+    fleet.order(5, &models[4..5]);
+    assert_eq!(wait_done(&fleet, 5).figures.accuracy, None);
+    assert!(remarks()[3].starts_with("cannot read the labelled pictures"), "{:?}", remarks());
+}
+
 #[test]
 fn models_that_do_not_run_are_rolled_back_and_blamed() {
     let bad = ["crashes-at-frame 300", "no-numbers", "hangs", "refuses-swap", "fails-trial"];

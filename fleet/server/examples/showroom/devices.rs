@@ -161,7 +161,9 @@ impl Player {
             fps: Some(self.role.fps - chance * 0.6),
             latency_ms: Some(self.role.latency_ms * (1.0 + 0.1 * chance)),
             agreement: Some(0.985 + chance / 100.0),
+            accuracy: None,
             temperature_c: Some(self.role.temperature_c + heat + chance),
+            power_w: Some(9.0 + 2.0 * chance),
         }
     }
 

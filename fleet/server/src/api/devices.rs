@@ -62,7 +62,11 @@ struct FiguresJson {
     fps: Option<f64>,
     latency_ms: Option<f64>,
     agreement: Option<f64>,
+    /// Of a classifier, on the device's labelled pictures: 0 to 1.
+    accuracy: Option<f64>,
     temperature_c: Option<f64>,
+    /// Of the whole board, in watts.
+    power_w: Option<f64>,
 }
 
 impl From<&Figures> for FiguresJson {
@@ -73,7 +77,9 @@ impl From<&Figures> for FiguresJson {
             fps: figures.fps,
             latency_ms: figures.latency_ms,
             agreement: figures.agreement,
+            accuracy: figures.accuracy,
             temperature_c: figures.temperature_c,
+            power_w: figures.power_w,
         }
     }
 }
@@ -317,7 +323,7 @@ async fn revoke(State(api): State<Api>, Caller(by): Caller, device: DevicePath) 
 #[into_params(parameter_in = Query)]
 #[serde(deny_unknown_fields)]
 struct HistoryQuery {
-    /// `fps`, `latency`, `agreement`, `temperature`, `restarts`, `processor`, `gpu`, `memory` or `disk`.
+    /// `fps`, `latency`, `agreement`, `accuracy`, `temperature`, `power`, `restarts`, `processor`, `gpu`, `memory` or `disk`.
     gauge: String,
     /// How far back: `2h`. The step follows from it: a minute, a quarter of an hour, or a day.
     #[param(value_type = Option<String>, example = "2h")]

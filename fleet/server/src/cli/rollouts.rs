@@ -83,7 +83,8 @@ pub(crate) struct StartArgs {
     /// A wave is complete after so long, if any device runs it.
     #[arg(long, value_name = "DURATION", requires = "waves")]
     timeout: Option<String>,
-    /// outcome, restarts=PER_HOUR, fps=SHARE, latency=SHARE, agreement=SHARE or temperature=CELSIUS; may be given again.
+    /// outcome, restarts=PER_HOUR, fps=SHARE, latency=SHARE, agreement=SHARE, accuracy=SHARE (of a classifier on the
+    /// device's labelled pictures) or temperature=CELSIUS; may be given again.
     #[arg(long = "gate", value_name = "GATE")]
     gates: Vec<String>,
     /// A device's figures count for gates once they cover so long.

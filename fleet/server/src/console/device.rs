@@ -131,7 +131,9 @@ fn figures(view: &DeviceView) -> Markup {
             div { dt { "Frames a second" } dd { (words::figure(figures.fps, 1)) } }
             div { dt { "Latency p99" } dd { (words::figure(figures.latency_ms, 1)) small { " ms" } } }
             div { dt { "Temperature" } dd { (words::figure(figures.temperature_c, 1)) small { " °C" } } }
+            div { dt { "Power" } dd { (words::figure(figures.power_w, 1)) small { " W" } } }
             div { dt { "Agreement" } dd { (words::figure(figures.agreement.map(|share| share * 100.0), 1)) small { " %" } } }
+            div { dt { "Accuracy" } dd { (words::figure(figures.accuracy.map(|share| share * 100.0), 1)) small { " %" } } }
             div { dt { "Restarts" } dd { (figures.restarts) } }
             div { dt { "Dropped frames" } dd { (words::whole(dropped)) } }
         }

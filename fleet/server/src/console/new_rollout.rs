@@ -24,12 +24,13 @@ const WAVES: [[&str; 4]; 3] = [["1", "100", "24h", "10m"], ["10%", "95", "24h", 
 const WAVE_FIELDS: [&str; 4] = ["size", "done_percent", "timeout", "soak"];
 
 /// What a gate is on, what its threshold means, and one that people begin with.
-const GATES: [(MeasureName, &str, &str, &str); 6] = [
+const GATES: [(MeasureName, &str, &str, &str); 7] = [
     (MeasureName::Outcome, "outcome", "no device has given up", ""),
     (MeasureName::Restarts, "restarts", "restarts an hour, at most", "2"),
     (MeasureName::Fps, "fps", "share of the frame rate before, at least", "0.9"),
     (MeasureName::Latency, "latency", "share of the latency before, at most", "1.2"),
     (MeasureName::Agreement, "agreement", "agreement with the model before, at least", "0.9"),
+    (MeasureName::Accuracy, "accuracy", "accuracy on the device's labelled pictures (classifiers), at least", "0.8"),
     (MeasureName::Temperature, "temperature", "°C, at most", "85"),
 ];
 

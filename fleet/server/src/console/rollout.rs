@@ -12,7 +12,7 @@ use super::shell::{Answer, Place, Refusal, done, heading, page};
 use super::visitor::Visitor;
 use super::words;
 use crate::api::{Api, Problem};
-use crate::planner::{Gate, Intent, Measure, Percent, Phase, RolloutId, Size};
+use crate::planner::{Gate, GateVerdict, GateView, Intent, Measure, Percent, Phase, RolloutId, Size};
 use crate::service::{MemberView, RolloutView, WaveView};
 use crate::store::Role;
 
@@ -21,8 +21,11 @@ const MEMBERS_SHOWN: usize = 50;
 pub(super) async fn show(State(api): State<Api>, visitor: Visitor, Path(id): Path<u64>, Query(query): Query) -> Answer {
     let after: Option<DeviceId> = query.read("after")?;
     let (by, id) = (visitor.by.clone(), RolloutId(id));
-    let (view, members) = api
-        .ask(move |fleet| Ok((fleet.rollout(&by, id)?, fleet.rollout_members(&by, id, after.as_ref(), MEMBERS_SHOWN)?)))
+    let (view, seen, members) = api
+        .ask(move |fleet| {
+            let members = fleet.rollout_members(&by, id, after.as_ref(), MEMBERS_SHOWN)?;
+            Ok((fleet.rollout(&by, id)?, fleet.rollout_gates(&by, id)?, members))
+        })
         .await?;
     let live = format!("rollout:{id} device");
     let content = html! {
@@ -36,7 +39,7 @@ pub(super) async fn show(State(api): State<Api>, visitor: Visitor, Path(id): Pat
                 section.card #members data-live=(live) { h2 { "Devices" } (member_list(&view, &members)) }
             }
             div {
-                section.card #gates data-live=(live) { h2 { "Gates" } (gates(&view)) }
+                section.card #gates data-live=(live) { h2 { "Gates" } (gates(&view, &seen)) }
                 section.card { h2 { "About" } (about(&view)) }
             }
         }
@@ -136,28 +139,71 @@ fn wave_text(wave: &WaveView) -> String {
     text
 }
 
-fn gates(view: &RolloutView) -> Markup {
-    let is_watched = matches!(view.phase, Some(Phase::Running { .. }));
+/// `seen` is what each gate sees, or nothing where none is watched.
+fn gates(view: &RolloutView, seen: &[GateView]) -> Markup {
     html! {
         @if view.rollout.gates.is_empty() { p.nothing { "It has none: every wave passes." } }
         ul.rows {
-            @for gate in &view.rollout.gates {
-                // What a gate waits for begins with its name.
-                @let beginning = format!("gate `{}` ", gate.measure.name());
-                @let open = view.status.split("; ").find(|clause| clause.starts_with(&beginning));
+            @for (index, gate) in view.rollout.gates.iter().enumerate() {
+                @let seen = seen.get(index);
                 li {
                     div.row-head {
                         b { (gate.measure.name()) }
-                        @if !is_watched { span.badge.away { "not watched" } }
-                        @else if open.is_some() { span.badge.working { "open" } }
-                        @else { span.badge.good { "holds" } }
+                        @match seen.map(|seen| seen.verdict) {
+                            None => span.badge.away { "not watched" },
+                            Some(GateVerdict::Open) => span.badge.working { "open" },
+                            Some(GateVerdict::Fails) => span.badge.degraded { "fails" },
+                            Some(GateVerdict::Holds) => span.badge.good { "holds" },
+                        }
                     }
+                    @if let Some(seen) = seen { (figures(gate, seen)) }
                     span { (condition(gate)) }
-                    @if let Some(open) = open { small { (open) } }
                 }
             }
         }
     }
+}
+
+/// What a gate is judged by: `agreement 0.970, at least 0.9 wanted`.
+fn figures(gate: &Gate, seen: &GateView) -> Markup {
+    let name = gate.measure.name();
+    html! {
+        strong {
+            @match (wanted(gate.measure), &seen.worst) {
+                (None, _) => {
+                    (seen.samples - seen.breaches) " of "
+                    (words::count(seen.samples.max(seen.samples_min), "device")) " done"
+                },
+                (Some(wanted), Some((_, figure))) => { (name) " " (figure) ", " (wanted) " wanted" },
+                (Some(wanted), None) => { (name) " not measured yet, " (wanted) " wanted" },
+            }
+        }
+        @if let Some((device, figure)) = &seen.worst {
+            @if gate.measure != Measure::Outcome || seen.breaches > 0 {
+                small {
+                    "on " a href={ "/devices/" (device) } { (device) }
+                    @if gate.measure == Measure::Outcome { " " (words::text(figure)) }
+                    @else if seen.samples > 1 { ", the worst of " (words::count(seen.samples, "device")) }
+                    "; " (seen.breaches) " of " (seen.samples) " miss it"
+                }
+            }
+        }
+        @if seen.verdict == GateVerdict::Open {
+            small { (seen.samples) " of " (words::count(seen.samples_min, "device")) " measured" }
+        }
+    }
+}
+
+/// `None` for what has no threshold.
+fn wanted(measure: Measure) -> Option<String> {
+    Some(match measure {
+        Measure::Outcome => return None,
+        Measure::Restarts { per_hour_max } => format!("at most {per_hour_max} an hour"),
+        Measure::Fps { of_before_min } => format!("at least {:.0} % of before", of_before_min * 100.0),
+        Measure::Latency { of_before_max } => format!("at most {:.0} % of before", of_before_max * 100.0),
+        Measure::Agreement { min } | Measure::Accuracy { min } => format!("at least {min}"),
+        Measure::Temperature { celsius_max } => format!("at most {celsius_max} °C"),
+    })
 }
 
 fn condition(gate: &Gate) -> String {
@@ -167,6 +213,7 @@ fn condition(gate: &Gate) -> String {
         Measure::Fps { of_before_min } => format!("at least {:.0} % of the frame rate before", of_before_min * 100.0),
         Measure::Latency { of_before_max } => format!("at most {:.0} % of the latency before", of_before_max * 100.0),
         Measure::Agreement { min } => format!("agrees with the model before by at least {:.0} %", min * 100.0),
+        Measure::Accuracy { min } => format!("names at least {:.0} % of its labelled pictures rightly", min * 100.0),
         Measure::Temperature { celsius_max } => format!("at most {celsius_max} °C"),
     };
     let missing = match gate.breaches_max {

@@ -6,7 +6,7 @@ use humantime::format_duration;
 use revoada_core::Timestamp;
 
 use super::blueprint::{Aim, Member, Phase, RolloutState, Standing};
-use super::gate::{Verdict, judge};
+use super::gate::{GateVerdict, GateView, Judgement, judge};
 use super::join::ids;
 use super::policy::{Intent, Rollout, RolloutId, Wave};
 use super::text::devices;
@@ -70,10 +70,10 @@ fn next(ground: &Ground<'_>, rollout: &Rollout, state: &RolloutState) -> Option<
 
     let &Phase::Running { wave, since, complete } = &state.phase else { return None };
     let is_timed_out = is_timed_out(ground, rollout, state);
-    let verdicts: Vec<Verdict> =
+    let judgements: Vec<Judgement<'_>> =
         rollout.gates.iter().map(|gate| judge(gate, state, wave, is_timed_out, ground)).collect();
-    if let Some(Verdict::Fails(why)) = verdicts.iter().find(|verdict| matches!(verdict, Verdict::Fails(_))) {
-        let why = format!("wave {} of {}: {why}", wave + 1, rollout.waves.len());
+    if let Some(failed) = judgements.iter().find(|judgement| judgement.verdict() == GateVerdict::Fails) {
+        let why = format!("wave {} of {}: {}", wave + 1, rollout.waves.len(), failed.why());
         return change(Phase::Halted { since: now, why: why.clone() }, Step::Halt, why);
     }
 
@@ -109,10 +109,10 @@ fn next(ground: &Ground<'_>, rollout: &Rollout, state: &RolloutState) -> Option<
         // Where a wave has no devices there is nothing to watch.
         Some(complete) if now.since(complete) >= spec.soak || count.all() == 0 => {
             let mut why = format!("wave {} of {} has soaked", wave + 1, rollout.waves.len());
-            for verdict in &verdicts {
-                match verdict {
-                    Verdict::Holds(text) => why.push_str(&format!("; {text}")),
-                    Verdict::Fails(_) | Verdict::Open(_) => return None,
+            for judgement in &judgements {
+                match judgement.verdict() {
+                    GateVerdict::Holds => why.push_str(&format!("; {}", judgement.why())),
+                    GateVerdict::Fails | GateVerdict::Open => return None,
                 }
             }
             match wave + 1 < rollout.waves.len() {
@@ -243,12 +243,20 @@ pub(super) fn status(ground: &Ground<'_>, rollout: &Rollout, state: &RolloutStat
             text.push_str("; its time is up, and nothing is done yet");
         }
         for gate in &rollout.gates {
-            if let Verdict::Open(why) = judge(gate, state, wave, is_timed_out, ground) {
-                text.push_str(&format!("; {why}"));
+            let judgement = judge(gate, state, wave, is_timed_out, ground);
+            if judgement.verdict() == GateVerdict::Open {
+                text.push_str(&format!("; {}", judgement.why()));
             }
         }
     }
     text
+}
+
+/// What each gate sees, in the rollout's order; nothing where gates are not watched.
+pub(super) fn gates(ground: &Ground<'_>, rollout: &Rollout, state: &RolloutState) -> Vec<GateView> {
+    let Phase::Running { wave, .. } = state.phase else { return Vec::new() };
+    let is_timed_out = is_timed_out(ground, rollout, state);
+    rollout.gates.iter().map(|gate| judge(gate, state, wave, is_timed_out, ground).view()).collect()
 }
 
 fn seconds(duration: Duration) -> Duration {

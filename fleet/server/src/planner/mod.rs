@@ -73,7 +73,7 @@ use revoada_proto::{DeviceId, Generation};
 use crate::inventory::{Device, Inventory};
 
 pub use blueprint::{Aim, Asked, Blueprint, Member, Phase, RolloutState, Standing, Target};
-pub use gate::{Gate, Measure};
+pub use gate::{Gate, GateVerdict, GateView, Measure};
 pub(crate) use join::kind_name;
 pub use observations::Observations;
 pub use policy::{
@@ -180,6 +180,23 @@ pub fn plan(
             parent: Some(current.number),
             ..draft.blueprint
         }),
+    }
+}
+
+/// What each gate of a rollout sees of its devices, in the order of its gates; nothing where they are not watched, since it
+/// has not begun or no wave is in progress.
+pub fn view_gates(
+    policy: &Policy,
+    inventory: &Inventory,
+    observations: &Observations,
+    current: &Blueprint,
+    id: RolloutId,
+    now: Timestamp,
+) -> Vec<GateView> {
+    let ground = Ground { policy, inventory, observations, now };
+    match (policy.rollouts().get(&id), current.rollouts.get(&id)) {
+        (Some(rollout), Some(state)) => advance::gates(&ground, rollout, state),
+        _ => Vec::new(),
     }
 }
 

@@ -243,7 +243,9 @@ impl Batch {
                         (Gauge::Fps, report.figures.fps),
                         (Gauge::Latency, report.figures.latency_ms),
                         (Gauge::Agreement, report.figures.agreement),
+                        (Gauge::Accuracy, report.figures.accuracy),
                         (Gauge::Temperature, report.figures.temperature_c),
+                        (Gauge::Power, report.figures.power_w),
                         (Gauge::Restarts, Some(f64::from(report.figures.restarts))),
                     ];
                     self.samples.extend(figures.into_iter().filter_map(|(gauge, value)| {

@@ -81,7 +81,8 @@ fn minutes_10() -> DurationText {
 #[serde(deny_unknown_fields)]
 pub struct GateForm {
     /// `outcome`: has not given up · `restarts`: at most so many an hour · `fps`, `latency`: at least, at most this share of
-    /// before · `agreement`: with the model before, at least · `temperature`: at most so many °C.
+    /// before · `agreement`: with the model before, at least · `accuracy`: of a classifier on the device's labelled pictures, at
+    /// least · `temperature`: at most so many °C.
     pub measure: MeasureName,
     /// Not for `outcome`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -116,6 +117,7 @@ pub enum MeasureName {
     Fps,
     Latency,
     Agreement,
+    Accuracy,
     Temperature,
 }
 
@@ -280,6 +282,7 @@ impl GateForm {
             MeasureName::Fps => Measure::Fps { of_before_min: threshold("fps")? },
             MeasureName::Latency => Measure::Latency { of_before_max: threshold("latency")? },
             MeasureName::Agreement => Measure::Agreement { min: threshold("agreement")? },
+            MeasureName::Accuracy => Measure::Accuracy { min: threshold("accuracy")? },
             MeasureName::Temperature => Measure::Temperature { celsius_max: threshold("temperature")? },
         };
         let breaches_max = Percent::new(self.breaches_percent_max)
@@ -307,6 +310,7 @@ impl From<&Gate> for GateForm {
             Measure::Fps { of_before_min } => (MeasureName::Fps, Some(of_before_min)),
             Measure::Latency { of_before_max } => (MeasureName::Latency, Some(of_before_max)),
             Measure::Agreement { min } => (MeasureName::Agreement, Some(min)),
+            Measure::Accuracy { min } => (MeasureName::Accuracy, Some(min)),
             Measure::Temperature { celsius_max } => (MeasureName::Temperature, Some(celsius_max)),
         };
         Self {

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::planning::RolloutProgress;
 use super::{Change, Fleet, Principal, Result, RolloutForm, ServiceError, now};
 use crate::filter::Filter;
-use crate::planner::{Aim, Deferred, Intent, Member, Phase, Rollout, RolloutId};
+use crate::planner::{self, Aim, Deferred, GateView, Intent, Member, Phase, Rollout, RolloutId};
 use crate::store::{Role, RolloutNote};
 
 /// A rollout, what it is of, and how far it is.
@@ -169,6 +169,13 @@ impl Fleet {
         };
         view.artefact = self.store.version(&digest)?.map(|version| (version.name, version.version));
         Ok(view)
+    }
+
+    /// What each gate of a rollout sees now, in its order; nothing where no wave is in progress.
+    pub fn rollout_gates(&self, by: &Principal, id: RolloutId) -> Result<Vec<GateView>> {
+        by.require(Role::Viewer)?;
+        let live = self.live();
+        Ok(planner::view_gates(&live.policy.policy, &live.inventory, &live.observations, &live.blueprint, id, now()))
     }
 
     /// A rollout's devices by name, after `after`.

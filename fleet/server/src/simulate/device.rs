@@ -290,7 +290,9 @@ impl Virtual {
                 fps: Some(29.0 + self.fate.draw(4, sequence)),
                 latency_ms: Some(20.0 + 5.0 * self.fate.draw(5, sequence)),
                 agreement: None,
+                accuracy: None,
                 temperature_c: Some(50.0 + 10.0 * self.fate.draw(6, sequence)),
+                power_w: None,
             },
         };
         let mut details = Details { version: Some(semver::Version::new(1, 0, 0)), ..Details::default() };

@@ -20,8 +20,12 @@ pub enum Gauge {
     Latency,
     /// With the model before, 0 to 1.
     Agreement,
+    /// Of a classifier, on labelled pictures, 0 to 1.
+    Accuracy,
     /// Degrees Celsius.
     Temperature,
+    /// Watts of the whole board.
+    Power,
     /// Of the pipeline, since it last changed.
     Restarts,
     /// Shares, 0 to 1.
@@ -32,11 +36,13 @@ pub enum Gauge {
 }
 
 impl Gauge {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Fps,
         Self::Latency,
         Self::Agreement,
+        Self::Accuracy,
         Self::Temperature,
+        Self::Power,
         Self::Restarts,
         Self::Processor,
         Self::Gpu,
@@ -49,7 +55,9 @@ impl Gauge {
             Self::Fps => "fps",
             Self::Latency => "latency",
             Self::Agreement => "agreement",
+            Self::Accuracy => "accuracy",
             Self::Temperature => "temperature",
+            Self::Power => "power",
             Self::Restarts => "restarts",
             Self::Processor => "processor",
             Self::Gpu => "gpu",

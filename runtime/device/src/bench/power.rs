@@ -1,7 +1,6 @@
 //! Watts, where the board, the card or the processor reports them.
 //!
-//! Jetsons have INA3221 monitors on their rails: Linux 5 shows them below `class/hwmon` (millivolts and milliamperes),
-//! NVIDIA's Linux 4.9 as `iio` devices (milliwatts). NVML tells what a discrete card takes, without the computer around it.
+//! Jetsons have monitors on their [rails]. NVML tells what a discrete card takes, without the computer around it.
 //! Processors of Intel's and AMD's count their energy (RAPL, below `class/powercap`), which only root may read on most
 //! systems; what a graphics card takes is not in it.
 
@@ -11,15 +10,11 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
+use revoada_agent::rails::{self, Rail};
 use revoada_engine::cuda::{CardPower, CudaError, Device};
-
-use crate::rails;
 
 /// A rail's monitor averages over some milliseconds itself; looking more often tells nothing new.
 const SAMPLE_INTERVAL: Duration = Duration::from_millis(50);
-
-/// Channels of one monitor.
-const CHANNELS: u32 = 3;
 
 /// What can be read here.
 #[derive(Debug)]
@@ -31,12 +26,12 @@ pub(crate) struct PowerMeter {
 
 #[derive(Debug)]
 enum Sensor {
-    /// Milliwatts.
-    Power(PathBuf),
-    /// Millivolts and milliamperes.
-    VoltageAndCurrent(PathBuf, PathBuf),
+    Rail(Rail),
     /// Microjoules that have been used, and after how many the counter begins again.
-    Energy { counter: PathBuf, range: u64 },
+    Energy {
+        counter: PathBuf,
+        range: u64,
+    },
     /// Of a card that tells its power only.
     CardPower(CardPower),
     /// Of one that counts its energy, too: what it tells of its power can be the average of a second.
@@ -46,10 +41,10 @@ enum Sensor {
 impl PowerMeter {
     /// The monitors of a Jetson's board, below `system`, which is `/sys` but in tests.
     pub(crate) fn of_board(system: &Path) -> Option<Self> {
-        let monitored = [hwmon_rails(system), iio_rails(system)].into_iter();
-        let rails = monitored.map(|rails| rails::of_board(rails, |(name, _)| name)).find(|rails| !rails.is_empty())?;
-        let (names, sensors): (Vec<_>, Vec<_>) = rails.into_iter().unzip();
-        Some(Self { source: names.join(" + "), sensors })
+        let rails = rails::monitored(system);
+        let names: Vec<&str> = rails.iter().map(|rail| rail.name.as_str()).collect();
+        let source = names.join(" + ");
+        (!rails.is_empty()).then(|| Self { source, sensors: rails.into_iter().map(Sensor::Rail).collect() })
     }
 
     /// A discrete card.
@@ -143,11 +138,7 @@ impl<'a> Average<'a> {
         let mut watts = 0.0;
         for (sensor, before) in self.sensors.iter().zip(&mut self.counters) {
             let read = match sensor {
-                Sensor::Power(power) => number(power).map(|milliwatts| watts += milliwatts as f64 / 1e3),
-                Sensor::VoltageAndCurrent(voltage, current) => {
-                    let both = number(voltage).zip(number(current));
-                    both.map(|(millivolts, milliamperes)| watts += millivolts as f64 * milliamperes as f64 / 1e6)
-                }
+                Sensor::Rail(rail) => rail.watts().map(|of_rail| watts += of_rail),
                 Sensor::Energy { counter, range } => {
                     number(counter).map(|now| self.joules += used(before, now, *range) as f64 / 1e6)
                 }
@@ -174,43 +165,6 @@ fn used(before: &mut Option<u64>, now: u64, range: u64) -> u64 {
         true => now - before,
         false => now + range.saturating_sub(before),
     })
-}
-
-fn hwmon_rails(system: &Path) -> Vec<(String, Sensor)> {
-    let mut rails = Vec::new();
-    for monitor in folders(&system.join("class/hwmon")) {
-        if text(&monitor.join("name")).as_deref() != Some("ina3221") {
-            continue;
-        }
-        for channel in 1..=CHANNELS {
-            let of = |what: &str| monitor.join(what.replace('N', &channel.to_string()));
-            let (voltage, current) = (of("inN_input"), of("currN_input"));
-            let name = text(&of("inN_label")).unwrap_or_default();
-            if number(&voltage).is_some() && number(&current).is_some() {
-                rails.push((name, Sensor::VoltageAndCurrent(voltage, current)));
-            }
-        }
-    }
-    rails
-}
-
-fn iio_rails(system: &Path) -> Vec<(String, Sensor)> {
-    let mut rails = Vec::new();
-    let chips = folders(&system.join("bus/i2c/drivers/ina3221x"));
-    let monitors = chips
-        .iter()
-        .flat_map(|chip| folders(chip))
-        .filter(|folder| folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with("iio:device")));
-    for monitor in monitors {
-        for channel in 0..CHANNELS {
-            let power = monitor.join(format!("in_power{channel}_input"));
-            let name = text(&monitor.join(format!("rail_name_{channel}"))).unwrap_or_default();
-            if number(&power).is_some() {
-                rails.push((name, Sensor::Power(power)));
-            }
-        }
-    }
-    rails
 }
 
 /// In a folder, by name; none where it cannot be read.
@@ -247,33 +201,6 @@ mod tests {
 
     fn watts(meter: &PowerMeter) -> Option<f64> {
         thread::scope(|scope| meter.start(scope).stop())
-    }
-
-    #[test]
-    fn the_whole_input_is_preferred_to_its_parts() {
-        let orin_nano = system(&[
-            ("class/hwmon/hwmon0/name", "nvme"),
-            ("class/hwmon/hwmon1/name", "ina3221"),
-            ("class/hwmon/hwmon1/in1_label", "VDD_IN"),
-            ("class/hwmon/hwmon1/in1_input", "5000"),
-            ("class/hwmon/hwmon1/curr1_input", "1200"),
-            ("class/hwmon/hwmon1/in2_label", "VDD_CPU_GPU_CV"),
-            ("class/hwmon/hwmon1/in2_input", "5000"),
-            ("class/hwmon/hwmon1/curr2_input", "400"),
-            ("class/hwmon/hwmon1/in7_label", "sum of shunt voltages"),
-            ("class/hwmon/hwmon1/in7_input", "7"),
-        ]);
-        let meter = PowerMeter::of_board(orin_nano.path()).unwrap();
-        assert_eq!((meter.source.as_str(), watts(&meter)), ("VDD_IN", Some(6.0)));
-
-        let nano = system(&[
-            ("bus/i2c/drivers/ina3221x/6-0040/iio:device0/rail_name_0", "POM_5V_IN"),
-            ("bus/i2c/drivers/ina3221x/6-0040/iio:device0/in_power0_input", "2500"),
-            ("bus/i2c/drivers/ina3221x/6-0040/iio:device0/rail_name_1", "POM_5V_GPU"),
-            ("bus/i2c/drivers/ina3221x/6-0040/iio:device0/in_power1_input", "100"),
-        ]);
-        let meter = PowerMeter::of_board(nano.path()).unwrap();
-        assert_eq!((meter.source.as_str(), watts(&meter)), ("POM_5V_IN", Some(2.5)));
     }
 
     /// AGX Orin has no rail of everything.

@@ -52,6 +52,14 @@ pub(super) struct Power {
     pub(super) current: Result<u32, String>,
 }
 
+impl Power {
+    /// The one that it is in, where that is known and has a name.
+    pub(super) fn mode(&self) -> Option<&PowerMode> {
+        let current = *self.current.as_ref().ok()?;
+        self.modes.iter().find(|mode| mode.id == current)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Clock {
     /// `cpu0`, `17000000.gpu`.
@@ -92,6 +100,12 @@ impl Board {
     pub(super) fn is_jetson(&self) -> bool {
         self.l4t.is_some()
     }
+}
+
+/// The name of the power mode that a Jetson is in; `None` where there is none, or it cannot be said.
+pub(super) fn power_mode(system: &System) -> Option<String> {
+    system.line("/etc/nv_tegra_release")?;
+    power(system)?.mode().map(|mode| mode.name.clone())
 }
 
 /// Of the GPU, from its frequency scaling.
@@ -230,6 +244,15 @@ mod tests {
             /dev/zram1 partition 506516 0 5\n/mnt/4GB.swap file 4194300 10 -2\n/dev/nvme0n1p2 partition 1048576 0 -3\n";
         assert_eq!(swap_on_disk_mib(swaps), 4095 + 1024);
         assert_eq!(swap_on_disk_mib("Filename Type Size Used Priority\n/x file many 0 0\n"), 0);
+    }
+
+    #[test]
+    fn the_power_mode_is_the_one_of_its_number() {
+        let modes = nvpmodel::modes("< POWER_MODEL ID=0 NAME=MAXN >\n< POWER_MODEL ID=2 NAME=15W >\n");
+        for (current, name) in [(Ok(2), Some("15W")), (Ok(1), None), (Err("only root may ask".to_owned()), None)] {
+            let power = Power { modes: modes.clone(), current };
+            assert_eq!(power.mode().map(|mode| mode.name.as_str()), name, "{power:?}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod report;
 mod system;
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use revoada_core::TensorRtVersion;
@@ -96,6 +96,11 @@ struct BackendReport {
     usable: bool,
     /// The version where it is usable, else why it is not.
     text: String,
+}
+
+/// The name of the power mode that this Jetson is in; `None` on other machines, or where it cannot be said.
+pub(crate) fn power_mode() -> Option<String> {
+    board::power_mode(&System::new(Path::new("/")))
 }
 
 pub(crate) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {

@@ -179,7 +179,7 @@ fn power_mode(board: &Board) -> Option<Proposal> {
     if fastest.id == current {
         return None;
     }
-    let name = power.modes.iter().find(|mode| mode.id == current).map_or("of no name", |mode| mode.name.as_str());
+    let name = power.mode().map_or("of no name", |mode| mode.name.as_str());
     let id = fastest.id.to_string();
     Some(Proposal {
         id: "power-mode",

@@ -34,9 +34,8 @@ impl Shell {
         };
         let sequence = self.numbers.next();
         let active_model = self.agent.active().get(&Kind::Model).map(|placed| placed.digest);
-        let agreement = self.agreement.filter(|(digest, _)| Some(*digest) == active_model).map(|(_, part)| part);
-        let temperature_c = vitals::temperature_c(std::path::Path::new("/"));
-        let figures = report::figures(&self.vitals, agreement, temperature_c);
+        let measured = self.measured.as_ref().filter(|measured| Some(measured.model) == active_model);
+        let figures = report::figures(&self.vitals, measured);
         let mut details = Details {
             streams: self.vitals.streams.clone(),
             version: Version::parse(env!("CARGO_PKG_VERSION")).ok(),

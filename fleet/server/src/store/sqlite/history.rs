@@ -25,6 +25,8 @@ fn gauge_code(gauge: Gauge) -> i64 {
         Gauge::Gpu => 7,
         Gauge::Memory => 8,
         Gauge::Disk => 9,
+        Gauge::Accuracy => 10,
+        Gauge::Power => 11,
     }
 }
 

@@ -25,6 +25,7 @@ pub(super) fn the_policy_is_read_as_it_was_wanted(store: &dyn Store) {
         Measure::Fps { of_before_min: 1.0 / 3.0 },
         Measure::Latency { of_before_max: f64::MIN_POSITIVE },
         Measure::Agreement { min: f64::MAX },
+        Measure::Accuracy { min: 0.8 },
         Measure::Temperature { celsius_max: 85.0 },
     ];
     let wanted = Rollout {
