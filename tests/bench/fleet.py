@@ -223,7 +223,7 @@ def rollouts(scratch):
         first, number = sent(), start("2")
         wait("some orders", lambda: sent() - first >= DEVICES // 10, every=0.005)
         asked = time.monotonic()
-        service.rest(f"/api/v1/rollouts/{number}/abort", {})
+        service.rest(f"/api/v1/rollouts/{number}/abort", {"rolls_back": False})
         answered = time.monotonic() - asked
         wait("the abort", lambda: rollout(number)["phase"] not in ("new", "running"), every=0.005)
         seen = time.monotonic() - asked
@@ -331,7 +331,8 @@ def main():
     unknown = [name for name in asked if name not in parts]
     if unknown:
         sys.exit(f"no such part: {', '.join(unknown)}; there are {', '.join(parts)}")
-    print(f"{os.cpu_count()} processors, {Path('/proc/cpuinfo').read_text().split('model name', 1)[-1].splitlines()[0].strip(': ')}")
+    model = re.search(r"^model name\s*: (.*)", Path("/proc/cpuinfo").read_text(), re.M)
+    print(f"{os.cpu_count()} processors{f', {model[1]}' if model else ''}")
     for name in asked:
         with tempfile.TemporaryDirectory() as scratch:
             parts[name](Path(scratch))

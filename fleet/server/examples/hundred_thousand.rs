@@ -20,7 +20,7 @@ use revoada_proto::{Deployable, DeviceId, Figures, Generation, Kind, Progress, R
 const DEVICES: usize = 100_000;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let percent = |percent| Percent::new(percent).expect("these are below 100");
+    let percent = |percent| Percent::new(percent).expect("this is below 100");
     let wave = |size| Wave { size, done: percent(95), timeout: Duration::from_hours(6), soak: Duration::from_mins(10) };
     let all = || wave(Size::Share(Percent::ALL));
     let at_once = play(vec![all()], DEVICES as u32)?;
@@ -57,7 +57,7 @@ fn play(waves: Vec<Wave>, in_flight_max: u32) -> Result<Vec<Spent>, Box<dyn Erro
         away_after: Duration::from_mins(10),
         answer_timeout: Duration::from_mins(30),
     };
-    let breaches_max = Percent::new(5)?;
+    let breaches_max = Percent::new(5).expect("this is below 100");
     let gate = |measure| Gate { measure, breaches_max, samples_min: number(50), over_min: Duration::from_mins(1) };
     let rollout = Rollout {
         deployable: Deployable { kind: Kind::Model, digest: Digest::new([2; 32]) },
