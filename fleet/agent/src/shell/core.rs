@@ -249,6 +249,8 @@ impl Shell {
             socket: places.socket.clone(),
             live: Arc::clone(&live),
             shadow_for: config.shadow_for,
+            plans: folder.join("plans"),
+            plan_time_max: config.policy.preflight_time_max / 2,
             done: do_done,
         };
         let pipeline = Pipeline {
