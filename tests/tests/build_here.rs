@@ -8,7 +8,8 @@ use std::process::Command;
 use revoada_bundle::bundle::{Bundle, BundleWriter, MANIFEST, MODEL, Trust};
 use revoada_bundle::golden::GOLDEN;
 use revoada_bundle::onnx::GraphBuilder;
-use revoada_bundle::plan::Plan;
+use revoada_bundle::plan::{Plan, PlanKey};
+use revoada_bundle::sign::SecretKey;
 use revoada_core::{DType, HardwareCompatibility, TensorRef};
 use revoada_emulator::{Emulated, Log, Profile};
 use revoada_tests::{Finished, Running, finish, names_in, revoada, wait_for};
@@ -192,12 +193,8 @@ fn a_plan_that_runs_larger_batches_only_is_tried_with_them() {
     assert_eq!((&plan["accuracy"]["samples"], &plan["speed"]["rows"]), (&4.into(), &8.into()));
 }
 
-/// A bundle whose golden answers are those of other weights, as if it had been put together wrongly.
-#[test]
-fn a_plan_is_held_against_the_golden_inputs_of_its_bundle() {
-    let Some(device) = Device::new(Profile::Orin) else { return };
-    let made = ["build", "increment.onnx", "--target", "none", "--output", "it.bundle"];
-    device.run(&made).expect_code(0);
+/// A bundle like `it.bundle` whose golden answers are those of other weights, as if it had been put together wrongly.
+fn write_wrong_bundle(device: &Device) -> Bundle {
     let built = Bundle::open(&device.home.path().join("it.bundle")).unwrap().verify(Trust::Anybody).unwrap();
     let mut golden = built.golden().unwrap().unwrap();
     assert_eq!(golden.inputs.cases(), 3);
@@ -206,8 +203,14 @@ fn a_plan_is_held_against_the_golden_inputs_of_its_bundle() {
     writer.add(MODEL, &built.read(MODEL).unwrap()).unwrap();
     writer.add(MANIFEST, &built.read(MANIFEST).unwrap()).unwrap();
     writer.add(GOLDEN, &golden.encode()).unwrap();
-    writer.seal(built.index().clone(), None).unwrap().publish().unwrap();
+    writer.seal(built.index().clone(), None).unwrap().publish().unwrap()
+}
 
+#[test]
+fn a_plan_is_held_against_the_golden_inputs_of_its_bundle() {
+    let Some(device) = Device::new(Profile::Orin) else { return };
+    device.run(&["build", "increment.onnx", "--target", "none", "--output", "it.bundle"]).expect_code(0);
+    write_wrong_bundle(&device);
     device.run(&["build", "it.bundle", "--target", "local"]).expect_code(0);
     let refused = device.run(&["build", "other.bundle", "--target", "local"]).expect_code(1);
     let expected =
@@ -258,4 +261,102 @@ fn a_compiler_that_fails_names_the_layer_and_leaves_nothing() {
     left.retain(|name| !name.starts_with('.'));
     assert_eq!(left, ["emulator.log", "increment.onnx"]);
     assert_eq!(Log::read(&device.log()).calls("buildSerializedNetwork"), 1);
+}
+
+/// A device with `it.bundle`, and a plan of it that another device of its class has signed.
+fn offered_a_plan() -> Option<(Device, Plan, SecretKey)> {
+    let device = Device::new(Profile::Orin)?;
+    device.build(&["--precision", "fp32", "--output", "it.bundle", "--batch-max", "4", "--plan", "built.plan"]);
+    let (built, stranger) = (plan_at(device.home.path(), "built.plan"), SecretKey::generate().unwrap());
+    let plan = Plan::seal(built.key().clone(), built.facts().clone(), built.payload(), &stranger);
+    std::fs::remove_dir_all(device.home.path().join(".cache")).unwrap();
+    std::fs::remove_file(device.log()).unwrap();
+    Some((device, plan, stranger))
+}
+
+/// Offers a file with these bytes as a plan; it is refused, nothing is kept, and nothing was compiled instead.
+#[track_caller]
+fn refused(device: &Device, bytes: &[u8], arguments: &[&str], expected: &str) {
+    std::fs::write(device.home.path().join("offered.plan"), bytes).unwrap();
+    let always = ["build", "--target", "local", "--plan", "taken.plan", "--offered", "offered.plan"];
+    let refused = device.run(&[&always[..], arguments].concat()).expect_code(1);
+    assert!(refused.error().contains(expected), "no `{expected}` in {}", refused.stderr);
+    assert!(!device.home.path().join("taken.plan").exists());
+    let cache = device.home.path().join(".cache/revoada/plans");
+    assert!(!cache.exists() || names_in(&cache).iter().all(|name| !name.ends_with(".plan")), "{:?}", names_in(&cache));
+    assert_eq!(Log::read(&device.log()).calls("buildSerializedNetwork"), 0);
+}
+
+#[test]
+fn an_offered_plan_is_refused_where_it_is_not_the_one_that_would_be_built_here() {
+    let Some((mut device, plan, stranger)) = offered_a_plan() else { return };
+    refused(
+        &device,
+        plan.bytes(),
+        &["it.bundle", "--batch-max", "5"],
+        "runs input `x` from 1×3 to 4×3, asked for is 1×3 to 5×3",
+    );
+    refused(&device, plan.bytes(), &["it.bundle", "--dla", "1"], "runs on the GPU, asked for is DLA core 1");
+    let asked = ["it.bundle", "--version-compatible"];
+    refused(&device, plan.bytes(), &asked, "was built for other versions and devices than are asked for");
+    let wrong = PlanKey { precision: revoada_bundle::bundle::Precision::Int8, ..plan.key().clone() };
+    let wrong = Plan::seal(wrong, plan.facts().clone(), plan.payload(), &stranger);
+    refused(&device, wrong.bytes(), &["it.bundle"], "computes in int8, its bundle in fp32");
+    write_wrong_bundle(&device);
+    refused(&device, plan.bytes(), &["other.bundle"], "plan `offered.plan` is of another bundle");
+    device.emulated = Emulated::new(Profile::Discrete);
+    let expected = "was built for sm_87, 16 multiprocessors, TensorRT 10.16.0";
+    refused(&device, plan.bytes(), &["it.bundle"], expected);
+}
+
+#[test]
+fn an_offered_plan_is_refused_where_it_is_damaged() {
+    let Some((device, plan, _)) = offered_a_plan() else { return };
+    let whole = plan.bytes();
+    refused(
+        &device,
+        &whole[..whole.len() - 1],
+        &["it.bundle"],
+        "plan `offered.plan` is truncated: 1 bytes are missing",
+    );
+    let mut changed = whole.to_vec();
+    *changed.last_mut().unwrap() ^= 1;
+    refused(&device, &changed, &["it.bundle"], "plan `offered.plan` was changed after it was built");
+    refused(&device, b"not a plan", &["it.bundle"], "is no plan of revoada");
+}
+
+#[test]
+fn an_offered_plan_is_refused_where_it_answers_otherwise() {
+    let Some((mut device, plan, stranger)) = offered_a_plan() else { return };
+    let engine = std::str::from_utf8(plan.payload()).unwrap();
+    assert!(engine.contains("operation increment"), "{engine}");
+    let other = engine.replace("operation increment", "operation mixture");
+    let other = Plan::seal(plan.key().clone(), plan.facts().clone(), other.as_bytes(), &stranger);
+    refused(&device, other.bytes(), &["it.bundle"], "the plan that was offered is not accurate enough: the cosine");
+
+    let key = PlanKey { bundle: write_wrong_bundle(&device).digest(), ..plan.key().clone() };
+    let of_wrong = Plan::seal(key, plan.facts().clone(), plan.payload(), &stranger);
+    let expected =
+        "the plan that was offered answers the golden inputs of its bundle otherwise: the cosine of output `y`";
+    refused(&device, of_wrong.bytes(), &["other.bundle"], expected);
+
+    device.emulated.failures = vec![("enqueueV3", 1, 700)];
+    refused(&device, plan.bytes(), &["it.bundle"], "the plan does not run here: the process that tried it ended with");
+}
+
+#[test]
+fn a_plan_is_offered_for_a_bundle_on_the_device_that_is_here() {
+    let Some((device, plan, _)) = offered_a_plan() else { return };
+    std::fs::write(device.home.path().join("offered.plan"), plan.bytes()).unwrap();
+    for (arguments, expected) in [
+        (
+            &["increment.onnx"][..],
+            "`--offered` has no effect: it is a plan of a bundle, and `increment.onnx` is none yet",
+        ),
+        (&["it.bundle", "--target", "none"], "`--offered` has no effect with `--target none`"),
+        (&["it.bundle", "--memory", "8"], "'--memory <MIB>'"),
+    ] {
+        let refused = device.run(&[&["build", "--offered", "offered.plan"][..], arguments].concat()).expect_code(2);
+        assert!(refused.error().contains(expected), "{}", refused.stderr);
+    }
 }

@@ -172,6 +172,36 @@ fn a_plan_that_does_not_fit_is_named_with_both_sides() {
 }
 
 #[test]
+fn a_plan_that_another_device_built_is_tried_here_and_then_this_device_s_own() {
+    let Some(home) = Home::new([0.0; 3]) else { return };
+    home.build(&["--target", "local", "--batch-max", "4"]);
+    let theirs = Plan::read(&home.path("a.plan")).unwrap();
+    let owner = home.key();
+    // From here on this is another device of the class, with a key of its own and nothing in its cache.
+    for folder in [".local", ".cache"] {
+        std::fs::remove_dir_all(home.path(folder)).unwrap();
+    }
+    std::fs::rename(home.path("a.plan"), home.path("theirs.plan")).unwrap();
+    std::fs::remove_file(home.path("emulator.log")).unwrap();
+    let run = ["run", "--model", "a.bundle", "--source", "test://smpte?width=64&height=48", "--frames", "3", "--batch"];
+    let run = [&run[..], &["2", "--no-output", "--no-rebuild", "--trust", &owner]].concat();
+    said(home.run(&run), &["there is none for sm_87"]);
+
+    let offered = ["build", "a.bundle", "--target", "local", "--batch-max", "2", "--offered", "theirs.plan", "--json"];
+    let built: Value = serde_json::from_str(&home.run(&offered).expect_code(0).stdout).unwrap();
+    assert_eq!((&built["plan"]["cached"], &built["plan"]["compile_ms"]), (&false.into(), &Value::Null));
+    let own = Plan::read(&home.path("a.plan")).unwrap();
+    assert_eq!((own.key(), own.payload()), (theirs.key(), theirs.payload()));
+    assert_eq!(own.signer().to_string(), home.key());
+    assert_ne!(own.signer(), theirs.signer());
+    assert!(own.facts().accuracy.is_some() && own.facts().speed != theirs.facts().speed, "it was measured here");
+    assert_eq!(Log::read(&home.path("emulator.log")).calls("buildSerializedNetwork"), 0);
+    std::fs::remove_file(home.path("a.plan")).unwrap();
+    said(home.run(&run), &["took a plan of the bundle", ".cache/revoada/plans"]);
+    said(home.run(&offered), &["the plan is in the cache"]);
+}
+
+#[test]
 fn whose_bundles_and_plans_run_is_the_user_s_choice() {
     let Some(home) = Home::new([0.0; 3]) else { return };
     home.build(&["--target", "local", "--batch-max", "2"]);
@@ -247,6 +277,17 @@ fn a_bundle_without_a_plan_runs_at_once_and_goes_on_with_the_plan_that_is_built_
     assert_eq!(names_in(&home.plans_in_cache()).iter().filter(|name| name.ends_with(".plan")).count(), 1);
     assert!(!home.path("a.plan").exists(), "what the user did not ask for lies in the cache alone");
     said(home.classify(Profile::Orin, &["a.bundle"]), &["took a plan of the bundle"]);
+}
+
+#[test]
+fn a_plan_that_is_built_meanwhile_takes_over_where_this_user_had_no_key_before() {
+    let Some(home) = Home::new([0.0; 3]) else { return };
+    home.build(&["--target", "none"]);
+    std::fs::remove_dir_all(home.path(".local")).unwrap();
+    let run = endless(&home);
+    wait_for("the plan takes over", || stats(&home).filter(|stats| stats["swaps"] == 1));
+    home.run(&["ctl", "--socket", "control.sock", "drain"]).expect_code(0);
+    said(run.finish(), &["there is none for sm_87", "backend=\"tensorrt\""]);
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! A `revoada` without engines, for tests of the agent: it takes the same arguments and speaks on the same socket, and does
 //! what the text in its model's file says: `crashes-at-load`, `crashes-at-frame N`, `hangs`, `refuses-swap`, `no-numbers`,
-//! `fails-trial`, `sees-only LABEL`, `finds-boxes`; anything else runs, and sees in a picture what its text says.
+//! `fails-trial`, `builds-no-plan`, `sees-only LABEL`, `finds-boxes`; anything else runs, and sees in a picture what its text
+//! says. A plan whose engine is `good` is good.
 #![forbid(unsafe_code)]
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -12,6 +14,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use revoada_bundle::bundle::{Bundle, Precision, Trust};
+use revoada_bundle::plan::{Plan, PlanFacts, PlanKey, PlanSpeed, ShapeRange};
+use revoada_bundle::sign::SecretKey;
+use revoada_core::{Architecture, Compatibility, DeviceClass, TensorRtFlavour, TensorRtVersion};
 use revoada_proto::control::{Command, Request};
 use serde_json::{Value, json};
 
@@ -24,6 +30,7 @@ fn main() -> ExitCode {
     let done = match words.as_slice() {
         ["--version"] => say("revoada 0.1.0"),
         ["device-facts"] => say(r#"{"class": null, "facts": {"pretended": "yes"}}"#),
+        ["build", bundle, ..] => build(Path::new(bundle), &words),
         ["verify", bundle, ..] => verify(Path::new(bundle)),
         ["classify", "--model", model, "--trust", _, "--json", pictures @ ..] => classify(Path::new(model), pictures),
         ["run", ..] if words.contains(&"--print-config") => print_config(Path::new(words[1])),
@@ -48,8 +55,44 @@ fn say(text: &str) -> Done {
 }
 
 fn verify(bundle: &Path) -> Done {
-    revoada_bundle::bundle::Bundle::open(bundle)?.verify(revoada_bundle::bundle::Trust::Anybody)?;
+    Bundle::open(bundle)?.verify(Trust::Anybody)?;
     Ok(())
+}
+
+/// Notes above the plan's folder whose plan it made its own.
+fn build(bundle: &Path, words: &[&str]) -> Done {
+    let target = Path::new(option(words, "--plan").ok_or("where to?")?);
+    let engine = match option(words, "--offered") {
+        Some(offered) => Plan::read(Path::new(offered))?.payload().to_vec(),
+        None if behaviour(bundle)?.contains("builds-no-plan") => return Err("the compiler gives up".into()),
+        None => b"good".to_vec(),
+    };
+    if engine != b"good" {
+        return Err("it answers otherwise".into());
+    }
+    let rows: usize = option(words, "--batch-max").unwrap_or("1").parse()?;
+    let speed = PlanSpeed { rows, throughput_per_s: 400.0, latency_ms_median: 2.5, latency_ms_p99: 3.0 };
+    let key = PlanKey {
+        bundle: Bundle::open(bundle)?.digest(),
+        device: DeviceClass {
+            module: None,
+            architecture: Architecture::new(8, 7),
+            multiprocessors: Some(8),
+            tensorrt: TensorRtVersion { flavour: TensorRtFlavour::Full, major: 10, minor: 3, patch: 0 },
+            cuda: Some([12, 6]),
+        },
+        compatibility: Compatibility::default(),
+        precision: Precision::Fp16,
+        profile: BTreeMap::from([("x".to_owned(), ShapeRange::fixed(&[rows]))]),
+        dla_core: None,
+        builder: "pretended".to_owned(),
+    };
+    let facts = PlanFacts { speed: Some(speed), ..PlanFacts::default() };
+    let plan = Plan::seal(key, facts, engine, &SecretKey::generate()?);
+    std::fs::write(target, plan.bytes())?;
+    let notes = target.ancestors().nth(2).ok_or("it lies in no folder")?.join("builds");
+    let mut notes = std::fs::File::options().create(true).append(true).open(notes)?;
+    Ok(writeln!(notes, "{}", if words.contains(&"--offered") { "offered" } else { "own" })?)
 }
 
 fn print_config(pipeline: &Path) -> Done {
@@ -170,7 +213,7 @@ fn answer(command: Command, running: &Mutex<Running>) -> Result<Value, String> {
                 json!({ "frames": frames, "frames_agreed": frames / 2 })
             });
             Ok(json!({
-                "frames_out": frames, "non_finite": bad, "latency": { "total": { "p99_ms": 12.5 } }, "shadow": shadow,
+                "frames_out": frames, "non_finite": bad, "rows_max": 3, "latency": { "total": { "p99_ms": 12.5 } }, "shadow": shadow,
                 "pid": std::process::id(), "pipeline": running.pipeline, "model": running.model.0,
                 "streams": [{ "id": "door", "state": "running", "frames_out": frames }],
             }))

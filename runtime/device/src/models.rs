@@ -126,7 +126,7 @@ pub(crate) fn loader(global: &Global) -> Loader {
 }
 
 fn plan_search() -> PlanSearch {
-    PlanSearch { cache: crate::build::plan_cache_folder(), own: keys::own() }
+    PlanSearch { cache: crate::build::plan_cache_folder(), own: Some(keys::own) }
 }
 
 /// The best backend for ONNX models that can be used.

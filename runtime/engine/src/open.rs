@@ -22,8 +22,8 @@ use crate::{Backend, BackendChoice, Engine, EngineError, LoadOptions, ModelForma
 pub struct PlanSearch {
     /// The folder of a [`PlanCache`](revoada_bundle::plan_cache::PlanCache); `None`: only beside the bundle.
     pub cache: Option<PathBuf>,
-    /// This user's own key.
-    pub own: Option<PublicKey>,
+    /// This user's own key, asked for at every load: it is made with his first plan, which may be built while this runs.
+    pub own: Option<fn() -> Option<PublicKey>>,
 }
 
 /// A model as the user asks for it.
@@ -113,7 +113,7 @@ fn load_plan(
 ) -> Result<Result<Arc<dyn Engine>, String>, EngineError> {
     let Some(device) = backend.device_class()? else { return Ok(Err("it runs no plans".to_owned())) };
     let mut trusted = wanted.options.trusted.clone().unwrap_or_default();
-    trusted.extend(search.own);
+    trusted.extend(search.own.and_then(|own| own()));
     let options = LoadOptions { trusted: Some(trusted.clone()), ..wanted.options.clone() };
     let (mut refused, mut out_of_memory) = (BTreeSet::new(), None);
     for (path, header) in candidates(wanted.path, bundle, search, &mut refused) {

@@ -1,9 +1,10 @@
 //! A fleet service and three agents with real pipelines on a clip: models are rolled out through a canary, and what is worse
-//! is rolled back by itself, while the video goes on.
+//! is rolled back by itself, while the video goes on; and two devices that share a plan.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
 mod models;
 mod pictures;
+mod plans;
 mod stage;
 
 use stage::Stage;

@@ -32,6 +32,16 @@ pub(crate) fn blind(note: &'static str) -> Model {
     Model { onnx: graph("blind").node("Sub", &["flat", "bias"], &["y"]).encode(), note }
 }
 
+/// One whose plans `tests/emulator` runs, by its name.
+pub(crate) fn channel_means(note: &'static str) -> Model {
+    let graph = GraphBuilder::new("channel_means")
+        .input("x", DType::F32, "N,3,32,32")
+        .node("GlobalAveragePool", &["x"], &["means"])
+        .node("Flatten", &["means"], &["y"])
+        .output("y", DType::F32, "N,3");
+    Model { onnx: graph.encode(), note }
+}
+
 pub(crate) fn unloadable(note: &'static str) -> Model {
     let graph = graph("unloadable").node("NoSuchOperator", &["flat"], &["z"]).node("Add", &["z", "bias"], &["y"]);
     Model { onnx: graph.encode(), note }
@@ -61,6 +71,12 @@ const MANIFEST_TEXT: &str = "version = 1\nname = \"brightest\"\nlabels = [\"red\
     [output]\ndecoder = \"classification\"\n";
 
 impl Model {
+    /// Writes it with its manifest beside it.
+    pub(crate) fn write(&self, path: &Path) {
+        std::fs::write(path, &self.onnx).unwrap();
+        std::fs::write(path.with_extension("toml"), MANIFEST_TEXT).unwrap();
+    }
+
     /// Writes it as a bundle that its owner has signed.
     pub(crate) fn seal(&self, folder: &Path, owner: &SecretKey) -> Bundle {
         let mut writer = BundleWriter::create(folder).unwrap();

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::thread;
 
 use revoada_bundle::sign::SecretKey;
+use revoada_emulator::{Emulated, Profile};
 use revoada_tests::{Finished, Running, finish, revoada, revoada_fleet, wait_for};
 use serde_json::Value;
 
@@ -22,8 +23,14 @@ const PIPELINE: &str = "[[stream]]\nid = \"door\"\nuri = \"test://ball?width=320
 const AGENT: &str = "heartbeat = \"1s\"\n\n[default]\npipeline = \"cameras.toml\"\nmodel = \"factory.bundle\"\n\n[limits]\ndisk_reserve_mib = 1\n\n[update]\nshadow_for = \"2s\"\nlabelled = \"../labelled\"\n\n\
     [policy]\nhealthy_for = \"8s\"\ntrial_time_max = \"60s\"\nretry_max = \"2s\"\nreport_time_max = \"3s\"\n";
 
+/// The same with a plan, where there is one; its own build of one is out of the way, and a plan has to run batches.
+const PIPELINE_OF_PLANS: &str = "[[stream]]\nid = \"door\"\nuri = \"test://ball?width=320&height=240&fps=30&live=true\"\n\n\
+    [model]\npath = \"deployed\"\nrebuild = false\n\n[batch]\nframes_max = 2\n";
+
 pub(crate) struct Stage {
     folder: tempfile::TempDir,
+    pipeline: &'static str,
+    emulated: Option<Emulated>,
     owner: SecretKey,
     url: String,
     service: Running,
@@ -33,6 +40,15 @@ pub(crate) struct Stage {
 impl Stage {
     /// Starts a service and so many enrolled agents.
     pub(crate) fn set(devices: usize) -> Self {
+        Self::set_on(devices, PIPELINE, None)
+    }
+
+    /// The same on emulated devices, whose pipelines run plans.
+    pub(crate) fn set_emulated(devices: usize, profile: Profile) -> Self {
+        Self::set_on(devices, PIPELINE_OF_PLANS, Some(Emulated::new(profile)))
+    }
+
+    fn set_on(devices: usize, pipeline: &'static str, emulated: Option<Emulated>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let owner = SecretKey::generate().unwrap();
         owner.save(&folder.path().join("owner.pem")).unwrap();
@@ -54,7 +70,7 @@ impl Stage {
         // Whatever it says later is read, so that it never waits for a reader.
         thread::spawn(move || said.for_each(drop));
 
-        let mut stage = Self { folder, owner, url, service, agents: Vec::new() };
+        let mut stage = Self { folder, pipeline, emulated, owner, url, service, agents: Vec::new() };
         for index in 1..=devices {
             stage.add_agent(&format!("door-{index}"), &server);
         }
@@ -68,7 +84,7 @@ impl Stage {
         let config = format!("server = \"{server}\"\nfolder = \"state\"\ntrust = \"{}\"\n{AGENT}", trust.display());
         fs::write(home.join("agent.toml"), config).unwrap();
         // What it comes with, and runs before anybody says anything.
-        fs::write(home.join("cameras.toml"), PIPELINE).unwrap();
+        fs::write(home.join("cameras.toml"), self.pipeline).unwrap();
         models::good("factory").seal(&home.join("factory.bundle"), &self.owner);
         let token = self.fleet(&["enrolment", "add", device]).expect_code(0).stdout;
         let mut enrol = revoada();
@@ -76,11 +92,15 @@ impl Stage {
         finish(enrol.arg(home.join("agent.toml"))).expect_code(0);
         let log = File::create(home.join("agent.log")).unwrap();
         let mut run = revoada();
-        run.args(["agent", "run", "--config"]).arg(home.join("agent.toml")).env("HOME", &home);
+        run.args(["agent", "run", "--config"]).arg(home.join("agent.toml"));
+        at_home(&mut run, &home);
+        if let Some(emulated) = &self.emulated {
+            emulated.present(&mut run, &home.join("emulator.log"));
+        }
         self.agents.push(Running(run.stdout(Stdio::null()).stderr(log).spawn().unwrap()));
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
@@ -91,7 +111,7 @@ impl Stage {
         finish(&mut command)
     }
 
-    fn json(&self, arguments: &[&str]) -> Value {
+    pub(crate) fn json(&self, arguments: &[&str]) -> Value {
         let finished = self.fleet(&[arguments, &["--json"]].concat()).expect_code(0);
         serde_json::from_str(&finished.stdout).unwrap()
     }
@@ -110,7 +130,7 @@ impl Stage {
     /// Signs the pipeline, registers it, and gives its digest.
     pub(crate) fn register_pipeline(&self) -> String {
         let path = self.path("cameras.toml");
-        fs::write(&path, PIPELINE).unwrap();
+        fs::write(&path, self.pipeline).unwrap();
         let (path, key) = (path.to_str().unwrap(), self.path("owner.pem"));
         self.fleet(&["models", "sign", path, "--kind", "pipeline", "--key", key.to_str().unwrap()]).expect_code(0);
         let added = self.fleet(&["models", "add", path, "--kind", "pipeline", "--name", "cameras", "--version", "1"]);
@@ -124,6 +144,18 @@ impl Stage {
         digest(self.fleet(&["models", "add", path.to_str().unwrap(), "--version", version]).expect_code(0))
     }
 
+    /// Converts and signs a model as its owner does, away from every device, registers it, and gives its digest.
+    pub(crate) fn register_converted(&self, model: &Model, version: &str) -> String {
+        let source = self.path("brightest.onnx");
+        model.write(&source);
+        let (bundle, key) = (self.path(&format!("brightest-{version}.bundle")), self.path("owner.pem"));
+        let mut build = revoada();
+        at_home(&mut build, self.folder.path());
+        build.arg("build").arg(source).args(["--precision", "fp32", "--target", "none", "--output"]).arg(&bundle);
+        finish(build.arg("--key").arg(key)).expect_code(0);
+        digest(self.fleet(&["models", "add", bundle.to_str().unwrap(), "--version", version]).expect_code(0))
+    }
+
     /// Rolls out and waits for the end.
     pub(crate) fn roll_out(&self, arguments: &[&str]) -> Finished {
         let finished = self.fleet(&[&["rollouts", "start", "--watch"], arguments].concat());
@@ -134,11 +166,14 @@ impl Stage {
     /// Every device runs this, and says that it is well.
     pub(crate) fn expect_running(&self, digest: &str) {
         wait_for(&format!("every device runs {digest}"), || {
-            let runs = |device: &Value| {
-                device["running"].as_object().is_some_and(|running| running.values().any(|it| it == digest))
-            };
             let devices = self.devices();
-            (!devices.is_empty() && devices.iter().all(runs)).then_some(())
+            (!devices.is_empty() && devices.iter().all(|device| runs(device, digest))).then_some(())
+        });
+    }
+
+    pub(crate) fn expect_running_on(&self, device: &str, digest: &str) {
+        wait_for(&format!("{device} runs {digest}"), || {
+            self.devices().iter().any(|it| it["device"] == device && runs(it, digest)).then_some(())
         });
     }
 
@@ -190,12 +225,24 @@ impl Drop for Stage {
             }
         }
         if thread::panicking() {
-            for name in ["fleet.log", "door-1/agent.log", "door-1/state/pipeline.log"] {
+            for name in ["fleet.log", "door-1/agent.log", "door-1/state/pipeline.log", "door-2/agent.log"] {
                 let text = fs::read_to_string(self.path(name)).unwrap_or_default();
                 let tail: Vec<&str> = text.lines().rev().take(40).collect();
                 println!("== {name}\n{}", tail.into_iter().rev().collect::<Vec<_>>().join("\n"));
             }
         }
+    }
+}
+
+fn runs(device: &Value, digest: &str) -> bool {
+    device["running"].as_object().is_some_and(|running| running.values().any(|it| it == digest))
+}
+
+/// Keys and caches are those of a home, whatever home the test has.
+fn at_home(command: &mut Command, home: &Path) {
+    command.env("HOME", home);
+    for variable in ["XDG_DATA_HOME", "XDG_CACHE_HOME", "REVOADA_TENSORRT"] {
+        command.env_remove(variable);
     }
 }
 

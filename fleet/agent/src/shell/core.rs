@@ -251,6 +251,8 @@ impl Shell {
             live: Arc::clone(&live),
             shadow_for: config.shadow_for,
             labelled: config.labelled.clone(),
+            plans: folder.join("plans"),
+            plan_time_max: config.policy.preflight_time_max / 2,
             done: do_done,
         };
         let pipeline = Pipeline {

@@ -27,9 +27,9 @@ pub struct DeviceFacts {
     pub facts: BTreeMap<String, Fact>,
 }
 
-/// Everything that can be found out. A child that looks for GPUs may crash, and is then said to have.
-pub(super) fn gather(program: &Path, folder: &Path) -> DeviceFacts {
-    let mut gathered = match child::run(Command::new(program).arg(FACTS_VERB), &Cancel::default(), FACTS_TIME_MAX) {
+/// Asks the program, in a child. One that looks for GPUs may crash, and is then said to have.
+pub(super) fn ask(program: &Path, cancel: &Cancel) -> DeviceFacts {
+    match child::run(Command::new(program).arg(FACTS_VERB), cancel, FACTS_TIME_MAX) {
         Ok(ended) if ended.status.success() => serde_json::from_slice(&ended.output).unwrap_or_default(),
         Ok(ended) => {
             let trouble = Fact::Text(ended.reason());
@@ -39,7 +39,12 @@ pub(super) fn gather(program: &Path, folder: &Path) -> DeviceFacts {
             tracing::warn!(%error, "cannot ask what the GPU is");
             DeviceFacts::default()
         }
-    };
+    }
+}
+
+/// Everything that can be found out.
+pub(super) fn gather(program: &Path, folder: &Path) -> DeviceFacts {
+    let mut gathered = ask(program, &Cancel::default());
     let is_name = |name: &str| {
         let is_right = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         (1..=NAME_BYTES_MAX).contains(&name.len()) && name.chars().all(is_right)

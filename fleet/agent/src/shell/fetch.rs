@@ -1,10 +1,14 @@
-//! Blobs and signatures from the fleet service, into a slot, going on where it stopped.
+//! Blobs and signatures from the fleet service, into a slot or a file, going on where it stopped.
 
-use std::io::Read;
+use std::fs::{self, File};
+use std::io::{Read, Write};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use revoada_bundle::hash_file;
+use revoada_core::Digest;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use thiserror::Error;
@@ -78,6 +82,11 @@ impl FetchError {
             _ => Fault::Passing,
         }
     }
+
+    /// Whether it was the connection that did not hold, so that the rest may come another time.
+    pub(super) fn is_broken(&self) -> bool {
+        matches!(self, Self::Http { .. } | Self::Read { .. } | Self::Short { .. })
+    }
 }
 
 /// Fetches with a device's certificate.
@@ -111,8 +120,40 @@ impl Fetcher {
         progress: &dyn Fn(),
     ) -> Result<(), FetchError> {
         while let Some(part) = filling.next()?.filter(&wanted) {
-            self.fetch_part(filling, &part, cancel, progress)?;
+            self.download(&part, &|| cancel.is_cancelled(), &mut |piece| {
+                progress();
+                filling.append(&part, piece)
+            })?;
             filling.complete(&part)?;
+        }
+        Ok(())
+    }
+
+    /// Fetches a blob of so many bytes into a file, after what is in it already. One that is another blob is removed.
+    pub(super) fn fetch_file(
+        &self,
+        blob: Digest,
+        bytes: u64,
+        path: &Path,
+        is_given_up: &dyn Fn() -> bool,
+    ) -> Result<(), FetchError> {
+        let cannot_write = |source| SlotError::Write { path: path.to_owned(), source };
+        let mut file = File::options().create(true).append(true).open(path).map_err(cannot_write)?;
+        let offset = file.metadata().map_err(cannot_write)?.len();
+        let name = path.display().to_string();
+        let part = Part { path: name, source: PartSource::Blob(blob), offset, bytes: Some(bytes), bytes_max: bytes };
+        let mut length = offset;
+        self.download(&part, is_given_up, &mut |piece| {
+            length += piece.len() as u64;
+            if length > bytes {
+                return Err(SlotError::TooLong { part: part.path.clone(), bytes_max: bytes });
+            }
+            file.write_all(piece).map_err(cannot_write)
+        })?;
+        let (found, _) = hash_file(path).map_err(|source| SlotError::Read { path: path.to_owned(), source })?;
+        if found != blob {
+            fs::remove_file(path).map_err(cannot_write)?;
+            return Err(SlotError::Changed { part: part.path, digest: blob }.into());
         }
         Ok(())
     }
@@ -127,12 +168,12 @@ impl Fetcher {
         Ok(length.unwrap_or(part.bytes_max))
     }
 
-    fn fetch_part<D: Disk>(
+    /// Gives what is missing of a part to `keep`, piece by piece.
+    fn download(
         &self,
-        filling: &Filling<D>,
         part: &Part,
-        cancel: &Cancel,
-        progress: &dyn Fn(),
+        is_given_up: &dyn Fn() -> bool,
+        keep: &mut dyn FnMut(&[u8]) -> Result<(), SlotError>,
     ) -> Result<(), FetchError> {
         if part.bytes.is_some_and(|bytes| part.offset >= bytes) {
             return Ok(());
@@ -153,7 +194,7 @@ impl Fetcher {
         let (mut buffer, mut pace) = (vec![0; CHUNK_BYTES], Pace::new(self.bytes_per_second));
         let mut bytes = part.offset;
         loop {
-            if cancel.is_cancelled() {
+            if is_given_up() {
                 return Err(FetchError::Cancelled);
             }
             let count = body.read(&mut buffer).map_err(|source| FetchError::Read { what: what(), source })?;
@@ -162,9 +203,8 @@ impl Fetcher {
             }
             let skipped = skip.min(count as u64);
             skip -= skipped;
-            filling.append(part, &buffer[skipped as usize..count])?;
+            keep(&buffer[skipped as usize..count])?;
             bytes += count as u64 - skipped;
-            progress();
             pace.spent(count);
         }
         match part.bytes {

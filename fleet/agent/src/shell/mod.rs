@@ -8,6 +8,7 @@
 //!   identity.json       who the device is, and its key; mode 600
 //!   state.json, model/, pipeline/, package/     the slots
 //!   programs/<digest>   packages, executable
+//!   plans/              what is being fetched or built for a model's trial; gone afterwards
 //!   events/             what the service has not stored yet
 //!   numbers.json, update.json, running.json     what outlives a restart
 //!   pipeline.log        what the pipeline and the agent say
@@ -27,6 +28,7 @@ mod log;
 mod notify;
 mod numbers;
 mod pipeline;
+mod plan;
 mod program;
 mod report;
 mod service;

@@ -1,17 +1,24 @@
-//! What a device asks of the fleet service by gRPC: a certificate, another one, and to take what a command asked for.
+//! What a device asks of the fleet service by gRPC: a certificate, another one, for plans, and to take one or what a command
+//! asked for.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::{StreamExt, stream};
 use hyper_util::rt::TokioIo;
-use revoada_core::{causes, sentence_of};
+use revoada_bundle::sign::PublicKey;
+use revoada_core::{DeviceClass, Digest, causes, sentence_of};
+use revoada_proto::message;
 use revoada_proto::wire::devices_client::DevicesClient;
 use revoada_proto::wire::enrolment_client::EnrolmentClient;
-use revoada_proto::wire::{self, AnswerHeader, UploadAnswerRequest, upload_answer_request};
+use revoada_proto::wire::{self, AnswerHeader, PlanHeader, upload_answer_request, upload_plan_request};
 use revoada_proto::{DeviceId, EnrolmentToken};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use thiserror::Error;
+use tokio::fs::File;
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
@@ -35,16 +42,50 @@ pub enum ServiceError {
     /// Its answer cannot be what it means.
     #[error("the fleet service's answer has no usable {what}")]
     Answer { what: &'static str },
+    #[error("cannot read `{}`", path.display())]
+    Read {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
     #[error(transparent)]
     Tls(#[from] TlsError),
     #[error(transparent)]
     Identity(#[from] IdentityError),
 }
 
+/// Which plans of a bundle there are for one device class.
+#[derive(Debug, Default)]
+pub(super) struct PlanSearch {
+    pub(super) plans: Vec<PlanOffer>,
+    /// Whether the service wants the one that this device builds.
+    pub(super) build: bool,
+}
+
+/// A plan that the service has: a blob.
+#[derive(Debug)]
+pub(super) struct PlanOffer {
+    pub(super) digest: Digest,
+    pub(super) bytes: u64,
+    pub(super) signed_by: PublicKey,
+}
+
+/// A plan's file, and what the service wants to know of it.
+#[derive(Debug)]
+pub(super) struct BuiltPlan<'a> {
+    pub(super) bundle: Digest,
+    pub(super) class: &'a DeviceClass,
+    pub(super) digest: Digest,
+    pub(super) bytes: u64,
+    /// The median.
+    pub(super) latency_ms: Option<f64>,
+    pub(super) path: &'a Path,
+}
+
 /// Exchanges a token for a certificate. The server is trusted for nothing but having the root that the token names.
 pub async fn enrol(server: &Address, token: &EnrolmentToken, device: &DeviceId) -> Result<Identity, ServiceError> {
     let (key, certificate_request) = identity::request(device)?;
-    let channel = connect(server, tls::pinned(token.root())?).await?;
+    let channel = connect(server, tls::pinned(token.root())?, ANSWER_TIME_MAX).await?;
     let request = wire::EnrolRequest {
         device: device.to_string(),
         token: token.text(),
@@ -71,12 +112,62 @@ pub async fn enrol(server: &Address, token: &EnrolmentToken, device: &DeviceId) 
 /// The same device with a new key and a new certificate.
 pub(super) async fn renew(server: &Address, identity: &Identity) -> Result<Identity, ServiceError> {
     let (key, certificate_request) = identity::request(&identity.device)?;
-    let channel = connect(server, tls::mutual(identity, Some(H2))?).await?;
+    let channel = connect(server, tls::mutual(identity, Some(H2))?, ANSWER_TIME_MAX).await?;
     let request = wire::RenewRequest { certificate_request: certificate_request.into() };
     let answer = DevicesClient::new(channel).renew(request).await.map_err(refused("the renewal"))?.into_inner();
     let renewed = identity.renewed(&key, answer.certificates);
     tls::mutual(&renewed, None)?;
     Ok(renewed)
+}
+
+/// Which plans of a bundle a device of this class may take.
+pub(super) async fn find_plan(
+    server: &Address,
+    identity: &Identity,
+    bundle: Digest,
+    class: &DeviceClass,
+) -> Result<PlanSearch, ServiceError> {
+    let channel = connect(server, tls::mutual(identity, Some(H2))?, ANSWER_TIME_MAX).await?;
+    let device_class = message::class_to_json(class);
+    let request = wire::FindPlanRequest { bundle: message::to_digest(&bundle), device_class };
+    let answer = DevicesClient::new(channel).find_plan(request).await.map_err(refused("the search for plans"))?;
+    let wire::FindPlanResponse { plans, build } = answer.into_inner();
+    let offer = |plan: wire::PlanOffer| {
+        let digest = message::from_digest(&plan.digest).ok()?;
+        Some(PlanOffer { digest, bytes: plan.bytes, signed_by: plan.signed_by.parse().ok()? })
+    };
+    let plans = plans.into_iter().map(offer).collect::<Option<_>>();
+    Ok(PlanSearch { plans: plans.ok_or(ServiceError::Answer { what: "plans" })?, build })
+}
+
+/// Hands over a plan that was built here, which may take so long.
+pub(super) async fn upload_plan(
+    server: &Address,
+    identity: &Identity,
+    plan: BuiltPlan<'_>,
+    time_max: Duration,
+) -> Result<(), ServiceError> {
+    let BuiltPlan { bundle, class, digest, bytes, latency_ms, path } = plan;
+    let file = File::open(path).await.map_err(|source| ServiceError::Read { path: path.to_owned(), source })?;
+    let channel = connect(server, tls::mutual(identity, Some(H2))?, time_max).await?;
+    let header = PlanHeader {
+        bundle: message::to_digest(&bundle),
+        device_class: message::class_to_json(class),
+        digest: message::to_digest(&digest),
+        bytes,
+        latency_ms,
+    };
+    let part = |part| wire::UploadPlanRequest { part: Some(part) };
+    // A file that cannot be read on is an upload that is too short, which the service refuses.
+    let chunks = stream::unfold(file, move |mut file| async move {
+        let mut chunk = vec![0; CHUNK_BYTES];
+        let count = file.read(&mut chunk).await.ok().filter(|count| *count > 0)?;
+        chunk.truncate(count);
+        Some((part(upload_plan_request::Part::Chunk(chunk.into())), file))
+    });
+    let parts = stream::iter([part(upload_plan_request::Part::Header(header))]).chain(chunks);
+    DevicesClient::new(channel).upload_plan(parts).await.map_err(refused("the plan"))?;
+    Ok(())
 }
 
 /// Hands over what a command asked for.
@@ -87,14 +178,13 @@ pub(super) async fn upload_answer(
     media_type: &str,
     bytes: Vec<u8>,
 ) -> Result<(), ServiceError> {
-    let channel = connect(server, tls::mutual(identity, Some(H2))?).await?;
+    let channel = connect(server, tls::mutual(identity, Some(H2))?, ANSWER_TIME_MAX).await?;
     let header = AnswerHeader { number, media_type: media_type.to_owned() };
-    let part = |part| UploadAnswerRequest { part: Some(part) };
+    let part = |part| wire::UploadAnswerRequest { part: Some(part) };
     let mut parts = vec![part(upload_answer_request::Part::Header(header))];
     parts
         .extend(bytes.chunks(CHUNK_BYTES).map(|bytes| part(upload_answer_request::Part::Chunk(bytes.to_vec().into()))));
-    let parts = futures_util::stream::iter(parts);
-    DevicesClient::new(channel).upload_answer(parts).await.map_err(refused("the answer"))?;
+    DevicesClient::new(channel).upload_answer(stream::iter(parts)).await.map_err(refused("the answer"))?;
     Ok(())
 }
 
@@ -102,11 +192,12 @@ fn refused(what: &'static str) -> impl Fn(tonic::Status) -> ServiceError {
     move |status| ServiceError::Refused { what, reason: format!("{} ({})", status.message(), status.code()) }
 }
 
-async fn connect(server: &Address, tls: Arc<ClientConfig>) -> Result<Channel, ServiceError> {
+/// Each answer may take so long.
+async fn connect(server: &Address, tls: Arc<ClientConfig>, answer_time_max: Duration) -> Result<Channel, ServiceError> {
     let cannot = |reason: String| ServiceError::Connect { address: server.clone(), reason };
     // The scheme is of HTTP/2 alone: TLS is in the connector, because tonic's own cannot be told whom to trust.
     let endpoint = Endpoint::from_shared(format!("http://{server}")).map_err(|error| cannot(error.to_string()))?;
-    let endpoint = endpoint.connect_timeout(CONNECT_TIME_MAX).timeout(ANSWER_TIME_MAX);
+    let endpoint = endpoint.connect_timeout(CONNECT_TIME_MAX).timeout(answer_time_max);
     let address = server.clone();
     let connector = tower::service_fn(move |_| {
         let (address, connector) = (address.clone(), TlsConnector::from(Arc::clone(&tls)));

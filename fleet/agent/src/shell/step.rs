@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use revoada_bundle::bundle::MODEL;
 use revoada_core::{Digest, causes, sentence_of};
 use revoada_proto::Kind;
 use revoada_proto::control::{self, Client};
@@ -20,6 +21,7 @@ use super::fetch::{Cancel, FetchError, Fetcher};
 use super::identity::Identity;
 use super::labelled::{self, Candidate};
 use super::pipeline::Live;
+use super::plan::{Plans, Scratch};
 use super::program::Programs;
 use super::target::Defaults;
 use super::vitals::Stats;
@@ -36,7 +38,9 @@ const SHADOW_FRAMES_MAX: u64 = 500;
 const SHADOW_LOOK_EVERY: Duration = Duration::from_millis(500);
 /// In one remark.
 const LABELS_NAMED_MAX: usize = 5;
-/// What a child needs beside the weights of its model, of which it holds two copies while it loads.
+/// Of a model's weights in memory, while it is loaded.
+const MODEL_COPIES: u64 = 2;
+/// What a child needs beside the weights of its model.
 const MEMORY_BESIDE: u64 = 64 << 20;
 
 /// What the thread works with.
@@ -56,6 +60,10 @@ pub(super) struct Steps {
     pub(super) shadow_for: Duration,
     /// Pictures whose classes are known, for classifiers.
     pub(super) labelled: Option<PathBuf>,
+    /// Where plans are tried.
+    pub(super) plans: PathBuf,
+    /// How much of a pre-flight's time may go into a plan; half as much into its upload, and the rest is for the trial.
+    pub(super) plan_time_max: Duration,
     pub(super) done: mpsc::Sender<Done>,
 }
 
@@ -186,11 +194,16 @@ impl Steps {
     }
 
     fn try_model(&self, todo: &Todo, slot: &VerifiedSlot) -> Outcome {
-        check_memory(slot.folder())?;
+        let bytes = fs::metadata(slot.folder().join(MODEL)).map_or(0, |file| file.len());
+        check_memory(bytes.saturating_mul(MODEL_COPIES))?;
         let program = self.program(&todo.active);
         let mut verify = Command::new(&program);
         verify.arg("verify").arg(slot.folder()).arg("--key").arg(&self.trust);
         succeed("verify the bundle", child::run(&mut verify, &todo.cancel, CHILD_TIME_MAX))?;
+        let wanted = self.plans(&program, &todo.cancel).and_then(|plans| {
+            let wanted = plans.provide(slot)?;
+            Some((plans, wanted))
+        });
         let mut run = Command::new(&program);
         run.arg("run").arg("--model").arg(slot.folder()).arg("--trust").arg(&self.trust);
         run.args(["--source", TRIAL_SOURCE, "--frames", TRIAL_FRAMES, "--no-output", "--no-rebuild", "--json"]);
@@ -204,9 +217,23 @@ impl Steps {
                 format!("the model's trial gave {frames} frames, and {bad} values that are none"),
             ));
         }
+        // Others are not to fetch what only its own self-test was content with.
+        if let Some((plans, wanted)) = wanted {
+            plans.upload(&wanted, self.plan_time_max / 2);
+        }
         let (accuracy, remarks) = self.accuracy(todo, slot, &program);
         let agreement = self.shadow(todo, slot);
         Ok(Some(Measured { model: slot.placed().digest, agreement, accuracy, remarks }))
+    }
+
+    /// `None`, which is logged, where there is no way to look for any.
+    fn plans<'a>(&'a self, program: &'a Path, cancel: &'a Cancel) -> Option<Plans<'a>> {
+        let identity = lock(&self.identity).clone()?;
+        let scratch = Scratch::open(&self.plans);
+        let scratch = scratch.inspect_err(|error| tracing::warn!(%error, "there is no folder for plans")).ok()?;
+        let deadline = Instant::now() + self.plan_time_max;
+        let Self { server, limits, socket, .. } = self;
+        Some(Plans { server, identity, limits, program, socket, scratch, cancel, deadline })
     }
 
     fn try_pipeline(&self, todo: &Todo, slot: &VerifiedSlot) -> Outcome {
@@ -307,13 +334,12 @@ fn succeed(what: &str, ended: Result<Ended, NotEnded>) -> Result<Ended, (Fault, 
     }
 }
 
-/// Refuses to begin what would take the running pipeline's memory.
-fn check_memory(bundle: &Path) -> Result<(), (Fault, String)> {
+/// Refuses to begin what holds so many bytes, where it would take the running pipeline's memory.
+pub(super) fn check_memory(bytes: u64) -> Result<(), (Fault, String)> {
     let Some(free) = memory(&fs::read_to_string("/proc/meminfo").unwrap_or_default(), "MemAvailable:") else {
         return Ok(());
     };
-    let bytes = fs::metadata(bundle.join(revoada_bundle::bundle::MODEL)).map_or(0, |file| file.len());
-    let needed = bytes.saturating_mul(2).saturating_add(MEMORY_BESIDE);
+    let needed = bytes.saturating_add(MEMORY_BESIDE);
     match free < needed {
         true => Err((Fault::NoRoom, format!("{free} bytes of memory are free, and a trial needs {needed}"))),
         false => Ok(()),

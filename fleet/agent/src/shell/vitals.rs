@@ -18,6 +18,8 @@ const LOOKS_MAX: usize = 6;
 pub(super) struct Stats {
     pub(super) frames_out: u64,
     pub(super) non_finite: u64,
+    /// The largest batch that a plan of the model is to run.
+    pub(super) rows_max: Option<u16>,
     latency: Latencies,
     pub(super) streams: Vec<Stream>,
     pub(super) shadow: Option<Shadow>,

@@ -33,7 +33,7 @@ use revoada_core::Digest;
 use revoada_proto::message::{decode_event, decode_report};
 use revoada_proto::wire::devices_server::{Devices, DevicesServer};
 use revoada_proto::wire::enrolment_server::{Enrolment, EnrolmentServer};
-use revoada_proto::wire::{self, upload_answer_request};
+use revoada_proto::wire::{self, upload_answer_request, upload_plan_request};
 use revoada_proto::{
     Ask, Channel, Command, Deployable, Details, Dispatch, EnrolmentToken, Event, Generation, Order, Receipt, Report,
     Signed, Topic,
@@ -59,6 +59,9 @@ pub(crate) struct World {
     pub(crate) events: Vec<Event>,
     pub(crate) presence: Vec<(String, bool)>,
     pub(crate) answers: BTreeMap<u64, (String, Vec<u8>)>,
+    /// What is said of plans; `None` where it cannot be.
+    pub(crate) plans: Option<wire::FindPlanResponse>,
+    pub(crate) uploaded_plans: Vec<(wire::PlanHeader, Vec<u8>)>,
     /// What was asked of the device port: path and range.
     pub(crate) asked: Vec<(String, Option<String>)>,
     pub(crate) certificates: u32,
@@ -141,6 +144,8 @@ impl Fleet {
             events: Vec::new(),
             presence: Vec::new(),
             answers: BTreeMap::new(),
+            plans: None,
+            uploaded_plans: Vec::new(),
             asked: Vec::new(),
             certificates: 0,
             cut_after: None,
@@ -402,14 +407,26 @@ impl Devices for Service {
         &self,
         _: Request<wire::FindPlanRequest>,
     ) -> Result<tonic::Response<wire::FindPlanResponse>, Status> {
-        Err(Status::unimplemented("not here"))
+        let mut plans = None;
+        self.shared.change(|world| plans.clone_from(&world.plans));
+        plans.map(tonic::Response::new).ok_or(Status::unavailable("not now"))
     }
 
     async fn upload_plan(
         &self,
-        _: Request<Streaming<wire::UploadPlanRequest>>,
+        request: Request<Streaming<wire::UploadPlanRequest>>,
     ) -> Result<tonic::Response<wire::UploadPlanResponse>, Status> {
-        Err(Status::unimplemented("not here"))
+        let (mut stream, mut header, mut bytes) = (request.into_inner(), None, Vec::new());
+        while let Some(message) = stream.message().await? {
+            match message.part {
+                Some(upload_plan_request::Part::Header(first)) => header = Some(first),
+                Some(upload_plan_request::Part::Chunk(chunk)) => bytes.extend(chunk),
+                None => return Err(Status::invalid_argument("nothing")),
+            }
+        }
+        let header = header.ok_or(Status::invalid_argument("no header"))?;
+        self.shared.change(|world| world.uploaded_plans.push((header, bytes)));
+        Ok(tonic::Response::new(wire::UploadPlanResponse {}))
     }
 
     async fn upload_answer(

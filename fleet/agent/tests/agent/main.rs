@@ -7,6 +7,7 @@ mod device;
 mod fleet;
 mod lossy_disk;
 mod machine;
+mod plans;
 mod power_loss;
 mod shell;
 mod shell_device;

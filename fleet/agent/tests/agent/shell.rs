@@ -25,7 +25,7 @@ fn settled(models: &[&str]) -> (Fleet, Artefacts, TestDevice, Vec<Deployable>) {
     (fleet, artefacts, device, models)
 }
 
-fn wait_done(fleet: &Fleet, generation: u64) -> Report {
+pub(crate) fn wait_done(fleet: &Fleet, generation: u64) -> Report {
     wait_report(fleet, generation, |report| report.progress == Progress::Done)
 }
 
@@ -35,7 +35,7 @@ fn wait_failed(fleet: &Fleet, generation: u64) -> (String, Blame) {
     (why, blame)
 }
 
-fn wait_report(fleet: &Fleet, generation: u64, is_wanted: impl Fn(&Report) -> bool) -> Report {
+pub(crate) fn wait_report(fleet: &Fleet, generation: u64, is_wanted: impl Fn(&Report) -> bool) -> Report {
     let is_wanted = |report: &&Report| report.generation == Generation(generation) && is_wanted(report);
     let find = |world: &World| world.reports.iter().rev().map(|(report, _)| report).find(is_wanted).cloned();
     fleet.wait(&format!("a report on generation {generation}"), find)

@@ -1,5 +1,6 @@
 //! A device of which all is real but the engines: the agent on its thread, its disk, and children.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
@@ -16,7 +17,7 @@ use crate::fleet::{DEVICE, Fleet, PATIENCE};
 type Running = (oneshot::Sender<()>, JoinHandle<Ending>);
 
 pub(crate) struct TestDevice {
-    _folder: TempDir,
+    folder: TempDir,
     pub(crate) config: AgentConfig,
     program: PathBuf,
     running: Option<Running>,
@@ -59,12 +60,23 @@ impl TestDevice {
         );
         let config = AgentConfig::parse("agent.toml", &text, folder.path()).unwrap();
         std::fs::create_dir(&config.folder).unwrap();
-        Self { _folder: folder, config, program: program(), running: None }
+        Self { folder: folder, config, program: program(), running: None }
     }
 
     pub(crate) fn enrol(&self, fleet: &Fleet) -> Identity {
         let device = DEVICE.parse().unwrap();
         runtime().block_on(shell::enrol(&self.config.server, &fleet.token(), &device)).unwrap()
+    }
+
+    /// From its next start on it has a GPU of this class, as JSON, that runs plans.
+    pub(crate) fn add_gpu(&mut self, class: &str) {
+        let path = self.folder.path().join("revoada");
+        let facts = format!("{{\"class\": {class}, \"facts\": {{}}}}");
+        let pretended = self.program.display();
+        let script = format!("#!/bin/sh\n[ \"$1\" = device-facts ] && exec echo '{facts}'\nexec {pretended} \"$@\"\n");
+        std::fs::write(&path, script).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        self.program = path;
     }
 
     /// Starts the agent as this program.

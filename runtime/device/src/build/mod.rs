@@ -2,6 +2,7 @@
 
 pub(crate) mod boxes;
 pub(crate) mod evidence;
+mod offered;
 pub(crate) mod plan;
 pub(crate) mod steps;
 mod target;
@@ -51,7 +52,8 @@ pub(crate) const OPSET_MAX: i64 = 19;
     revoada build model.onnx\n  \
     revoada build model.onnx --precision int8 --calibration photographs/ --output model.bundle\n  \
     revoada build model.onnx --target sm_86 --batch-max 8\n  \
-    revoada build model-fp16.bundle --target local             only the plan, for the device that is here\n\n\
+    revoada build model-fp16.bundle --target local             only the plan, for the device that is here\n  \
+    revoada build model-fp16.bundle --target local --offered other.plan    … as another device has built it\n\n\
     A model that answers too differently from the original is refused: the report says which layers\n\
     are to blame, and `--mixed` keeps them as they are.")]
 pub(crate) struct Args {
@@ -221,6 +223,12 @@ fn plan_of_bundle(args: &Args, global: &Global) -> anyhow::Result<Built> {
 }
 
 fn bundle_of_model(args: &Args, global: &Global) -> anyhow::Result<Built> {
+    if args.plan.offered.is_some() {
+        let model = args.model.display();
+        return Err(
+            Misuse(format!("`--offered` has no effect: it is a plan of a bundle, and `{model}` is none yet")).into()
+        );
+    }
     let source = fs::read(&args.model).with_context(|| format!("cannot read model `{}`", args.model.display()))?;
     let model = OnnxModel::read(&args.model)?;
     let manifest = manifest(args)?;

@@ -1,4 +1,4 @@
-//! The plan of a build: found in the cache, or compiled in a child process.
+//! The plan of a build: found in the cache, compiled in a child process, or offered by another device.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -27,8 +27,9 @@ use serde::Serialize;
 use tracing::info;
 
 use super::PRODUCER;
+use super::offered;
 use super::target::{Resolved, Target};
-use super::trial::Trial;
+use super::trial::{Origin, Trial};
 use crate::Global;
 use crate::failure::Misuse;
 use crate::terminal::progress;
@@ -58,6 +59,10 @@ pub(crate) struct PlanArgs {
     /// The plan's file; BUNDLE.plan when not given.
     #[arg(long, value_name = "FILE")]
     pub(super) plan: Option<PathBuf>,
+    /// A plan of the bundle that another device of exactly this class built: it is tried in place of one that is compiled
+    /// here, and then signed and kept as this device's own.
+    #[arg(long, value_name = "PLAN", conflicts_with = "memory")]
+    pub(super) offered: Option<PathBuf>,
     /// Largest batch of the plan, where the model leaves its batch open; 1 when not given.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     batch_max: Option<u16>,
@@ -96,6 +101,7 @@ impl PlanArgs {
         Self {
             target: Target::Local,
             plan: None,
+            offered: None,
             batch_max: None,
             profile,
             dla: None,
@@ -118,6 +124,7 @@ impl PlanArgs {
     fn check(&self) -> Result<(), Misuse> {
         let said = [
             (self.plan.is_some(), "--plan"),
+            (self.offered.is_some(), "--offered"),
             (self.batch_max.is_some(), "--batch-max"),
             (!self.profile.is_empty(), "--profile"),
             (self.dla.is_some(), "--dla"),
@@ -186,6 +193,11 @@ impl<'a> Compiler<'a> {
     pub(crate) fn new(args: &'a PlanArgs, global: &'a Global) -> anyhow::Result<Option<Self>> {
         args.check()?;
         let Some(target) = args.target.resolve(global)? else { return Ok(None) };
+        if args.offered.is_some() && target.elsewhere.is_some() {
+            return Err(
+                Misuse("`--offered` is for the device that is here: one elsewhere cannot try a plan".into()).into()
+            );
+        }
         Ok(Some(Self { args, global, target, interrupt: Interrupt::listen()? }))
     }
 
@@ -209,7 +221,7 @@ impl<'a> Compiler<'a> {
     pub(crate) fn plan(&self, subject: &Subject<'_>, signer: &SecretKey, path: &Path) -> anyhow::Result<BuiltPlan> {
         let started = Instant::now();
         let profile = profile(self.args, subject.model, subject.manifest)?;
-        let key = PlanKey {
+        let mut key = PlanKey {
             bundle: subject.bundle,
             device: self.target.class.clone(),
             compatibility: self.args.compatibility(),
@@ -218,10 +230,15 @@ impl<'a> Compiler<'a> {
             dla_core: self.args.dla,
             builder: PRODUCER.to_owned(),
         };
+        let offered = self.args.offered.as_deref().map(|path| offered::read(path, &key)).transpose()?;
+        if let Some(offered) = &offered {
+            key = offered.key().clone();
+        }
         let folder = crate::cache_folder().context("there is no home folder for the plan cache")?;
         let cache = PlanCache::open(&folder.join(PLANS), CACHE_BYTES_MAX)?;
         let _alone = cache.lock_build(&key)?;
         let cached = cache.get(&key)?.filter(|plan| plan.signer() == signer.public());
+        let is_cached = cached.is_some();
         let cannot_write = || format!("cannot write `{}`", path.display());
         let (plan, compiled, comparison) = match cached {
             Some(plan) => {
@@ -230,14 +247,22 @@ impl<'a> Compiler<'a> {
                 (plan, None, None)
             }
             None => {
-                let timings = self.timings(&folder)?;
-                let mut compiled = self.compile(subject.model, self.options(profile, timings), cache.folder())?;
-                let engine = std::mem::take(&mut compiled.engine);
+                let (engine, compiled, origin) = match offered {
+                    // Only what the engine does is the other device's to say.
+                    Some(offered) => (offered.payload().to_vec(), None, Origin::Offered),
+                    None => {
+                        let timings = self.timings(&folder)?;
+                        let mut compiled =
+                            self.compile(subject.model, self.options(profile, timings), cache.folder())?;
+                        (std::mem::take(&mut compiled.engine), Some(compiled), Origin::Built)
+                    }
+                };
                 let (inputs, outputs) = (subject.model.inputs()?, subject.model.outputs()?);
                 let (mut facts, mut comparison) = (PlanFacts { inputs, outputs, ..PlanFacts::default() }, None);
                 if self.tries_plans() {
                     let untried = Plan::seal(key.clone(), facts.clone(), engine.as_slice(), signer);
-                    let (found, compared) = subject.trial.of_plan(&untried, subject.model, facts, self.global)?;
+                    let (found, compared) =
+                        subject.trial.of_plan(&untried, origin, subject.model, facts, self.global)?;
                     (facts, comparison) = (found, Some(compared));
                 }
                 let plan = Plan::seal(key, facts, engine, signer);
@@ -248,7 +273,7 @@ impl<'a> Compiler<'a> {
                     kept.join().expect("the cache does not panic")?;
                     partial.and_then(Partial::commit).with_context(cannot_write)
                 })?;
-                (plan, Some(compiled), comparison)
+                (plan, compiled, comparison)
             }
         };
         let built = BuiltPlan {
@@ -256,7 +281,7 @@ impl<'a> Compiler<'a> {
             built_for: plan.key().device.to_string(),
             tensorrt: plan.key().device.tensorrt,
             bytes: plan.payload().len(),
-            cached: compiled.is_none(),
+            cached: is_cached,
             plan_ms: started.elapsed().as_millis(),
             compile_ms: compiled.as_ref().map(|compiled| compiled.compile_time.as_millis()),
             peak_bytes: compiled.as_ref().and_then(|compiled| compiled.peak_bytes),

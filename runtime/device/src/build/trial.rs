@@ -37,8 +37,17 @@ pub(crate) const VERB: &str = "try-plan";
 /// In which a device reaches its speed, and in which it is measured: long enough for thousands of runs of most networks.
 const WARM_UP: Duration = Duration::from_millis(200);
 const MEASURED: Duration = Duration::from_millis(500);
+/// What to do about a plan of another device.
+const BUILD_HERE: &str = "without `--offered` this device builds its own";
 /// A request names a few files.
 const REQUEST_BYTES_MAX: u64 = 1 << 20;
+
+/// Where a plan that is tried comes from: what is said of its faults depends on it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Origin {
+    Built,
+    Offered,
+}
 
 /// What a plan is held against.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -84,6 +93,7 @@ impl Trial {
     pub(super) fn of_plan(
         &self,
         plan: &Plan,
+        origin: Origin,
         converted: &OnnxModel,
         facts: PlanFacts,
         global: &Global,
@@ -92,14 +102,14 @@ impl Trial {
         let failures = outcome.comparison.failures(&self.thresholds);
         if !failures.is_empty() {
             let sentences: Vec<String> = failures.iter().map(ToString::to_string).collect();
-            return Err(inaccurate(&format!("is not accurate enough: {}", sentences.join("; "))));
+            return Err(origin.inaccurate(&format!("is not accurate enough: {}", sentences.join("; "))));
         }
         if let Err(fault) = outcome.golden {
-            return Err(inaccurate(&format!("answers the golden inputs of its bundle otherwise: {fault}")));
+            return Err(origin.inaccurate(&format!("answers the golden inputs of its bundle otherwise: {fault}")));
         }
         let precise = match outcome.precision {
             Ok(layers) => Some(layers),
-            Err(mismatch) if self.precise => return Err(imprecise(&mismatch)),
+            Err(mismatch) if self.precise => return Err(origin.imprecise(&mismatch)),
             Err(mismatch) => {
                 warn!("{mismatch}");
                 None
@@ -150,21 +160,36 @@ fn in_child(request: &Request, global: &Global) -> anyhow::Result<Outcome> {
     drop(child.stdin.take().expect("it is piped").write_all(&serde_json::to_vec(request)?));
     let output = child.wait_with_output().context("cannot wait for the process that tries the plan")?;
     if !output.status.success() {
-        bail!("the plan that was built does not run here: the process that tried it ended with {}", output.status);
+        bail!("the plan does not run here: the process that tried it ended with {}", output.status);
     }
     serde_json::from_slice(&output.stdout).context("cannot read how the plan was tried")
 }
 
-/// The sentence goes on after the plan.
-fn inaccurate(how: &str) -> anyhow::Error {
-    let hint = "the converted model is accurate by itself, so it is this TensorRT or GPU that computes it otherwise; \
-                try a higher precision";
-    anyhow::Error::new(Refused { hint: hint.to_owned() }).context(format!("the plan that was built {how}"))
+impl Origin {
+    /// The sentence goes on after the plan.
+    fn inaccurate(self, how: &str) -> anyhow::Error {
+        let hint = "the converted model is accurate by itself, so it is this TensorRT or GPU that computes it otherwise; \
+                    try a higher precision";
+        match self {
+            Self::Built => refused(hint, format!("the plan that was built {how}")),
+            Self::Offered => refused(BUILD_HERE, format!("the plan that was offered {how}")),
+        }
+    }
+
+    fn imprecise(self, mismatch: &PrecisionMismatch) -> anyhow::Error {
+        let hint =
+            format!("`--keep '{}'` leaves the layer in the precision that it has in the original", mismatch.layer);
+        match self {
+            Self::Built => refused(&hint, format!("TensorRT did not take the graph's precisions: {mismatch}")),
+            Self::Offered => {
+                refused(BUILD_HERE, format!("the plan that was offered computes otherwise than its graph: {mismatch}"))
+            }
+        }
+    }
 }
 
-fn imprecise(mismatch: &PrecisionMismatch) -> anyhow::Error {
-    let hint = format!("`--keep '{}'` leaves the layer in the precision that it has in the original", mismatch.layer);
-    anyhow::Error::new(Refused { hint }).context(format!("TensorRT did not take the graph's precisions: {mismatch}"))
+fn refused(hint: &str, sentence: String) -> anyhow::Error {
+    anyhow::Error::new(Refused { hint: hint.to_owned() }).context(sentence)
 }
 
 /// The hidden verb.

@@ -45,7 +45,7 @@ impl Rebuilding {
         let (bundle, ended): (PathBuf, _) = (config.path.clone(), Arc::clone(&cancelled));
         let work = move || {
             info!(bundle = %bundle.display(), "building a plan for this device, which takes over when it is there");
-            let built = build(&bundle, swapper.rows());
+            let built = build(&bundle, swapper.stats.rows_max());
             if ended.load(Ordering::SeqCst) {
                 return info!(bundle = %bundle.display(), "the run ended before its plan was built");
             }

@@ -87,6 +87,7 @@ impl Step {
 /// One run.
 #[derive(Default)]
 pub(crate) struct RunStats {
+    rows_max: usize,
     decoders: Mutex<DecodersOfRun>,
     swaps: AtomicU64,
     swap_gap_ns: AtomicU64,
@@ -455,16 +456,22 @@ impl StreamStats {
 }
 
 impl RunStats {
+    /// `rows_max` is the largest batch that a plan is to run.
     pub(crate) fn new(
+        rows_max: usize,
         decoder: Arc<dyn Decoder>,
         secondaries: Vec<Arc<SecondaryStats>>,
         shadow: Arc<Shadow>,
         deliveries: Deliveries,
         recordings: Recordings,
     ) -> Self {
-        let stats = Self { secondaries, shadow, deliveries, recordings, ..Self::default() };
+        let stats = Self { rows_max, secondaries, shadow, deliveries, recordings, ..Self::default() };
         stats.decoded_by(decoder);
         stats
+    }
+
+    pub(crate) fn rows_max(&self) -> usize {
+        self.rows_max
     }
 
     /// Scores and boxes that were NaN or infinite: how a network that broke in FP16 shows itself.
@@ -600,6 +607,7 @@ impl RunStats {
             tracks: streams.iter().map(|stream| stream.tracks).sum(),
             fps: ratio(frames_out as f64, elapsed_s),
             batch_frames_mean: ratio(self.batch_frames.load(Relaxed) as f64, self.batches() as f64),
+            rows_max: self.rows_max,
             latency: latencies(&steps),
             secondaries: self.secondaries(),
             deliveries: self.deliveries(),

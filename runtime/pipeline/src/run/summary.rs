@@ -34,6 +34,9 @@ pub struct RunSummary {
     pub fps: f64,
     /// Frames of one inference, on average.
     pub batch_frames_mean: f64,
+    /// The largest batch that a plan of the model is to run.
+    #[serde(default)]
+    pub rows_max: usize,
     pub latency: Latencies,
     /// Of each `[[secondary]]`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]

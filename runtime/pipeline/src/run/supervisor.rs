@@ -27,7 +27,7 @@ use super::stream::{Stream, Ticket};
 use super::swap::Swapper;
 use super::trackers::Trackers;
 use super::{ModelError, Parts, RunError, RunSummary, StreamError, reload};
-use crate::config::{HttpConfig, PipelineConfig, SinkConfig, StreamConfig};
+use crate::config::{HttpConfig, PipelineConfig, SinkConfig, StreamConfig, TilesConfig};
 use crate::control;
 use crate::draw::Painter;
 use crate::http::{self, Hub, RunStatus, StreamOptions};
@@ -166,7 +166,8 @@ impl Supervisor {
         let shadow = Arc::clone(&controls.shadow);
         let SinkContext { deliveries, recordings, .. } = context;
         let (decoder, secondaries) = (Arc::clone(model.decoder()), cascade.stats().to_vec());
-        let stats = Arc::new(RunStats::new(decoder, secondaries, shadow, deliveries, recordings.clone()));
+        let rows_max = config.batch.frames_max * config.model.tiles.as_ref().map_or(1, TilesConfig::count);
+        let stats = Arc::new(RunStats::new(rows_max, decoder, secondaries, shadow, deliveries, recordings.clone()));
         let infer = Infer {
             lanes: Arc::clone(&lanes),
             batch: config.batch,

@@ -19,8 +19,7 @@ use tracing::{info, warn};
 use super::model::{GoldenPictures, Loader, Model, ModelError, ModelSession};
 use super::sessions::{self, Sessions};
 use super::stats::RunStats;
-use crate::config::{ModelConfig, TilesConfig};
-use crate::lock::lock;
+use crate::config::ModelConfig;
 
 /// Neither black nor white.
 const GREY: u8 = 127;
@@ -89,11 +88,6 @@ struct Kind {
 }
 
 impl Swapper {
-    /// The largest batch that a plan is to run.
-    pub(crate) fn rows(&self) -> usize {
-        self.frames * lock(&self.config).tiles.as_ref().map_or(1, TilesConfig::count)
-    }
-
     pub(crate) fn swap(&self, to: To<'_>) -> Result<Swapped, SwapError> {
         let mut config = match self.config.try_lock() {
             Ok(config) => config,
