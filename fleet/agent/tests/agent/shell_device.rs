@@ -60,7 +60,7 @@ impl TestDevice {
         );
         let config = AgentConfig::parse("agent.toml", &text, folder.path()).unwrap();
         std::fs::create_dir(&config.folder).unwrap();
-        Self { folder: folder, config, program: program(), running: None }
+        Self { folder, config, program: program(), running: None }
     }
 
     pub(crate) fn enrol(&self, fleet: &Fleet) -> Identity {
