@@ -4,6 +4,7 @@
 //! It holds no tests and knows nothing of how the program works inside.
 #![forbid(unsafe_code)]
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -29,10 +30,10 @@ pub fn revoada_fleet() -> Command {
     program("revoada-fleet")
 }
 
-fn program(package: &str) -> Command {
+fn program(name: &str) -> Command {
     let test = std::env::current_exe().expect("a running test has a path");
-    let program = test.parent().and_then(Path::parent).expect("tests lie in `deps`").join(package);
-    assert!(program.exists(), "`{}` is missing: run `cargo build --package {package}` first", program.display());
+    let program = test.parent().and_then(Path::parent).expect("tests lie in `deps`").join(name);
+    assert!(program.exists(), "`{}` is missing: run `cargo build --workspace --all-targets` first", program.display());
     let mut command = Command::new(program);
     command.stdin(Stdio::null()).current_dir(root());
     command
@@ -124,6 +125,34 @@ impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
+    }
+}
+
+/// A fleet service with a fleet that it plays: `fleet/server/examples/showroom`.
+pub struct Showroom {
+    running: Running,
+    pub address: String,
+    pub user: String,
+    pub password: String,
+}
+
+impl Showroom {
+    pub fn open() -> Self {
+        // As `cargo test --workspace` builds it, beside the folder of the tests.
+        let mut command = program("examples/showroom");
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the showroom starts");
+        let mut running = Running(child);
+        let mut lines = BufReader::new(running.0.stdout.take().expect("standard output is piped")).lines();
+        let mut line = || lines.next().expect("the showroom says where it is").expect("it writes text");
+        let (address, user, password) = (line(), line(), line());
+        Self { running, address, user, password }
+    }
+
+    /// Ends it, which it does in order.
+    pub fn close(mut self) {
+        // It ends with its standard input.
+        drop(self.running.0.stdin.take());
+        assert!(self.running.0.wait().expect("it was started").success());
     }
 }
 

@@ -1,11 +1,10 @@
 //! The fleet's console in a real browser (`tests/python/console.py`), before a fleet that its showroom plays.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::PathBuf;
+use std::process::Command;
 
-use revoada_tests::{Running, asset, finish, root};
+use revoada_tests::{Showroom, asset, finish, root};
 use serde_json::Value;
 
 /// A browser that the machine has.
@@ -14,15 +13,6 @@ fn browser() -> Option<PathBuf> {
     let folders: Vec<_> = std::env::split_paths(&folders).collect();
     let names = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
     names.iter().flat_map(|name| folders.iter().map(move |folder| folder.join(name))).find(|program| program.is_file())
-}
-
-/// The showroom as `cargo test --workspace` built it, beside the folder of the tests.
-fn showroom() -> Command {
-    let test = std::env::current_exe().unwrap();
-    let program = test.parent().and_then(Path::parent).unwrap().join("examples/showroom");
-    let hint = "cargo build --package revoada-fleet --example showroom";
-    assert!(program.exists(), "`{}` is missing: run `{hint}` first", program.display());
-    Command::new(program)
 }
 
 #[test]
@@ -37,19 +27,17 @@ fn the_console_is_for_eyes_and_hands_of_every_kind() {
         eprintln!("skipped: {name}: there is no Chromium or Chrome");
         return;
     };
-    // It ends with its standard input.
-    let child = showroom().stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
-    let mut running = Running(child);
-    let mut lines = BufReader::new(running.0.stdout.take().unwrap()).lines();
-    let mut line = || lines.next().expect("the showroom says where it is").unwrap();
-    let (address, user, password) = (line(), line(), line());
+    let showroom = Showroom::open();
     let mut script = Command::new(python);
-    script.arg("-B").arg(root().join("tests/python/console.py")).arg(browser).args([address, user, password]);
+    script.arg("-B").arg(root().join("tests/python/console.py")).arg(browser).args([
+        &showroom.address,
+        &showroom.user,
+        &showroom.password,
+    ]);
     // Whoever wants to look at it names a folder.
     script.args(std::env::var_os("REVOADA_SCREENSHOTS"));
     let seen = finish(&mut script).expect_code(0);
-    drop(running.0.stdin.take());
-    assert!(running.0.wait().unwrap().success());
+    showroom.close();
     let seen: Value = serde_json::from_str(&seen.stdout).unwrap();
     for what in ["errors", "contrast", "wide", "unnamed", "focus"] {
         assert_eq!(seen[what].as_array().map(Vec::len), Some(0), "{what}: {:#}", seen[what]);
