@@ -151,7 +151,7 @@ def build(fleet):
     public = fleet.run("revoada", "key", fleet.key, "--new")
     fleet.trust.write_text(public.stdout)
     wrong = FOLDER / "centerface-wrong.toml"
-    wrong.write_text((MODEL.parent / "centerface.toml").read_text().replace("scale = [1.0, 1.0, 1.0]", "scale = [0.0, 0.0, 0.0]"))
+    wrong.write_text((MODEL.parent / "centerface.toml").read_text().replace("scale = [1.0, 1.0, 1.0]", "scale = [0.0039, 0.0039, 0.0039]"))
     versions = []
     for version, options in [("1", ["--precision", "fp32"]), ("2", ["--precision", "fp16"]),
                              ("3", ["--precision", "fp32", "--manifest", wrong])]:

@@ -42,8 +42,10 @@ pub(super) struct RolloutJson {
     phase: &'static str,
     /// Which is under way, from 1.
     wave: Option<usize>,
-    /// Why it is as it is, for people.
+    /// How far it is, for people.
     status: String,
+    /// Of one that was halted: which gate failed, and how.
+    why: Option<String>,
     progress: RolloutProgress,
     waves: Vec<WaveJson>,
     gates: Vec<GateForm>,
@@ -96,6 +98,10 @@ impl From<RolloutView> for RolloutJson {
             phase: view.phase_name(),
             wave,
             status: view.status.clone(),
+            why: match &view.phase {
+                Some(Phase::Halted { why, .. }) => Some(why.clone()),
+                _ => None,
+            },
             progress: view.progress.clone(),
             gates: view.rollout.gates.iter().map(GateForm::from).collect(),
             waves: waves.collect(),

@@ -204,15 +204,20 @@ fn watch(client: &Client, id: u64) -> anyhow::Result<()> {
     loop {
         let rollout = client.get(&["rollouts", &id.to_string()], &[])?;
         let progress = &rollout["progress"];
-        let line = format!("{}: {}", text(&rollout["phase"]), text(&rollout["status"]));
-        if line != said {
+        let (phase, status) = (text(&rollout["phase"]), text(&rollout["status"]));
+        // Of one that has ended, the status begins with how.
+        let line = if status.starts_with(&phase) { status } else { format!("{phase}: {status}") };
+        if line != said && rollout["phase"] != "new" {
             say(&line)?;
             said = line;
         }
         let is_settled = progress["in_flight"] == 0 && progress["waiting"] == 0;
         match rollout["phase"].as_str() {
             Some("finished") => return Ok(()),
-            Some(phase @ ("halted" | "aborted" | "superseded")) if is_settled => bail!("rollout {id} is {phase}"),
+            Some(phase @ ("halted" | "aborted" | "superseded")) if is_settled => match rollout["why"].as_str() {
+                Some(why) => bail!("rollout {id} is {phase}: {why}"),
+                None => bail!("rollout {id} is {phase}"),
+            },
             _ => thread::sleep(ASK_EVERY),
         }
     }
