@@ -50,7 +50,8 @@ async fn the_certificate_from_before_a_device_was_enrolled_anew_is_worth_nothing
     let siege = Siege::begin().await;
     let stolen = siege.device("gate-1").await;
     let mut client = Client::start(&stolen, siege.service.addresses.mqtt, &named("gate-1")).await;
-    let tls = siege.device("gate-1").await;
+    let token = siege.token(json!({ "name": "again", "device": "gate-1" })).await;
+    let tls = siege.enrol("gate-1", &token).await.unwrap();
     client.end().await;
     expect_kept_out(&siege, stolen, "gate-1").await;
     drop(Client::start(&tls, siege.service.addresses.mqtt, &named("gate-1")).await);
