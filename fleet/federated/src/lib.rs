@@ -26,10 +26,14 @@
 #![forbid(unsafe_code)]
 
 mod check;
+mod participant;
+mod round;
 mod strategy;
 mod weights;
 
 pub use check::{Bounds, Expected, Refusal, Update};
+pub use participant::{Participant, Sample, draw};
+pub use round::{Action, Event, Member, Phase, Rejection, Round, Standing, Terms, TermsError};
 pub use strategy::{
     AggregateError, Contribution, InMemory, Mean, Optimiser, OptimiserError, ReadError, Robust, RobustError,
     ServerOptimiser, UpdateReader,
