@@ -33,7 +33,7 @@ impl Canaries {
 
     fn say(&mut self, canary: usize, figures: Figures) {
         let name = self.names[canary].as_str();
-        let order = self.world.blueprint.order(&device(name)).unwrap().clone();
+        let order = self.world.blueprint.order(&device(name)).expect("it was ordered something").clone();
         self.world.report(name, order.generation, Progress::Done, order.deployables, figures);
     }
 
