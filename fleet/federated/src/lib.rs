@@ -28,13 +28,15 @@
 mod check;
 mod participant;
 mod privacy;
+mod recipe;
 mod round;
 mod strategy;
 mod weights;
 
 pub use check::{Bounds, Expected, Refusal, Update};
 pub use participant::{Participant, Sample, draw};
-pub use privacy::{Accountant, Clipper, Clipping, ClippingError, PrivacyError};
+pub use privacy::{Accountant, Clipper, Clipping, ClippingError, PrivacyError, add_noise, deviation};
+pub use recipe::{Privacy, Recipe, RecipeError, Strategy};
 pub use round::{Action, Event, Member, Phase, Rejection, Round, Standing, Terms, TermsError};
 pub use strategy::{
     AggregateError, Contribution, InMemory, Mean, Optimiser, OptimiserError, ReadError, Robust, RobustError,

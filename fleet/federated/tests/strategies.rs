@@ -162,6 +162,31 @@ fn liars_move_a_mean_and_no_median() {
     }
 }
 
+#[test]
+fn many_at_once_are_the_same_as_one_after_another() {
+    // For several threads, and with a rest.
+    let length = 300_001;
+    let layout = Arc::new(Layout::new([("w".to_owned(), vec![length])]).unwrap());
+    let update = |seed: usize| {
+        let values = (0..length).map(|index| ((index * 31 + seed * 17) % 1009) as f32 / 1009.0 - 0.5).collect();
+        Contribution::Full(Weights::new(Arc::clone(&layout), values).unwrap())
+    };
+    let updates: Vec<(Contribution, u64)> = (0..5).map(|seed| (update(seed), seed as u64 + 1)).collect();
+    let global = Weights::zeros(Arc::clone(&layout));
+    let (mut single, mut all) = (Mean::new(Arc::clone(&layout)), Mean::new(Arc::clone(&layout)));
+    updates.iter().for_each(|(update, examples)| single.fold(update, *examples).unwrap());
+    let borrowed: Vec<_> = updates.iter().map(|(update, examples)| (update, *examples)).collect();
+    all.fold_all(&borrowed).unwrap();
+    let expected = updates.iter().map(|(update, part)| f64::from(update.weights().values()[1234]) * *part as f64);
+    let found = all.finish(&global).unwrap();
+    assert!((f64::from(found.values()[1234]) - expected.sum::<f64>() / 15.0).abs() < 1e-6);
+    assert_eq!(single.finish(&global).unwrap(), found);
+
+    let mut none = Mean::new(layout);
+    assert_eq!(none.fold_all(&[(&updates[0].0, 1), (&updates[1].0, 0)]), Err(AggregateError::NoExamples));
+    assert_eq!(none.finish(&global), Err(AggregateError::NoUpdate), "none of them counts");
+}
+
 fn some_updates() -> impl Strategy<Value = (Vec<Vec<f32>>, Vec<u64>, Vec<bool>)> {
     (1_usize..9, 1_usize..5).prop_flat_map(|(updates, length)| {
         let row = prop::collection::vec(-1e3_f32..1e3, length);

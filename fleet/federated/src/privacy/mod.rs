@@ -5,6 +5,8 @@
 
 mod accountant;
 mod clipping;
+mod noise;
 
 pub use accountant::{Accountant, PrivacyError};
 pub use clipping::{Clipper, Clipping, ClippingError};
+pub use noise::{add_noise, deviation};

@@ -1,9 +1,16 @@
 //! Federated averaging (McMahan et al., "Communication-Efficient Learning of Deep Networks from Decentralized Data", 2017).
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::thread;
 
 use super::{AggregateError, Contribution};
 use crate::weights::{Layout, Weights};
+
+/// Sums that stay in a processor's nearest cache while updates are added to them.
+const BLOCK: usize = 2048;
+/// For fewer numbers another thread is not worth its start.
+const PART_MIN: usize = 1 << 17;
 
 /// The mean of updates by the examples that each was learned from. It holds sums, whatever the number of updates.
 #[derive(Clone, Debug)]
@@ -24,22 +31,41 @@ impl Mean {
 
     /// Takes an update in; nothing of it is kept.
     pub fn fold(&mut self, update: &Contribution, examples: u64) -> Result<(), AggregateError> {
-        let weights = update.weights();
-        if weights.layout() != &self.layout {
-            return Err(AggregateError::Layout);
+        self.fold_all(&[(update, examples)])
+    }
+
+    /// Takes several updates in, or none of them. The sums are gone through once for all of them, and by all processors: the
+    /// result is the same as one after another.
+    pub fn fold_all(&mut self, updates: &[(&Contribution, u64)]) -> Result<(), AggregateError> {
+        for (update, examples) in updates {
+            if update.weights().layout() != &self.layout {
+                return Err(AggregateError::Layout);
+            }
+            if *examples == 0 {
+                return Err(AggregateError::NoExamples);
+            }
         }
-        if examples == 0 {
-            return Err(AggregateError::NoExamples);
+        let length = self.sums.len();
+        let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get).min(length.div_ceil(PART_MIN));
+        let part = length.div_ceil(threads);
+        thread::scope(|scope| {
+            let mut parts = self.sums.chunks_mut(part).enumerate();
+            let first = parts.next();
+            for (index, sums) in parts {
+                scope.spawn(move || add(sums, index * part, updates));
+            }
+            if let Some((_, sums)) = first {
+                add(sums, 0, updates);
+            }
+        });
+        for (update, examples) in updates {
+            let share = *examples as f64;
+            self.examples += share;
+            if matches!(update, Contribution::Delta(_)) {
+                self.examples_of_deltas += share;
+            }
+            self.updates += 1;
         }
-        let share = examples as f64;
-        for (sum, value) in self.sums.iter_mut().zip(weights.values()) {
-            *sum += share * f64::from(*value);
-        }
-        self.examples += share;
-        if matches!(update, Contribution::Delta(_)) {
-            self.examples_of_deltas += share;
-        }
-        self.updates += 1;
         Ok(())
     }
 
@@ -60,5 +86,18 @@ impl Mean {
         let values = self.sums.iter().zip(global.values());
         let values = values.map(|(sum, global)| ((sum + of_deltas * f64::from(*global)) / all) as f32).collect();
         Ok(Weights::new(self.layout, values).expect("there is a sum for each number"))
+    }
+}
+
+/// Adds updates to the sums of the weights from `from` on.
+fn add(sums: &mut [f64], from: usize, updates: &[(&Contribution, u64)]) {
+    for (index, block) in sums.chunks_mut(BLOCK).enumerate() {
+        let from = from + index * BLOCK;
+        for (update, examples) in updates {
+            let (share, values) = (*examples as f64, &update.weights().values()[from..from + block.len()]);
+            for (sum, value) in block.iter_mut().zip(values) {
+                *sum += share * f64::from(*value);
+            }
+        }
     }
 }
