@@ -28,6 +28,7 @@ pub mod reconcile;
 pub mod shell;
 pub mod slots;
 mod state;
+pub mod sysfs;
 
 pub use reconcile::{
     Action, Agent, Counts, Event, Fault, Health, Phase, Policy, Refusal, Report, ReportId, RunId, Step, StepId,

@@ -2,8 +2,9 @@
 //!
 //! Linux 5 shows them below `class/hwmon` (millivolts and milliamperes), NVIDIA's Linux 4.9 as `iio` devices (milliwatts).
 
-use std::fs;
 use std::path::{Path, PathBuf};
+
+use crate::sysfs::{folders, number, text};
 
 /// Channels of one monitor.
 const CHANNELS: u32 = 3;
@@ -103,25 +104,10 @@ fn iio(system: &Path) -> Vec<Rail> {
     rails
 }
 
-/// In a folder, by name; none where it cannot be read.
-fn folders(folder: &Path) -> Vec<PathBuf> {
-    let mut paths: Vec<PathBuf> =
-        fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
-    paths.retain(|path| path.is_dir());
-    paths.sort();
-    paths
-}
-
-fn text(path: &Path) -> Option<String> {
-    fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
-}
-
-fn number(path: &Path) -> Option<u64> {
-    text(path)?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -98,7 +98,7 @@ impl Recipe {
                 }
             }
             Strategy::Robust(robust @ (Robust::Krum { liars } | Robust::MultiKrum { liars, .. })) => {
-                let needed = liars.saturating_mul(2).saturating_add(3);
+                let needed = robust.updates_min();
                 if quorum < needed {
                     return Err(RecipeError::Quorum { strategy, liars, needed, quorum });
                 }

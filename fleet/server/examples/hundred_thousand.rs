@@ -24,7 +24,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let wave = |size| Wave { size, done: percent(95), timeout: Duration::from_hours(6), soak: Duration::from_mins(10) };
     let all = || wave(Size::Share(Percent::ALL));
     let at_once = play(vec![all()], DEVICES as u32)?;
-    let Spent { planned, stored, .. } = at_once[0];
+    let Spent { planned, stored } = at_once[0];
     println!("{DEVICES} devices at once: {planned:.2?} to plan, {stored:.2?} to store");
 
     let mut spent = play(vec![wave(Size::Devices(100)), wave(Size::Share(percent(10))), all()], 5_000)?;

@@ -38,7 +38,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
     let asked = |name: &str| arguments.is_empty() || arguments.contains(&name);
     if asked("fleet") {
         build(workspace, FLEET)?;
-        process::show(&mut script(workspace, "tests/bench/fleet.py"))?;
+        process::show(&mut python::script(workspace, "tests/bench/fleet.py"))?;
         if arguments == ["fleet"] {
             return Ok(());
         }
@@ -49,46 +49,38 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
     let own = ["stage", "plan", "quantise", "gpu", "tracker", "fleet"];
     let parts: Vec<&str> = arguments.iter().copied().filter(|argument| !own.contains(argument)).collect();
     if !parts.is_empty() || arguments.is_empty() {
-        process::show(script(workspace, "tests/bench/bench.py").args(parts))?;
+        process::show(python::script(workspace, "tests/bench/bench.py").args(parts))?;
     }
     if asked("plan") {
-        process::show(&mut script(workspace, "tests/bench/plan.py"))?;
+        process::show(&mut python::script(workspace, "tests/bench/plan.py"))?;
     }
     if asked("quantise") {
         prepare_quantise(workspace)?;
-        process::show(&mut script(workspace, "tests/bench/quantise.py"))?;
+        process::show(&mut python::script(workspace, "tests/bench/quantise.py"))?;
     }
     if asked("stage") {
-        process::show(script(workspace, "tests/bench/stage_opencv.py").arg("target/release/examples/stage_bench"))?;
+        process::show(
+            python::script(workspace, "tests/bench/stage_opencv.py").arg("target/release/examples/stage_bench"),
+        )?;
     }
     if asked("tracker") {
-        let mut script = script(workspace, "tests/python/tracking.py");
+        let mut script = python::script(workspace, "tests/python/tracking.py");
         process::show(script.args(["bench", "target/release/examples/track_mot"]))?;
     }
     if asked("gpu") {
-        process::show(&mut script(workspace, "tests/bench/gpu.py"))?;
+        process::show(&mut python::script(workspace, "tests/bench/gpu.py"))?;
     }
     Ok(())
 }
 
 fn build(workspace: &Workspace, programs: &Programs) -> Result<()> {
-    for (package, kind, name) in programs {
-        let mut build = process::cargo(workspace);
-        process::show(build.args(["build", "--release", "--package", package, kind, name]))?;
-    }
-    Ok(())
+    programs.iter().try_for_each(|(package, kind, name)| process::build_release(workspace, package, kind, name))
 }
 
 /// What the comparison with other converters needs, which a slow test makes as well.
 pub(crate) fn prepare_quantise(workspace: &Workspace) -> Result<()> {
     python::install(workspace, &python::QUANTISE)?;
     opencv_samples::fetch(workspace)
-}
-
-fn script(workspace: &Workspace, path: &str) -> Command {
-    let mut command = Command::new(python::executable(workspace));
-    command.arg("-B").arg(path).current_dir(workspace.root());
-    command
 }
 
 /// Makes the 1080p H.264 clip out of a smaller one.

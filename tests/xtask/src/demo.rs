@@ -10,7 +10,7 @@ use crate::{process, python, setup};
 
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     setup::run(workspace, setup::For::Demo)?;
-    process::show(process::cargo(workspace).args(["build", "--release", "--package", "revoada"]))?;
+    process::build_release(workspace, "revoada", "--bin", "revoada")?;
     let folder = workspace.file("demo");
     fs::create_dir_all(&folder).with_context(|| format!("cannot make `{}`", folder.display()))?;
 
@@ -49,10 +49,9 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
 pub(crate) fn fleet(workspace: &Workspace) -> Result<()> {
     setup::run(workspace, setup::For::Demo)?;
     for package in ["revoada", "revoada-fleet"] {
-        process::show(process::cargo(workspace).args(["build", "--release", "--package", package, "--bin", package]))?;
+        process::build_release(workspace, package, "--bin", package)?;
     }
-    let mut script = Command::new(python::executable(workspace));
-    process::show(script.arg("-B").arg("tests/python/fleet_demo.py").current_dir(workspace.root()))
+    process::show(&mut python::script(workspace, "tests/python/fleet_demo.py"))
 }
 
 /// Shows the command as one would type it, then runs it.

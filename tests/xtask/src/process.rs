@@ -41,6 +41,11 @@ pub(crate) fn show(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// Builds a program of a package, which `kind` and `name` say to cargo: `--bin revoada`.
+pub(crate) fn build_release(workspace: &Workspace, package: &str, kind: &str, name: &str) -> Result<()> {
+    show(cargo(workspace).args(["build", "--release", "--package", package, kind, name]))
+}
+
 /// Whether a program can be started and is content.
 pub(crate) fn succeeds(command: &mut Command) -> bool {
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|s| s.success())

@@ -49,6 +49,13 @@ pub(crate) fn executable(workspace: &Workspace) -> PathBuf {
     workspace.cached("venv/bin/python")
 }
 
+/// A script of this repository, run from its root.
+pub(crate) fn script(workspace: &Workspace, path: &str) -> Command {
+    let mut command = Command::new(executable(workspace));
+    command.arg("-B").arg(path).current_dir(workspace.root());
+    command
+}
+
 /// A command of the environment's pip, which asks the registry that the machine is configured for.
 pub(crate) fn pip(workspace: &Workspace) -> Command {
     let mut command = Command::new(executable(workspace));

@@ -92,13 +92,17 @@ pub enum RobustError {
 }
 
 impl Robust {
-    pub fn aggregate(self, layout: &Arc<Layout>, updates: &dyn UpdateReader) -> Result<Weights, RobustError> {
-        let count = updates.count();
-        let needed = match self {
+    /// So many updates it needs.
+    pub(crate) fn updates_min(self) -> usize {
+        match self {
             Self::Median | Self::TrimmedMean { .. } => 1,
             // Fewer than that, and liars can be closest to each other.
             Self::Krum { liars } | Self::MultiKrum { liars, .. } => liars.saturating_mul(2).saturating_add(3),
-        };
+        }
+    }
+
+    pub fn aggregate(self, layout: &Arc<Layout>, updates: &dyn UpdateReader) -> Result<Weights, RobustError> {
+        let (count, needed) = (updates.count(), self.updates_min());
         if count < needed {
             return Err(RobustError::TooFew { found: count, needed });
         }

@@ -4,13 +4,13 @@
 //! Processors of Intel's and AMD's count their energy (RAPL, below `class/powercap`), which only root may read on most
 //! systems; what a graphics card takes is not in it.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use revoada_agent::rails::{self, Rail};
+use revoada_agent::sysfs::{folders, number, text};
 use revoada_engine::cuda::{CardPower, CudaError, Device};
 
 /// A rail's monitor averages over some milliseconds itself; looking more often tells nothing new.
@@ -167,25 +167,10 @@ fn used(before: &mut Option<u64>, now: u64, range: u64) -> u64 {
     })
 }
 
-/// In a folder, by name; none where it cannot be read.
-fn folders(folder: &Path) -> Vec<PathBuf> {
-    let mut paths: Vec<PathBuf> =
-        fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
-    paths.retain(|path| path.is_dir());
-    paths.sort();
-    paths
-}
-
-fn text(path: &Path) -> Option<String> {
-    fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
-}
-
-fn number(path: &Path) -> Option<u64> {
-    text(path)?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     /// A tree of files with a line each.
