@@ -30,6 +30,7 @@ mod participant;
 mod privacy;
 mod recipe;
 mod round;
+mod safetensors;
 mod strategy;
 mod weights;
 
@@ -38,6 +39,7 @@ pub use participant::{Participant, Sample, draw};
 pub use privacy::{Accountant, Clipper, Clipping, ClippingError, PrivacyError, add_noise, deviation};
 pub use recipe::{Privacy, Recipe, RecipeError, Strategy};
 pub use round::{Action, Event, Member, Phase, Rejection, Round, Standing, Terms, TermsError};
+pub use safetensors::{SafetensorsError, from_safetensors, to_safetensors};
 pub use strategy::{
     AggregateError, Contribution, InMemory, Mean, Optimiser, OptimiserError, ReadError, Robust, RobustError,
     ServerOptimiser, UpdateReader,
