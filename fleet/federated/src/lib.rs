@@ -26,6 +26,7 @@
 #![forbid(unsafe_code)]
 
 mod check;
+pub mod npy;
 mod participant;
 mod privacy;
 mod recipe;

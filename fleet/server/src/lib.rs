@@ -32,6 +32,7 @@ pub mod device_port;
 pub mod filter;
 pub mod identity;
 pub mod inventory;
+pub mod learning;
 pub mod planner;
 pub mod registry;
 pub mod serve;

@@ -1,0 +1,10 @@
+//! What the fleet learns together.
+//!
+//! A [`Board`] is where participants wait for [tasks](Task) and bring [what came of them](Reply), whatever door they came
+//! through: each door speaks its own protocol, and none of them knows what a round is.
+
+mod board;
+mod task;
+
+pub use board::{Board, Presence, Said, TooMany, Word};
+pub use task::{App, Config, Door, Metrics, Reply, Reported, RunId, Sheet, Task, Tensor, Value, Work};
