@@ -25,6 +25,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod aggregation;
 mod check;
 pub mod npy;
 mod participant;
@@ -35,11 +36,12 @@ mod safetensors;
 mod strategy;
 mod weights;
 
+pub use aggregation::{AggregationError, Gathering, Memory, aggregate_robust};
 pub use check::{Bounds, Expected, Refusal, Update};
 pub use participant::{Participant, Sample, draw};
 pub use privacy::{Accountant, Clipper, Clipping, ClippingError, PrivacyError, add_noise, deviation};
 pub use recipe::{Privacy, Recipe, RecipeError, Strategy};
-pub use round::{Action, Event, Member, Phase, Rejection, Round, Standing, Terms, TermsError};
+pub use round::{Action, Event, Head, Member, Phase, Rejection, Round, Standing, Terms, TermsError};
 pub use safetensors::{SafetensorsError, from_safetensors, to_safetensors};
 pub use strategy::{
     AggregateError, Contribution, InMemory, Mean, Optimiser, OptimiserError, ReadError, Robust, RobustError,

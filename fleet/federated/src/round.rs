@@ -86,6 +86,8 @@ pub enum Event {
     Arrived { participant: Participant, update: Digest, examples: u64, checked: Result<(), String> },
     /// A participant will send none.
     Left { participant: Participant, why: String },
+    /// An update that counted is not there any more.
+    Lost { participant: Participant },
     /// What became of [`Action::Aggregate`]: the new weights, or why there are none.
     Aggregated(Result<Digest, String>),
     /// Somebody does not want it any more.
@@ -134,15 +136,27 @@ pub enum Rejection {
     Refused(String),
 }
 
-/// A round, and all that happened in it.
+/// A round without its members, of which there are many and few change at a time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Head {
+    pub number: u64,
+    /// The weights that are learned from.
+    pub base: Digest,
+    pub terms: Terms,
+    pub began: Timestamp,
+    pub phase: Phase,
+}
+
+/// A round, and all that happened in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Round {
-    number: u64,
-    base: Digest,
-    terms: Terms,
-    began: Timestamp,
-    phase: Phase,
+    head: Head,
     members: BTreeMap<Participant, Member>,
+    /// Members whose update counts.
+    sent: usize,
+    /// Members whose update may come.
+    waiting: usize,
 }
 
 impl Round {
@@ -163,22 +177,34 @@ impl Round {
         }
         let member = || Member { standing: Standing::Invited, refusals: 0, refused: None };
         let members = invited.into_iter().map(|participant| (participant, member())).collect();
-        let round = Self { number, base, terms, began: now, phase: Phase::Collecting, members };
+        let round = Self::restore(Head { number, base, terms, began: now, phase: Phase::Collecting }, members);
         let invitations = round.invitations();
         Ok((round, invitations))
     }
 
+    /// A round that was written down.
+    pub fn restore(head: Head, members: BTreeMap<Participant, Member>) -> Self {
+        let count = |is_so: fn(&Standing) -> bool| members.values().filter(|member| is_so(&member.standing)).count();
+        let sent = count(|standing| matches!(standing, Standing::Sent { .. }));
+        let waiting = count(|standing| *standing == Standing::Invited);
+        Self { head, members, sent, waiting }
+    }
+
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
     pub fn number(&self) -> u64 {
-        self.number
+        self.head.number
     }
 
     /// The weights that are learned from.
     pub fn base(&self) -> Digest {
-        self.base
+        self.head.base
     }
 
     pub fn phase(&self) -> &Phase {
-        &self.phase
+        &self.head.phase
     }
 
     pub fn members(&self) -> &BTreeMap<Participant, Member> {
@@ -187,7 +213,7 @@ impl Round {
 
     /// No update counts after it.
     pub fn deadline(&self) -> Timestamp {
-        self.began + self.terms.time_max
+        self.head.began + self.head.terms.time_max
     }
 
     /// The updates that count: whose, which, and of how many examples.
@@ -210,9 +236,10 @@ impl Round {
                 self.left(&participant, why);
                 Vec::new()
             }
-            Event::Aggregated(outcome) => match (&self.phase, outcome) {
+            Event::Lost { participant } => self.lost(participant).into_iter().collect(),
+            Event::Aggregated(outcome) => match (&self.head.phase, outcome) {
                 (Phase::Aggregating, Ok(weights)) => {
-                    self.phase = Phase::Finished { weights };
+                    self.head.phase = Phase::Finished { weights };
                     vec![Action::Finish { weights }]
                 }
                 (Phase::Aggregating, Err(why)) => vec![self.call_off(why)],
@@ -227,7 +254,7 @@ impl Round {
     }
 
     fn is_open(&self) -> bool {
-        matches!(self.phase, Phase::Collecting | Phase::Aggregating)
+        matches!(self.head.phase, Phase::Collecting | Phase::Aggregating)
     }
 
     fn invitations(&self) -> Vec<Action> {
@@ -237,7 +264,7 @@ impl Round {
 
     /// What was under way when nobody was there.
     fn resume(&self) -> Vec<Action> {
-        match &self.phase {
+        match &self.head.phase {
             Phase::Collecting => self.invitations(),
             Phase::Aggregating => vec![Action::Aggregate],
             Phase::Finished { weights } => vec![Action::Finish { weights: *weights }],
@@ -253,8 +280,8 @@ impl Round {
         checked: Result<(), String>,
         now: Timestamp,
     ) -> Action {
-        let is_late = self.phase != Phase::Collecting || now > self.deadline();
-        let refusals_max = self.terms.refusals_max;
+        let is_late = self.head.phase != Phase::Collecting || now > self.deadline();
+        let refusals_max = self.head.terms.refusals_max;
         let why = match self.members.get_mut(&participant) {
             None => Rejection::NotInvited,
             Some(member) => match (&member.standing, checked) {
@@ -265,14 +292,17 @@ impl Round {
                 (Standing::Sent { .. }, _) => Rejection::Already,
                 (Standing::SetAside, _) => Rejection::SetAside,
                 (Standing::Invited | Standing::Left { .. }, _) if is_late => Rejection::Late,
-                (Standing::Invited | Standing::Left { .. }, Ok(())) => {
+                (standing @ (Standing::Invited | Standing::Left { .. }), Ok(())) => {
+                    self.waiting -= usize::from(*standing == Standing::Invited);
+                    self.sent += 1;
                     member.standing = Standing::Sent { update, examples };
                     return Action::Accept { participant, update };
                 }
-                (Standing::Invited | Standing::Left { .. }, Err(why)) => {
+                (standing @ (Standing::Invited | Standing::Left { .. }), Err(why)) => {
                     member.refusals += 1;
                     member.refused = Some(why.clone());
                     if member.refusals >= refusals_max {
+                        self.waiting -= usize::from(*standing == Standing::Invited);
                         member.standing = Standing::SetAside;
                     }
                     Rejection::Refused(why)
@@ -283,40 +313,54 @@ impl Round {
     }
 
     fn left(&mut self, participant: &Participant, why: String) {
-        if self.phase == Phase::Collecting
+        if self.head.phase == Phase::Collecting
             && let Some(member) = self.members.get_mut(participant)
             && member.standing == Standing::Invited
         {
             member.standing = Standing::Left { why };
+            self.waiting -= 1;
         }
+    }
+
+    /// It is asked again, though time runs on.
+    fn lost(&mut self, participant: Participant) -> Option<Action> {
+        let is_open = self.is_open();
+        let member = self.members.get_mut(&participant)?;
+        if !is_open || !matches!(member.standing, Standing::Sent { .. }) {
+            return None;
+        }
+        member.standing = Standing::Invited;
+        self.sent -= 1;
+        self.waiting += 1;
+        self.head.phase = Phase::Collecting;
+        Some(Action::Invite { participant })
     }
 
     /// Whether enough is there, or enough time has passed.
     fn advance(&mut self, now: Timestamp) -> Option<Action> {
-        if self.phase != Phase::Collecting {
+        if self.head.phase != Phase::Collecting {
             return None;
         }
-        let sent = self.updates().count();
-        let waiting = self.members.values().filter(|member| member.standing == Standing::Invited).count();
-        let (quorum, is_over) = (self.terms.quorum.get(), now > self.deadline());
+        let (sent, waiting) = (self.sent, self.waiting);
+        let (quorum, is_over) = (self.head.terms.quorum.get(), now > self.deadline());
         if sent + waiting < quorum {
             return Some(
                 self.call_off(format!("{sent} updates are there and {waiting} may come; the quorum is {quorum}")),
             );
         }
-        let is_enough = self.terms.enough.is_some_and(|enough| sent >= enough.get());
+        let is_enough = self.head.terms.enough.is_some_and(|enough| sent >= enough.get());
         if waiting > 0 && !is_over && !is_enough {
             return None;
         }
         if sent < quorum {
             return Some(self.call_off(format!("{sent} updates came in time; the quorum is {quorum}")));
         }
-        self.phase = Phase::Aggregating;
+        self.head.phase = Phase::Aggregating;
         Some(Action::Aggregate)
     }
 
     fn call_off(&mut self, why: String) -> Action {
-        self.phase = Phase::CalledOff { why: why.clone() };
+        self.head.phase = Phase::CalledOff { why: why.clone() };
         Action::CallOff { why }
     }
 }

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 use revoada_core::{Digest, Timestamp};
-use revoada_federated::{Action, Event, Participant, Phase, Rejection, Round, Standing, Terms, TermsError};
+use revoada_federated::{
+    Action, Event, Head, Member, Participant, Phase, Rejection, Round, Standing, Terms, TermsError,
+};
 
 const BASE: Digest = Digest::new([0; 32]);
 const SECOND: Duration = Duration::from_secs(1);
@@ -128,6 +130,7 @@ fn events() -> impl Strategy<Value = Vec<(Event, u64)>> {
         8 => (0..6_u8, 0..4_u8).prop_map(|(index, update)| sent(index, update)),
         2 => (0..6_u8, 0..4_u8).prop_map(|(index, update)| broken(index, update)),
         1 => (0..6_u8).prop_map(|index| Event::Left { participant: participant(index), why: "no".to_owned() }),
+        1 => (0..6_u8).prop_map(|index| Event::Lost { participant: participant(index) }),
         2 => Just(Event::Tick),
         2 => Just(Event::Resume),
         1 => any::<bool>().prop_map(|is_made| Event::Aggregated(is_made.then(|| digest(9)).ok_or("no".to_owned()))),
@@ -146,8 +149,16 @@ proptest! {
         for (event, later) in events {
             seconds += later;
             let before = round.clone();
+            let lost = if let Event::Lost { participant } = &event { Some(participant.clone()) } else { None };
             let actions = round.handle(event, at(seconds));
-            prop_assert_eq!(&before.clone(), &serde_json::from_str(&serde_json::to_string(&before).unwrap()).unwrap());
+            let text = serde_json::to_string(&(round.head(), round.members())).unwrap();
+            let (head, members): (Head, BTreeMap<Participant, Member>) = serde_json::from_str(&text).unwrap();
+            prop_assert_eq!(&Round::restore(head, members), &round);
+            if let Some(lost) = lost
+                && actions.contains(&Action::Invite { participant: lost.clone() })
+            {
+                prop_assert!(counted.remove(&lost).is_some(), "only what counted is lost");
+            }
             for action in &actions {
                 match action {
                     Action::Accept { participant, update } => {

@@ -57,6 +57,11 @@ impl Clipper {
         Ok(Self { clipping, norm })
     }
 
+    /// Whether the norm follows what it is told after a round.
+    pub fn is_adaptive(&self) -> bool {
+        matches!(self.clipping, Clipping::Adaptive { .. })
+    }
+
     /// Now.
     pub fn norm(&self) -> f64 {
         self.norm
