@@ -1,7 +1,9 @@
 //! A round's updates made into the next weights, as a [recipe](Recipe) says.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
+use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -33,6 +35,21 @@ pub enum AggregationError {
     NotFinite,
 }
 
+/// Why a file is no [`Memory`].
+#[derive(Debug, Error)]
+pub enum MemoryError {
+    #[error("it is no safetensors file")]
+    Format(#[source] SafeTensorError),
+    #[error("it does not say what a strategy remembers")]
+    Missing,
+    #[error("it says something else than what a strategy remembers")]
+    Rest(#[source] serde_json::Error),
+}
+
+/// In the metadata.
+const MEMORY: &str = "memory";
+const MOMENTS: [&str; 2] = ["first", "second"];
+
 /// What has come of a round's updates so far, where a mean is made of them: as large as the weights, however many there are.
 #[derive(Clone, Debug)]
 pub struct Gathering {
@@ -51,6 +68,38 @@ impl Memory {
         };
         let clipper = recipe.privacy.map(|privacy| Clipper::new(privacy.clipping)).transpose()?;
         Ok(Self { optimiser, clipper, accountant: Accountant::default() })
+    }
+
+    /// As a file, in the safetensors format: moments as tensors, all else as JSON in its metadata.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut rest = self.clone();
+        let moments = rest.optimiser.as_mut().map(ServerOptimiser::take_moments).unwrap_or_default();
+        let bytes = moments.map(|moment| moment.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>());
+        let tensors = MOMENTS.iter().zip(&bytes).map(|(name, bytes)| {
+            let shape = vec![bytes.len() / size_of::<f64>()];
+            (*name, TensorView::new(Dtype::F64, shape, bytes).expect("a number has eight bytes"))
+        });
+        let rest = serde_json::to_string(&rest).expect("it is plain data");
+        safetensors::serialize(tensors, Some(HashMap::from([(MEMORY.to_owned(), rest)]))).expect("names differ")
+    }
+
+    /// Reads what [`to_bytes`](Self::to_bytes) wrote.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self, MemoryError> {
+        let file = SafeTensors::deserialize(bytes).map_err(MemoryError::Format)?;
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(MemoryError::Format)?;
+        let rest = header.metadata().as_ref().and_then(|metadata| metadata.get(MEMORY)).ok_or(MemoryError::Missing)?;
+        let mut memory: Self = serde_json::from_str(rest).map_err(MemoryError::Rest)?;
+        if let Some(optimiser) = &mut memory.optimiser {
+            let moment = |name| {
+                let bytes = file.tensor(name).map_err(MemoryError::Format)?.data();
+                let numbers = bytes.chunks_exact(size_of::<f64>());
+                let values = numbers.map(|bytes| f64::from_le_bytes(bytes.try_into().expect("a chunk has eight")));
+                Ok(values.collect())
+            };
+            let [first, second] = MOMENTS;
+            optimiser.put_moments([moment(first)?, moment(second)?]);
+        }
+        Ok(memory)
     }
 
     /// What all rounds so far have given away; `None` without privacy.
@@ -224,6 +273,19 @@ mod tests {
             let both = (of_updates.powi(-2) + (2.0 * of_count.unwrap()).powi(-2)).powf(-0.5);
             assert!((both - noise).abs() < 1e-9, "{both} is not {noise}");
         }
+    }
+
+    #[test]
+    fn what_is_remembered_is_read_as_it_was_written() {
+        let adam = Optimiser::Adam { rate: 0.1, beta1: 0.9, beta2: 0.99, tau: 1e-3 };
+        let clipping = Clipping::Fixed { norm: 1.0 };
+        let recipe =
+            Recipe { strategy: Strategy::Mean(adam), ..recipe(Some(Privacy { clipping, noise: 1.0, delta: 1e-5 })) };
+        let mut memory = Memory::new(&recipe).unwrap();
+        assert_eq!(Memory::from_bytes(&memory.to_bytes()).unwrap(), memory);
+        gather(&recipe, &mut memory, &weights(&[0.5, 0.1]), &[(&[0.3, 0.4], 2)]);
+        assert_eq!(Memory::from_bytes(&memory.to_bytes()).unwrap(), memory);
+        assert!(matches!(Memory::from_bytes(b"no"), Err(MemoryError::Format(_))));
     }
 
     #[test]

@@ -36,7 +36,7 @@ mod safetensors;
 mod strategy;
 mod weights;
 
-pub use aggregation::{AggregationError, Gathering, Memory, aggregate_robust};
+pub use aggregation::{AggregationError, Gathering, Memory, MemoryError, aggregate_robust};
 pub use check::{Bounds, Expected, Refusal, Update};
 pub use participant::{Participant, Sample, draw};
 pub use privacy::{Accountant, Clipper, Clipping, ClippingError, PrivacyError, add_noise, deviation};

@@ -82,6 +82,16 @@ impl ServerOptimiser {
         Ok(Self { optimiser, steps: 0, first: Vec::new(), second: Vec::new() })
     }
 
+    /// Takes out what there is a number of for each weight: the first and the second moment. Empty where there is none.
+    pub fn take_moments(&mut self) -> [Vec<f64>; 2] {
+        [std::mem::take(&mut self.first), std::mem::take(&mut self.second)]
+    }
+
+    /// Puts back what was [taken out](Self::take_moments).
+    pub fn put_moments(&mut self, [first, second]: [Vec<f64>; 2]) {
+        (self.first, self.second) = (first, second);
+    }
+
     /// The next weights, from these and the mean of what was learned from them.
     pub fn step(&mut self, global: &Weights, mean: &Weights) -> Result<Weights, AggregateError> {
         let (has_first, has_second) = self.optimiser.moments();

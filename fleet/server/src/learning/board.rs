@@ -10,7 +10,7 @@ use revoada_federated::Participant;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::task::{Door, Reply, Task};
+use super::task::{Door, Reply, RunId, Task};
 
 /// What has happened at the board.
 #[derive(Debug)]
@@ -18,13 +18,16 @@ pub enum Word {
     Came(Participant),
     Gone(Participant),
     Said(Said),
+    /// Somebody wants something else of a run.
+    Wanted,
 }
 
-/// A participant's answer to a task.
+/// What a participant says of a round.
 #[derive(Debug)]
 pub struct Said {
     pub participant: Participant,
-    pub task: Arc<Task>,
+    pub run: RunId,
+    pub round: u64,
     pub reply: Reply,
     /// Takes whether it counts, or for people why not.
     pub verdict: oneshot::Sender<Result<(), String>>,
@@ -96,6 +99,10 @@ impl Board {
         self.waiting().iter().map(|(participant, place)| (participant.clone(), place.door)).collect()
     }
 
+    pub fn is_present(&self, participant: &Participant) -> bool {
+        self.waiting().contains_key(participant)
+    }
+
     /// Gives a participant a task. Whether it is there.
     pub fn post(&self, participant: &Participant, task: Arc<Task>) -> bool {
         match self.waiting().get(participant) {
@@ -120,6 +127,18 @@ impl Board {
         }
     }
 
+    /// Says something for a participant that does not wait here for tasks, and waits for whether it counts.
+    pub async fn say(&self, participant: Participant, run: RunId, round: u64, reply: Reply) -> Result<(), String> {
+        let (verdict, heard) = oneshot::channel();
+        self.tell(Word::Said(Said { participant, run, round, reply, verdict }));
+        heard.await.unwrap_or_else(|_| Err("the service stops".to_owned()))
+    }
+
+    /// Has runs looked at again.
+    pub fn wake(&self) {
+        self.tell(Word::Wanted);
+    }
+
     /// Nobody listens once the service stops.
     fn tell(&self, word: Word) {
         drop(self.words.send(word));
@@ -141,9 +160,7 @@ impl Presence {
     /// Says what came of a task, and waits for whether it counts; for people, why not. The task is done with either way.
     pub async fn answer(&self, task: Arc<Task>, reply: Reply) -> Result<(), String> {
         self.board.withdraw(&self.participant, task.number);
-        let (verdict, heard) = oneshot::channel();
-        self.board.tell(Word::Said(Said { participant: self.participant.clone(), task, reply, verdict }));
-        heard.await.unwrap_or_else(|_| Err("the service stops".to_owned()))
+        self.board.say(self.participant.clone(), task.run, task.round, reply).await
     }
 }
 
@@ -161,7 +178,7 @@ impl Drop for Presence {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::learning::task::{RunId, Work};
+    use crate::learning::task::Work;
 
     fn task(number: u64) -> Arc<Task> {
         Arc::new(Task { number, run: RunId(1), round: 1, work: Work::Leave })
@@ -191,7 +208,7 @@ mod tests {
                         break said.participant;
                     }
                     Word::Came(participant) => assert_eq!(participant, name("a")),
-                    Word::Gone(participant) => panic!("{participant} is there"),
+                    other => panic!("{other:?}"),
                 }
             }
         });

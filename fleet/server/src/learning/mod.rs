@@ -4,7 +4,17 @@
 //! through: each door speaks its own protocol, and none of them knows what a round is.
 
 mod board;
+mod hall;
+mod plan;
+mod report;
+mod run;
+mod spool;
 mod task;
 
 pub use board::{Board, Presence, Said, TooMany, Word};
+pub use hall::Learners;
+pub use plan::{
+    AppNote, ElementName, HeldWeights, MemberRecord, MemberResult, Participants, ROUNDS_MAX, RUNS_MAX, RoundRecord,
+    RoundResult, RunIntent, RunPhase, RunPlan, RunState,
+};
 pub use task::{App, Config, Door, Metrics, Reply, Reported, RunId, Sheet, Task, Tensor, Value, Work};

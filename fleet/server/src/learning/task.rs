@@ -6,8 +6,8 @@ use std::sync::{Arc, OnceLock};
 
 use prost::bytes::Bytes;
 use revoada_core::Digest;
-use revoada_federated::Weights;
 use revoada_federated::npy::{self, Element};
+use revoada_federated::{Contribution, Participant, Weights};
 use serde::{Deserialize, Serialize};
 
 /// A run of rounds. Numbers are given once.
@@ -31,6 +31,22 @@ pub enum Door {
     Join,
     /// A SuperNode of Flower, which comes back under its name.
     Node,
+}
+
+impl Door {
+    /// By the participant's name: no device has a slash in its own.
+    pub fn of(participant: &Participant) -> Self {
+        match participant.0.split_once('/') {
+            Some(("join", _)) => Self::Join,
+            Some(_) => Self::Node,
+            None => Self::Device,
+        }
+    }
+
+    /// Whether who came through it can come again and go on.
+    pub fn is_lasting(self) -> bool {
+        self != Self::Join
+    }
 }
 
 /// What a participant is asked.
@@ -149,6 +165,12 @@ pub enum Reply {
     Parameters(Vec<Tensor>),
     Fit {
         tensors: Vec<Tensor>,
+        reported: Reported,
+    },
+    /// From weights of which its device says which they were.
+    Learned {
+        base: Digest,
+        content: Contribution,
         reported: Reported,
     },
     Evaluate {

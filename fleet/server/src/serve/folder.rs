@@ -25,6 +25,8 @@ pub(crate) const DATABASE: &str = "fleet.db";
 const LOCK: &str = "lock";
 const ORDER_KEY: &str = "orders.key.pem";
 const BLOBS: &str = "blobs";
+/// Updates of rounds that are under way.
+pub(super) const LEARNING: &str = "learning";
 /// A package with everything that it brings along is smaller.
 const BLOB_BYTES_MAX: u64 = 8 << 30;
 const UPLOADS_MAX: usize = 256;

@@ -29,6 +29,7 @@ use crate::api::Api;
 use crate::broker::{Broker, BrokerLimits, BrokerOptions, BrokerStats, Incoming};
 use crate::device_port::{DevicePort, DevicePortLimits, DevicePortOptions, DevicePortStats};
 use crate::identity::IdentityError;
+use crate::learning::{Board, Learners};
 use crate::service::{Fleet, ServiceError, Validity, tell_webhooks};
 use crate::settings::Settings;
 use crate::store::sqlite::{self, Sqlite};
@@ -45,6 +46,8 @@ use shelf::Shelf;
 const BATCH_MAX: usize = 512;
 /// How long what is under way may take to end once the service is told to stop.
 const SHUTDOWN_TIME_MAX: Duration = Duration::from_secs(5);
+/// Of all that learn at once.
+const PARTICIPANTS_MAX: usize = 100_000;
 /// How old figures of `/metrics` may be.
 const STATS_EVERY: Duration = Duration::from_secs(1);
 /// Of a command that nobody said more of.
@@ -54,6 +57,8 @@ const COMMAND_VALIDITY: Duration = Duration::from_mins(10);
 #[derive(Debug)]
 pub struct Service {
     pub fleet: Arc<Fleet>,
+    /// Where those who learn wait.
+    pub board: Arc<Board>,
     pub addresses: Addresses,
     /// Where the administrator's API token is.
     pub admin_token: PathBuf,
@@ -121,6 +126,7 @@ impl Service {
     /// Opens everything and serves, until it is [stopped](Self::stop).
     pub async fn start(settings: &Settings) -> Result<Self, ServeError> {
         let folder = Folder::open(&settings.folder)?;
+        let folder_seed = folder.seed;
         let mqtt = listen(settings.mqtt).await?;
         let devices = listen(settings.devices).await?;
         let operators = listen(settings.operators.address).await?;
@@ -146,9 +152,11 @@ impl Service {
             certificate_renewal: settings.certificate_renewal,
         };
         let blobs = Arc::new(folder.blobs(settings)?);
+        let (board, heard) = Board::new(PARTICIPANTS_MAX);
         let (fleet, notices) = Fleet::open(
             Arc::clone(&folder.store),
             Arc::new(carrier),
+            Arc::clone(&board),
             folder.orders,
             validity,
             &settings.limits,
@@ -208,6 +216,14 @@ impl Service {
                 let (fleet, is_over) = (Arc::clone(&fleet), Arc::clone(&is_over));
                 move || fleet.keep_planning(|| is_over.load(Ordering::Relaxed))
             })?,
+            spawn("learning", {
+                let (fleet, blobs, runtime) = (Arc::clone(&fleet), Arc::clone(&blobs), Handle::current());
+                let folder = settings.folder.join(folder::LEARNING);
+                let board = Arc::clone(&board);
+                let learners = Learners { fleet, blobs, board, heard, folder, runtime, seed: folder_seed };
+                let is_over = Arc::clone(&is_over);
+                move || learners.keep(|| is_over.load(Ordering::Relaxed))
+            })?,
             spawn("webhooks", move || tell_webhooks(notices))?,
             spawn("housekeeping", {
                 let house = House { fleet: Arc::clone(&fleet), blobs, runtime: Handle::current() };
@@ -225,7 +241,7 @@ impl Service {
         ));
         info!(mqtt = %addresses.mqtt, devices = %addresses.devices, operators = %addresses.operators, "serving");
         let admin_token = settings.folder.join(folder::ADMIN_TOKEN);
-        Ok(Self { fleet, addresses, admin_token, admin_password, stop, is_over, task, threads })
+        Ok(Self { fleet, board, addresses, admin_token, admin_password, stop, is_over, task, threads })
     }
 
     /// Lets nobody in any more, ends what is under way, and waits for it.

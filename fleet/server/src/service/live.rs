@@ -33,6 +33,10 @@ pub enum Change {
     },
     Registry,
     Alert,
+    /// A run of learning, or how far it is.
+    Run {
+        run: u64,
+    },
 }
 
 pub(super) struct Live {

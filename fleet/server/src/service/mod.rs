@@ -11,6 +11,7 @@ mod commands;
 mod devices;
 mod enrolment;
 mod ingest;
+mod learning;
 mod live;
 mod password;
 mod people;
@@ -19,6 +20,7 @@ mod post;
 mod registry;
 mod rollout_form;
 mod rollouts;
+mod run_form;
 mod throttle;
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -29,6 +31,7 @@ use thiserror::Error;
 use tokio::sync::{broadcast, mpsc};
 
 use crate::identity::OrderKey;
+use crate::learning::Board;
 use crate::planner::Limits;
 use crate::store::{Actor, Role, Store, StoreError};
 
@@ -45,6 +48,9 @@ pub use rollout_form::{
     DurationText, GateForm, MeasureName, RetryForm, RolloutForm, RolloutFormError, SizeText, WaveForm,
 };
 pub use rollouts::{MemberView, RolloutView, WaveView};
+pub use run_form::{
+    AppForm, ConfigValue, PrivacyForm, RunForm, RunFormError, SampleText, SampleTextError, StrategyForm,
+};
 
 use alerting::Raised;
 use live::Live;
@@ -67,6 +73,8 @@ pub struct Validity {
 pub struct Fleet {
     store: Arc<dyn Store>,
     post: Arc<dyn Post>,
+    /// Where those who learn wait.
+    board: Arc<Board>,
     orders: OrderKey,
     validity: Validity,
     live: RwLock<Live>,
@@ -143,6 +151,7 @@ impl Fleet {
     pub fn open(
         store: Arc<dyn Store>,
         post: Arc<dyn Post>,
+        board: Arc<Board>,
         orders: OrderKey,
         validity: Validity,
         limits: &Limits,
@@ -156,6 +165,7 @@ impl Fleet {
             notices: Mutex::new(Some(notices)),
             store,
             post,
+            board,
             orders,
             validity,
             live: RwLock::new(live),
@@ -202,7 +212,7 @@ impl Fleet {
     }
 
     /// Tells whoever watches; nobody may.
-    fn announce(&self, change: Change) {
+    pub(crate) fn announce(&self, change: Change) {
         drop(self.changes.send(change));
     }
 

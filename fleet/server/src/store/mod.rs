@@ -1,7 +1,7 @@
 //! What the fleet service must not forget, behind one trait.
 //!
 //! [`Store`] is one idea a part: [`Devices`], [`Identity`], [`Registry`], [`Rollouts`], [`Commands`], [`Events`],
-//! [`History`], [`Alerts`], [`People`], [`Audit`] and [`Upkeep`]. It speaks the service's own types; SQL stops below it.
+//! [`History`], [`Alerts`], [`Learning`], [`People`], [`Audit`] and [`Upkeep`]. It speaks the service's own types; SQL stops below it.
 //! Methods block, and are called from threads that may. What one of them returned for is durable, and each is one
 //! transaction: all of it or nothing.
 //!
@@ -15,6 +15,7 @@ mod devices;
 mod events;
 mod history;
 mod identity;
+mod learning;
 mod people;
 mod registry;
 mod rollouts;
@@ -33,6 +34,7 @@ pub use devices::{DeviceRecord, Devices, Heard, TAGS_MAX};
 pub use events::{EVENTS_MAX, EventQuery, EventRecord, Events, Occurrence};
 pub use history::{Bucket, Gauge, History, Sample, Step, VALUE_MAX};
 pub use identity::{Certificate, EnrolmentToken, Identity, RegisteredKey, Taken, TokenScope};
+pub use learning::{Learning, NODES_MAX, RunChanges, RunRecord, WEIGHTS_KEPT};
 pub use people::{ApiToken, BrowserSession, People, Role, User};
 pub use registry::{Artefact, ArtefactFile, ArtefactVersion, BlobRecord, PLANS_MAX, PlanRecord, Registry};
 pub use rollouts::{RolloutNote, Rollouts, StoredPolicy};
@@ -51,7 +53,20 @@ pub const TEXT_BYTES_MAX: usize = 16 << 10;
 
 /// Everything that the fleet service keeps.
 pub trait Store:
-    Devices + Identity + Registry + Rollouts + Commands + Events + History + Alerts + People + Audit + Upkeep + Send + Sync
+    Devices
+    + Identity
+    + Registry
+    + Rollouts
+    + Commands
+    + Events
+    + History
+    + Alerts
+    + Learning
+    + People
+    + Audit
+    + Upkeep
+    + Send
+    + Sync
 {
 }
 
@@ -64,6 +79,7 @@ impl<S> Store for S where
         + Events
         + History
         + Alerts
+        + Learning
         + People
         + Audit
         + Upkeep

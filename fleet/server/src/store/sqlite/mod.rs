@@ -10,6 +10,7 @@ mod devices;
 mod events;
 mod history;
 mod identity;
+mod learning;
 mod people;
 mod pool;
 mod registry;

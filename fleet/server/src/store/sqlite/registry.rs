@@ -114,7 +114,8 @@ const UNUSED: &str = "blob.created_at < ?1
      AND NOT EXISTS (SELECT 1 FROM version WHERE version.digest = blob.digest)
      AND NOT EXISTS (SELECT 1 FROM version_file WHERE version_file.digest = blob.digest)
      AND NOT EXISTS (SELECT 1 FROM plan WHERE plan.digest = blob.digest)
-     AND NOT EXISTS (SELECT 1 FROM command WHERE command.answer = blob.digest)";
+     AND NOT EXISTS (SELECT 1 FROM command WHERE command.answer = blob.digest)
+     AND NOT EXISTS (SELECT 1 FROM run_file WHERE run_file.digest = blob.digest)";
 
 /// Refuses a blob that is not there.
 pub(super) fn known_blob(connection: &Connection, digest: &Digest) -> Outcome<()> {

@@ -11,7 +11,7 @@ use super::{Fault, Outcome};
 use crate::store::{Result, StoreError};
 
 /// What brings a database from each version to the next; the first makes one of nothing.
-const MIGRATIONS: [&str; 1] = [include_str!("schema/1.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("schema/1.sql"), include_str!("schema/2.sql")];
 
 /// `RVDF`: in the header of our databases, and of no other program's.
 const APPLICATION_ID: i32 = 0x5256_4446;

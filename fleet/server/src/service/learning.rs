@@ -1,0 +1,131 @@
+//! Runs of learning, for people.
+
+use std::collections::BTreeMap;
+
+use revoada_federated::{Participant, Phase, Standing};
+
+use super::{Change, Fleet, Principal, Result, RunForm, ServiceError, now};
+use crate::learning::{MemberRecord, RoundRecord, RunId, RunIntent, RunPhase};
+use crate::store::{Role, RunRecord};
+
+impl Fleet {
+    /// Adds a run, which begins as soon as it can.
+    pub fn add_run(&self, by: &Principal, form: &RunForm) -> Result<RunId> {
+        by.require(Role::Operator)?;
+        let plan = form.read().map_err(|error| ServiceError::Invalid(error.to_string()))?;
+        let title = match form.title.trim() {
+            "" => plan.recipe.strategy.name(),
+            title => title,
+        };
+        let id = self.store.add_run(title, &plan, &by.actor, now())?;
+        self.runs_changed(id);
+        Ok(id)
+    }
+
+    pub fn intend_run(&self, by: &Principal, id: RunId, intent: RunIntent) -> Result<()> {
+        by.require(Role::Operator)?;
+        let record = self.store.run(id)?.ok_or_else(|| missing(id))?;
+        if record.state.phase.is_over() {
+            return Err(ServiceError::Conflict(format!("run {id} is {}, and stays so", record.state.phase.name())));
+        }
+        if record.intent == RunIntent::Stop && intent != RunIntent::Stop {
+            return Err(ServiceError::Conflict(format!("run {id} was stopped, and stays so")));
+        }
+        self.store.set_run_intent(id, intent, &by.actor, now())?;
+        self.runs_changed(id);
+        Ok(())
+    }
+
+    /// Forgets a run that is over, and all that came of it.
+    pub fn remove_run(&self, by: &Principal, id: RunId) -> Result<()> {
+        by.require(Role::Operator)?;
+        let record = self.store.run(id)?.ok_or_else(|| missing(id))?;
+        if !record.state.phase.is_over() {
+            return Err(ServiceError::Conflict(format!("run {id} is under way: stop it first")));
+        }
+        self.store.remove_run(id, &by.actor, now())?;
+        self.runs_changed(id);
+        Ok(())
+    }
+
+    fn runs_changed(&self, id: RunId) {
+        self.announce(Change::Run { run: id.0 });
+        self.board.wake();
+    }
+
+    /// The newest last.
+    pub fn runs(&self, by: &Principal) -> Result<BTreeMap<RunId, RunRecord>> {
+        by.require(Role::Viewer)?;
+        Ok(self.store.runs()?)
+    }
+
+    pub fn run(&self, by: &Principal, id: RunId) -> Result<RunRecord> {
+        by.require(Role::Viewer)?;
+        self.store.run(id)?.ok_or_else(|| missing(id))
+    }
+
+    /// From the first on.
+    pub fn rounds(&self, by: &Principal, id: RunId) -> Result<Vec<RoundRecord>> {
+        self.run(by, id)?;
+        Ok(self.store.rounds(id)?)
+    }
+
+    /// Who takes part, or took.
+    pub fn round_members(&self, by: &Principal, id: RunId, round: u64) -> Result<BTreeMap<Participant, MemberRecord>> {
+        self.run(by, id)?;
+        Ok(self.store.members(id, round)?)
+    }
+
+    /// How many runs there are of each phase.
+    pub fn run_counts(&self, by: &Principal) -> Result<BTreeMap<&'static str, u64>> {
+        let mut counts = BTreeMap::new();
+        for record in self.runs(by)?.values() {
+            *counts.entry(record.state.phase.name()).or_default() += 1;
+        }
+        Ok(counts)
+    }
+}
+
+fn missing(id: RunId) -> ServiceError {
+    ServiceError::Missing { what: "run", name: id.to_string() }
+}
+
+impl RunRecord {
+    /// How far it is, for people.
+    pub fn status(&self) -> String {
+        let (round, rounds) = (self.state.round, self.plan.rounds);
+        match &self.state.phase {
+            RunPhase::Waiting { why } => format!("after round {round} of {rounds}: {why}"),
+            RunPhase::Learning => format!("round {round} of {rounds}"),
+            RunPhase::Evaluating => format!("round {round} of {rounds} is evaluated"),
+            RunPhase::Finished => format!("finished after {round} rounds"),
+            RunPhase::Stopped => format!("stopped after {round} rounds"),
+            RunPhase::Failed { why } => format!("failed in round {round}: {why}"),
+        }
+    }
+}
+
+impl RoundRecord {
+    /// A word, and why, where people ask.
+    pub fn status(&self) -> (&'static str, Option<&str>) {
+        match &self.head.phase {
+            Phase::Collecting => ("collecting", None),
+            Phase::Aggregating => ("aggregating", None),
+            Phase::Finished { .. } => ("finished", None),
+            Phase::CalledOff { why } => ("called-off", Some(why)),
+        }
+    }
+}
+
+impl MemberRecord {
+    /// A word, and why, where people ask.
+    pub fn status(&self) -> (&'static str, Option<&str>) {
+        let refused = self.member.refused.as_deref();
+        match &self.member.standing {
+            Standing::Invited => ("invited", refused),
+            Standing::Sent { .. } => ("sent", refused),
+            Standing::Left { why } => ("left", Some(why)),
+            Standing::SetAside => ("set-aside", refused),
+        }
+    }
+}

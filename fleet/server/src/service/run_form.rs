@@ -1,0 +1,475 @@
+//! A run of learning as people write it: in the REST API, on the command line, in the console.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::str::FromStr;
+use std::time::Duration;
+
+use revoada_core::Digest;
+use revoada_federated::{Clipping, Optimiser, Privacy, Recipe, RecipeError, Robust, Sample, Strategy};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use utoipa::ToSchema;
+
+use super::DurationText;
+use crate::api::Time;
+use crate::learning::{Config, Participants, ROUNDS_MAX, RunPlan, Value};
+
+/// What is to be learned, by whom, and how.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RunForm {
+    /// What people call it. At most 128 bytes.
+    pub title: String,
+    /// A round begins once so many participants are there.
+    #[schema(value_type = usize, minimum = 1)]
+    pub participants_min: NonZeroUsize,
+    /// What SuperNodes of Flower run: a program that `flwr build` packed, uploaded as a blob. Without it they are not asked.
+    pub app: Option<AppForm>,
+    #[schema(minimum = 1, maximum = 10_000)]
+    pub rounds: u64,
+    pub strategy: StrategyForm,
+    /// Without it, what is made of updates may tell of single participants.
+    pub privacy: Option<PrivacyForm>,
+    /// Who is invited of those that are there: `all`, a number, or a share such as `10%`.
+    #[schema(value_type = String, example = "all")]
+    pub sample: SampleText,
+    /// With fewer updates a round is called off.
+    #[schema(value_type = usize, minimum = 1)]
+    pub quorum: NonZeroUsize,
+    /// With so many updates a round does not wait for others.
+    #[schema(value_type = Option<usize>, minimum = 1)]
+    pub enough: Option<NonZeroUsize>,
+    /// A round takes no longer: `10m`.
+    #[schema(value_type = String, example = "10m")]
+    pub round_timeout: DurationText,
+    /// From a round to the next: `1h`.
+    #[schema(value_type = String, example = "0s")]
+    pub pause: DurationText,
+    /// It begins at once where nothing is said.
+    pub starts_at: Option<Time>,
+    /// An update that says that it was learned from more is refused.
+    pub examples_max: u64,
+    /// An update that differs from the weights by more (Euclidean norm) is refused.
+    pub norm_max: Option<f64>,
+    /// Whose updates are refused so often in a round is not invited any more.
+    #[schema(minimum = 1)]
+    pub refusals_max: u32,
+    /// The run fails once so many rounds in a row are called off.
+    #[schema(minimum = 1)]
+    pub failures_max: u32,
+    /// Ask participants after each round how good the new weights are.
+    pub evaluate: bool,
+    /// For the programs that learn, by name: booleans, numbers, texts.
+    #[schema(value_type = Object)]
+    pub config: BTreeMap<String, ConfigValue>,
+    /// The weights to begin with: a safetensors file of F32 tensors, uploaded as a blob. A client is asked where there is none.
+    #[schema(value_type = Option<String>)]
+    pub weights: Option<Digest>,
+}
+
+/// A packed program of Flower's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AppForm {
+    /// SHA-256 of the file.
+    #[schema(value_type = String)]
+    pub digest: Digest,
+    /// `publisher/name`, as in its pyproject.toml.
+    pub id: String,
+    pub version: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ConfigValue {
+    Bool(bool),
+    Integer(i64),
+    Double(f64),
+    Text(String),
+}
+
+impl Default for RunForm {
+    fn default() -> Self {
+        let two = NonZeroUsize::MIN.saturating_add(1);
+        Self {
+            title: String::new(),
+            participants_min: two,
+            app: None,
+            rounds: 3,
+            strategy: StrategyForm::default(),
+            privacy: None,
+            sample: SampleText(Sample::All),
+            quorum: two,
+            enough: None,
+            round_timeout: DurationText(Duration::from_mins(10)),
+            pause: DurationText(Duration::ZERO),
+            starts_at: None,
+            examples_max: 1 << 32,
+            norm_max: None,
+            refusals_max: 3,
+            failures_max: 3,
+            evaluate: true,
+            config: BTreeMap::new(),
+            weights: None,
+        }
+    }
+}
+
+/// By the names, and with the defaults, that Flower has.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "name", deny_unknown_fields)]
+pub enum StrategyForm {
+    FedAvg {},
+    /// The proximal term is added by the programs that learn: they find `proximal-mu` in their configuration.
+    FedProx {
+        #[serde(default)]
+        proximal_mu: f64,
+    },
+    FedAvgM {
+        #[serde(default = "one")]
+        server_learning_rate: f64,
+        #[serde(default)]
+        server_momentum: f64,
+    },
+    FedAdam {
+        #[serde(default = "tenth")]
+        eta: f64,
+        #[serde(default = "nine_tenths")]
+        beta_1: f64,
+        #[serde(default = "ninety_nine_hundredths")]
+        beta_2: f64,
+        #[serde(default = "thousandth")]
+        tau: f64,
+    },
+    FedAdagrad {
+        #[serde(default = "tenth")]
+        eta: f64,
+        #[serde(default = "thousandth")]
+        tau: f64,
+    },
+    FedYogi {
+        #[serde(default = "hundredth")]
+        eta: f64,
+        #[serde(default = "nine_tenths")]
+        beta_1: f64,
+        #[serde(default = "ninety_nine_hundredths")]
+        beta_2: f64,
+        #[serde(default = "thousandth")]
+        tau: f64,
+    },
+    FedMedian {},
+    FedTrimmedAvg {
+        #[serde(default = "fifth")]
+        beta: f64,
+    },
+    Krum {
+        #[serde(default)]
+        num_malicious_nodes: usize,
+    },
+    MultiKrum {
+        #[serde(default)]
+        num_malicious_nodes: usize,
+        num_nodes_to_select: usize,
+    },
+}
+
+const fn one() -> f64 {
+    1.0
+}
+const fn tenth() -> f64 {
+    0.1
+}
+const fn hundredth() -> f64 {
+    0.01
+}
+const fn thousandth() -> f64 {
+    1e-3
+}
+const fn nine_tenths() -> f64 {
+    0.9
+}
+const fn ninety_nine_hundredths() -> f64 {
+    0.99
+}
+const fn fifth() -> f64 {
+    0.2
+}
+
+impl Default for StrategyForm {
+    fn default() -> Self {
+        Self::FedAvg {}
+    }
+}
+
+impl StrategyForm {
+    fn strategy(self) -> Strategy {
+        match self {
+            Self::FedAvg {} | Self::FedProx { .. } => Strategy::Mean(Optimiser::Average),
+            Self::FedAvgM { server_learning_rate: rate, server_momentum: momentum } => {
+                Strategy::Mean(Optimiser::Momentum { rate, momentum })
+            }
+            Self::FedAdam { eta: rate, beta_1: beta1, beta_2: beta2, tau } => {
+                Strategy::Mean(Optimiser::Adam { rate, beta1, beta2, tau })
+            }
+            Self::FedAdagrad { eta: rate, tau } => Strategy::Mean(Optimiser::Adagrad { rate, tau }),
+            Self::FedYogi { eta: rate, beta_1: beta1, beta_2: beta2, tau } => {
+                Strategy::Mean(Optimiser::Yogi { rate, beta1, beta2, tau })
+            }
+            Self::FedMedian {} => Strategy::Robust(Robust::Median),
+            Self::FedTrimmedAvg { beta: share } => Strategy::Robust(Robust::TrimmedMean { share }),
+            Self::Krum { num_malicious_nodes: liars } => Strategy::Robust(Robust::Krum { liars }),
+            Self::MultiKrum { num_malicious_nodes: liars, num_nodes_to_select: keep } => {
+                Strategy::Robust(Robust::MultiKrum { liars, keep })
+            }
+        }
+    }
+}
+
+/// Central differential privacy.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PrivacyForm {
+    /// Updates are clipped to this norm …
+    pub clipping_norm: f64,
+    /// … which follows this quantile of their norms, where it is given.
+    #[serde(default)]
+    pub target_quantile: Option<f64>,
+    /// How fast it follows.
+    #[serde(default = "fifth")]
+    pub norm_learning_rate: f64,
+    /// Standard deviation of the noise, as a multiple of the clipping norm.
+    pub noise_multiplier: f64,
+    /// At which ε is reported.
+    pub delta: f64,
+}
+
+impl From<PrivacyForm> for Privacy {
+    fn from(form: PrivacyForm) -> Self {
+        let norm = form.clipping_norm;
+        let clipping = match form.target_quantile {
+            Some(quantile) => Clipping::Adaptive { norm, quantile, rate: form.norm_learning_rate },
+            None => Clipping::Fixed { norm },
+        };
+        Self { clipping, noise: form.noise_multiplier, delta: form.delta }
+    }
+}
+
+/// `all`, `10`, `10%`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct SampleText(pub Sample);
+
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("`{0}` is not `all`, a number of participants, or a share such as `10%`")]
+pub struct SampleTextError(String);
+
+impl FromStr for SampleText {
+    type Err = SampleTextError;
+
+    fn from_str(text: &str) -> Result<Self, SampleTextError> {
+        let wrong = || SampleTextError(text.to_owned());
+        Ok(Self(match text.trim().strip_suffix('%') {
+            Some(percent) => {
+                let percent: f64 = percent.trim().parse().map_err(|_| wrong())?;
+                if !(percent > 0.0 && percent <= 100.0) {
+                    return Err(wrong());
+                }
+                Sample::Share(percent / 100.0)
+            }
+            None if text.trim() == "all" => Sample::All,
+            None => Sample::Count(text.trim().parse().ok().filter(|count| *count > 0).ok_or_else(wrong)?),
+        }))
+    }
+}
+
+impl fmt::Display for SampleText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Sample::All => f.write_str("all"),
+            Sample::Count(count) => write!(f, "{count}"),
+            Sample::Share(share) => write!(f, "{}%", (share * 1e6).round() / 1e4),
+        }
+    }
+}
+
+impl TryFrom<String> for SampleText {
+    type Error = SampleTextError;
+
+    fn try_from(text: String) -> Result<Self, SampleTextError> {
+        text.parse()
+    }
+}
+
+impl From<SampleText> for String {
+    fn from(text: SampleText) -> Self {
+        text.to_string()
+    }
+}
+
+/// Why a form makes no run.
+#[derive(Debug, Error)]
+pub enum RunFormError {
+    #[error("`{field}` is {found}, and has to be {expected}")]
+    Number { field: &'static str, found: String, expected: String },
+    #[error("the app's id `{0}` is not like `publisher/name`")]
+    AppId(String),
+    #[error("a sample of {sample} is smaller than the quorum of {quorum}")]
+    Sample { sample: usize, quorum: usize },
+    #[error(transparent)]
+    Recipe(#[from] RecipeError),
+}
+
+const CONFIG_MAX: usize = 100;
+const ROUND_TIME_MAX: Duration = Duration::from_hours(30 * 24);
+
+impl RunForm {
+    pub fn read(&self) -> Result<RunPlan, RunFormError> {
+        let within = |field, found: u64, from: u64, to: u64| {
+            let expected = || format!("{from} to {to}");
+            let wrong = || RunFormError::Number { field, found: found.to_string(), expected: expected() };
+            if (from..=to).contains(&found) { Ok(()) } else { Err(wrong()) }
+        };
+        within("rounds", self.rounds, 1, ROUNDS_MAX)?;
+        within("examples_max", self.examples_max, 1, u64::MAX)?;
+        within("refusals_max", self.refusals_max.into(), 1, 1000)?;
+        within("failures_max", self.failures_max.into(), 1, ROUNDS_MAX)?;
+        within("config", self.config.len() as u64, 0, CONFIG_MAX as u64)?;
+        let above_zero = |number: f64| number > 0.0 && number.is_finite();
+        if let Some(norm) = self.norm_max.filter(|norm| !above_zero(*norm)) {
+            let expected = "above zero".to_owned();
+            return Err(RunFormError::Number { field: "norm_max", found: norm.to_string(), expected });
+        }
+        let (DurationText(round_time_max), DurationText(pause)) = (self.round_timeout, self.pause);
+        within("round_timeout", round_time_max.as_secs(), 1, ROUND_TIME_MAX.as_secs())?;
+        within("pause", pause.as_secs(), 0, ROUND_TIME_MAX.as_secs())?;
+        if let Sample::Count(sample) = self.sample.0
+            && sample < self.quorum.get()
+        {
+            return Err(RunFormError::Sample { sample, quorum: self.quorum.get() });
+        }
+        if let Some(app) = &self.app
+            && !matches!(app.id.split_once('/'), Some((publisher, name)) if !publisher.is_empty() && !name.is_empty())
+        {
+            return Err(RunFormError::AppId(app.id.clone()));
+        }
+        let recipe = Recipe {
+            strategy: self.strategy.strategy(),
+            privacy: self.privacy.map(Privacy::from),
+            quorum: self.quorum,
+        };
+        recipe.check()?;
+        if let Some(enough) = self.enough {
+            within("enough", enough.get() as u64, self.quorum.get() as u64, u64::MAX)?;
+        }
+        Ok(RunPlan {
+            participants: Participants::Flower {
+                clients_min: self.participants_min.get(),
+                app: self.app.clone().map(|AppForm { digest, id, version }| crate::learning::AppNote {
+                    digest,
+                    id,
+                    version,
+                }),
+            },
+            recipe,
+            rounds: self.rounds,
+            sample: self.sample.0,
+            enough: self.enough,
+            round_time_max,
+            pause,
+            starts_at: self.starts_at.map(|at| at.0),
+            examples_max: self.examples_max,
+            norm_max: self.norm_max,
+            refusals_max: self.refusals_max,
+            failures_max: self.failures_max,
+            evaluates: self.evaluate,
+            config: self.config(),
+            weights: self.weights,
+        })
+    }
+
+    fn config(&self) -> Config {
+        let value = |value: &ConfigValue| match value {
+            ConfigValue::Bool(value) => Value::Bool(*value),
+            ConfigValue::Integer(number) => Value::Integer(*number),
+            ConfigValue::Double(number) => Value::Double(*number),
+            ConfigValue::Text(text) => Value::Text(text.clone()),
+        };
+        let mut config: Config = self.config.iter().map(|(name, of)| (name.clone(), value(of))).collect();
+        if let StrategyForm::FedProx { proximal_mu } = self.strategy {
+            // The older and the newer interface of Flower name it differently.
+            for name in ["proximal-mu", "proximal_mu"] {
+                config.insert(name.to_owned(), Value::Double(proximal_mu));
+            }
+        }
+        config
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value as Json, json};
+
+    use super::*;
+
+    fn read(form: Json) -> Result<RunPlan, String> {
+        let form: RunForm = serde_json::from_value(form).map_err(|error| error.to_string())?;
+        form.read().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_short_form_averages() {
+        let plan = read(json!({})).unwrap();
+        assert_eq!(plan.recipe.strategy, Strategy::Mean(Optimiser::Average));
+        assert_eq!((plan.rounds, plan.sample, plan.recipe.quorum.get()), (3, Sample::All, 2));
+    }
+
+    #[test]
+    fn strategies_are_written_as_flower_names_them() {
+        let strategy = |form: Json| read(json!({ "strategy": form, "quorum": 5 })).unwrap().recipe.strategy;
+        assert_eq!(
+            strategy(json!({ "name": "FedAdam", "eta": 0.5 })),
+            Strategy::Mean(Optimiser::Adam { rate: 0.5, beta1: 0.9, beta2: 0.99, tau: 1e-3 })
+        );
+        assert_eq!(
+            strategy(json!({ "name": "Krum", "num_malicious_nodes": 1 })),
+            Strategy::Robust(Robust::Krum { liars: 1 })
+        );
+        let plan = read(json!({ "strategy": { "name": "FedProx", "proximal_mu": 0.1 } })).unwrap();
+        assert_eq!(plan.config["proximal-mu"], Value::Double(0.1));
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_by_name() {
+        for (form, said) in [
+            (json!({ "rounds": 0 }), "`rounds` is 0, and has to be 1 to 10000"),
+            (json!({ "round": 3 }), "unknown field `round`"),
+            (json!({ "strategy": { "name": "FedBest" } }), "unknown variant `FedBest`"),
+            (json!({ "strategy": { "name": "FedAvg", "eta": 1 } }), "unknown field `eta`"),
+            (json!({ "strategy": { "name": "Krum", "num_malicious_nodes": 1 } }), "needs a quorum of 5"),
+            (json!({ "sample": "lots" }), "`lots` is not `all`"),
+            (json!({ "sample": "1" }), "a sample of 1 is smaller than the quorum of 2"),
+            (json!({ "enough": 1 }), "`enough` is 1"),
+            (json!({ "norm_max": 0.0 }), "`norm_max` is 0"),
+            (
+                json!({ "strategy": { "name": "FedMedian" },
+                        "privacy": { "clipping_norm": 1, "noise_multiplier": 1, "delta": 1e-5 } }),
+                "noise promises nothing with FedMedian",
+            ),
+        ] {
+            let refusal = read(form).unwrap_err();
+            assert!(refusal.contains(said), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn samples_are_read_as_they_are_written() {
+        for text in ["all", "12", "10%", "12.5%"] {
+            assert_eq!(text.parse::<SampleText>().unwrap().to_string(), text);
+        }
+        for text in ["", "0", "-3", "0%", "101%", "NaN%"] {
+            assert!(text.parse::<SampleText>().is_err(), "{text}");
+        }
+    }
+}
