@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use cli::{
-    Access, alerts, audit, commands, devices, enrolment, failure, models, rollouts, serve, simulate, terminal, tokens,
-    users,
+    Access, alerts, audit, commands, devices, enrolment, failure, models, rollouts, runs, serve, simulate, terminal,
+    tokens, users,
 };
 
 /// Pushes models to many Jetsons, safely, and shows it happen.
@@ -54,6 +54,9 @@ enum Verb {
     /// Bring a version to devices, wave by wave.
     #[command(subcommand)]
     Rollouts(rollouts::Verb),
+    /// Learn together, round after round.
+    #[command(subcommand)]
+    Runs(runs::Verb),
     /// Tokens with which devices join.
     #[command(subcommand)]
     Enrolment(enrolment::Verb),
@@ -91,6 +94,7 @@ fn main() -> ExitCode {
         Verb::Command(args) => commands::run(&args, access),
         Verb::Models(verb) => models::run(&verb, access),
         Verb::Rollouts(verb) => rollouts::run(&verb, access),
+        Verb::Runs(verb) => runs::run(&verb, access),
         Verb::Enrolment(verb) => enrolment::run(&verb, access),
         Verb::Users(verb) => users::run(&verb, access),
         Verb::Tokens(verb) => tokens::run(&verb, access),

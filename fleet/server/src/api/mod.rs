@@ -12,6 +12,7 @@ mod problem;
 mod registry;
 
 mod rollouts;
+mod runs;
 
 use std::sync::Arc;
 
@@ -65,7 +66,7 @@ impl std::fmt::Debug for Api {
 #[openapi(
     info(
         title = "Revoada Fleet",
-        description = "Models, devices and rollouts. Every request but `/session` and `/healthz` needs a token or a session.",
+        description = "Models, devices, rollouts and learning. Every request but `/session` and `/healthz` needs a token or a session.",
     ),
     modifiers(&Security),
     security(("token" = []), ("session" = []))
@@ -98,6 +99,7 @@ fn described() -> OpenApiRouter<Api> {
         .merge(devices::routes())
         .merge(registry::routes())
         .merge(rollouts::routes())
+        .merge(runs::routes())
         .merge(people::routes())
         .merge(alerts::routes())
         .merge(live::routes());

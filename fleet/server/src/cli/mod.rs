@@ -9,6 +9,7 @@ pub(crate) mod enrolment;
 pub(crate) mod failure;
 pub(crate) mod models;
 pub(crate) mod rollouts;
+pub(crate) mod runs;
 pub(crate) mod serve;
 pub(crate) mod simulate;
 pub(crate) mod terminal;

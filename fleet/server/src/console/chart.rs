@@ -9,8 +9,8 @@ use revoada_core::Timestamp;
 use crate::service;
 use crate::store::{Bucket, Step};
 
-const WIDTH: f64 = 600.0;
-const HEIGHT: f64 = 120.0;
+pub(super) const WIDTH: f64 = 600.0;
+pub(super) const HEIGHT: f64 = 120.0;
 
 /// One gauge over a range of time.
 pub(super) struct Chart<'a> {
@@ -101,7 +101,7 @@ impl Chart<'_> {
     }
 }
 
-fn points(points: impl Iterator<Item = (f64, f64)>) -> String {
+pub(super) fn points(points: impl Iterator<Item = (f64, f64)>) -> String {
     let mut path = String::new();
     for (x, y) in points {
         let letter = if path.is_empty() { 'M' } else { 'L' };
@@ -115,7 +115,7 @@ fn y(value: f64, top: f64) -> f64 {
 }
 
 /// The next round number, so that the top and the middle of a scale are numbers that people read.
-fn ceiling(value: f64) -> f64 {
+pub(super) fn ceiling(value: f64) -> f64 {
     if !value.is_finite() || value <= 0.0 {
         return 1.0;
     }
@@ -124,7 +124,7 @@ fn ceiling(value: f64) -> f64 {
     steps.into_iter().map(|step| step * power).find(|step| *step >= value * 0.9999).unwrap_or(10.0 * power)
 }
 
-fn scale(value: f64) -> String {
+pub(super) fn scale(value: f64) -> String {
     if value >= 10.0 || value.fract() == 0.0 { format!("{value:.0}") } else { format!("{value:.2}") }
 }
 

@@ -10,17 +10,21 @@ mod alerts;
 mod assets;
 mod audit;
 mod chart;
+mod curves;
 mod device;
 mod device_forms;
 mod devices;
 mod enrolment;
 mod fields;
+mod learning;
 mod models;
 mod new_rollout;
+mod new_run;
 mod overview;
 mod people;
 mod rollout;
 mod rollouts;
+mod run;
 mod shell;
 mod sign_in;
 mod version;
@@ -60,6 +64,12 @@ pub fn router(api: Api) -> Router {
         .route("/rollouts/preview", get(new_rollout::preview))
         .route("/rollouts/{id}", get(rollout::show))
         .route("/rollouts/{id}/intent", post(rollout::intend))
+        .route("/learning", get(learning::show).post(new_run::add))
+        .route("/learning/new", get(new_run::show))
+        .route("/learning/compare", get(learning::compare))
+        .route("/learning/{id}", get(run::show))
+        .route("/learning/{id}/rounds.csv", get(run::csv))
+        .route("/learning/{id}/intent", post(run::intend))
         .route("/alerts", get(alerts::show))
         .route("/alerts/rules", post(alerts::put_rule))
         .route("/alerts/rules/remove", post(alerts::remove_rule))

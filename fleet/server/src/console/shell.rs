@@ -20,6 +20,7 @@ pub(super) enum Place {
     Devices,
     Models,
     Rollouts,
+    Learning,
     Alerts,
     Audit,
     People,
@@ -27,11 +28,12 @@ pub(super) enum Place {
     Account,
 }
 
-const MENU: [(Place, &str, &str, Role); 8] = [
+const MENU: [(Place, &str, &str, Role); 9] = [
     (Place::Overview, "Overview", "/", Role::Viewer),
     (Place::Devices, "Devices", "/devices", Role::Viewer),
     (Place::Models, "Models", "/models", Role::Viewer),
     (Place::Rollouts, "Rollouts", "/rollouts", Role::Viewer),
+    (Place::Learning, "Learning", "/learning", Role::Viewer),
     (Place::Alerts, "Alerts", "/alerts", Role::Viewer),
     (Place::Audit, "Audit", "/audit", Role::Operator),
     (Place::People, "People", "/people", Role::Admin),
@@ -116,6 +118,8 @@ pub(super) fn done(query: &Fields) -> Markup {
         "removed" => "It was removed.",
         "rollout" => "The rollout has begun.",
         "intent" => "The rollout was told.",
+        "run" => "The run was added.",
+        "run-intent" => "The run was told.",
         "rule" => "The rule was kept.",
         "user" => "The user was changed.",
         "added" => "It was added.",

@@ -181,6 +181,7 @@ impl Learners {
         let mut ended = Vec::new();
         for (id, run) in runs.iter_mut() {
             let is_stored = run.take_changes().is_none_or(|changes| self.store(*id, &changes));
+            self.fleet.count_learning(run.take_counts());
             run.tell_verdicts(is_stored);
             if run.is_over() {
                 ended.push(*id);

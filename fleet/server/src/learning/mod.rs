@@ -4,6 +4,7 @@
 //! through: each door speaks its own protocol, and none of them knows what a round is.
 
 mod board;
+mod csv;
 mod hall;
 mod plan;
 mod report;
@@ -12,9 +13,11 @@ mod spool;
 mod task;
 
 pub use board::{Board, Presence, Said, TooMany, Word};
+pub use csv::rounds_csv;
 pub use hall::Learners;
 pub use plan::{
     AppNote, ElementName, HeldWeights, MemberRecord, MemberResult, Participants, ROUNDS_MAX, RUNS_MAX, RoundRecord,
     RoundResult, RunIntent, RunPhase, RunPlan, RunState,
 };
+pub use report::LearningCounts;
 pub use task::{App, Config, Door, Metrics, Reply, Reported, RunId, Sheet, Task, Tensor, Value, Work};

@@ -1,8 +1,33 @@
 //! What participants report, made into one figure for all of them.
 
 use std::collections::BTreeMap;
+use std::ops::AddAssign;
 
 use super::task::Metrics;
+
+/// What has happened in rounds since the service began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LearningCounts {
+    pub rounds_finished: u64,
+    pub rounds_called_off: u64,
+    pub updates_accepted: u64,
+    pub updates_refused: u64,
+    /// Of updates, refused ones too.
+    pub bytes_received: u64,
+    /// Of weights that participants were asked to learn from.
+    pub bytes_sent: u64,
+}
+
+impl AddAssign for LearningCounts {
+    fn add_assign(&mut self, more: Self) {
+        self.rounds_finished += more.rounds_finished;
+        self.rounds_called_off += more.rounds_called_off;
+        self.updates_accepted += more.updates_accepted;
+        self.updates_refused += more.updates_refused;
+        self.bytes_received += more.bytes_received;
+        self.bytes_sent += more.bytes_sent;
+    }
+}
 
 /// Of one report; what is more is left out.
 const FIGURES_MAX: usize = 32;

@@ -18,7 +18,7 @@ use super::plan::{
     ElementName, HeldWeights, MemberRecord, MemberResult, Participants, RoundRecord, RoundResult, RunIntent, RunPhase,
     RunPlan, RunState,
 };
-use super::report::{Tally, numbers};
+use super::report::{LearningCounts, Tally, numbers};
 use super::spool::Spool;
 use super::task::{App, Config, Door, Reply, Reported, RunId, Sheet, Tensor, Value, Work};
 use crate::service::chain;
@@ -41,6 +41,7 @@ pub(super) struct Run {
     /// Not yet stored.
     changes: RunChanges,
     is_changed: bool,
+    counts: LearningCounts,
     /// To be told once the changes are stored.
     verdicts: Vec<(oneshot::Sender<Verdict>, Verdict)>,
 }
@@ -115,9 +116,20 @@ impl Run {
             _ => None,
         };
         let stage = Stage::Between(Timestamp::ZERO);
-        let (changes, verdicts) = (RunChanges::default(), Vec::new());
-        let mut run =
-            Self { id, plan, intent, state, memory, sheet: None, app, stage, changes, is_changed: false, verdicts };
+        let mut run = Self {
+            id,
+            plan,
+            intent,
+            state,
+            memory,
+            sheet: None,
+            app,
+            stage,
+            changes: RunChanges::default(),
+            is_changed: false,
+            counts: LearningCounts::default(),
+            verdicts: Vec::new(),
+        };
         if let Some(held) = run.state.weights.clone() {
             let layout = Arc::new(held.layout);
             let weights = from_safetensors(&hall.read(held.digest)?, Some(&layout))?;
@@ -236,6 +248,11 @@ impl Run {
         let RunChanges { state, rounds, members, files } = &self.changes;
         let is_empty = state.is_none() && rounds.is_empty() && members.is_empty() && files.is_empty();
         (!is_empty).then(|| std::mem::take(&mut self.changes))
+    }
+
+    /// What has happened since it was last asked.
+    pub(super) fn take_counts(&mut self) -> LearningCounts {
+        std::mem::take(&mut self.counts)
     }
 
     /// Tells participants what became of what they said. It is stored, or the service could not.
@@ -428,7 +445,9 @@ impl Run {
         let work = Work::Fit { weights: Arc::clone(sheet), config };
         let task = hall.task(self.id, collecting.round.number(), work);
         if hall.board.post(participant, task) {
-            collecting.result.bytes_sent += sheet.weights().values().len() as u64 * size_of::<f32>() as u64;
+            let bytes = (sheet.weights().values().len() * size_of::<f32>()) as u64;
+            collecting.result.bytes_sent += bytes;
+            self.counts.bytes_sent += bytes;
         } else if !Door::of(participant).is_lasting() {
             let left = Event::Left { participant: participant.clone(), why: CONNECTION.to_owned() };
             self.handle(hall, left);
@@ -544,6 +563,7 @@ impl Run {
         };
         let number = collecting.round.number();
         collecting.result.bytes_received += bytes;
+        self.counts.bytes_received += bytes;
         let expected = Expected {
             round: number,
             base: collecting.round.base(),
@@ -590,6 +610,7 @@ impl Run {
                 let fit = numbers(&reported.metrics);
                 collecting.tally.add(examples, &fit);
                 collecting.result.updates += 1;
+                self.counts.updates_accepted += 1;
                 collecting.result.examples = collecting.result.examples.saturating_add(examples);
                 let detail = MemberResult { bytes, norm: Some(norm), seconds: Some(seconds), fit, evaluation: vec![] };
                 collecting.details.insert(participant.clone(), detail);
@@ -602,6 +623,7 @@ impl Run {
             (Ok(()), _) => {}
             (Err(_), _) => {
                 collecting.result.refused += 1;
+                self.counts.updates_refused += 1;
                 if standing == Some(&Standing::SetAside) {
                     if self.state.set_aside.len() < SET_ASIDE_MAX {
                         self.is_changed |= self.state.set_aside.insert(participant.clone());
@@ -652,6 +674,7 @@ impl Run {
         collecting.result.clipping_norm = self.memory.clipper.map(|clipper| clipper.norm());
         self.state.epsilon = collecting.result.epsilon;
         self.state.failures = 0;
+        self.counts.rounds_finished += 1;
         let (head, result) = (collecting.round.head().clone(), collecting.result.clone());
         info!(run = %self.id, round = head.number, updates = result.updates, "a round has ended");
         self.leave_round(hall);
@@ -665,6 +688,7 @@ impl Run {
         info!(run = %self.id, round = collecting.round.number(), why, "a round was called off");
         self.leave_round(hall);
         self.state.failures += 1;
+        self.counts.rounds_called_off += 1;
         self.is_changed = true;
         let failures = self.state.failures;
         if failures >= self.plan.failures_max && self.intent != RunIntent::Stop {

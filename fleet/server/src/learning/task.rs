@@ -43,6 +43,15 @@ impl Door {
         }
     }
 
+    /// A word for labels of metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Device => "device",
+            Self::Join => "join",
+            Self::Node => "node",
+        }
+    }
+
     /// Whether who came through it can come again and go on.
     pub fn is_lasting(self) -> bool {
         self != Self::Join

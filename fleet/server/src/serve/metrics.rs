@@ -42,6 +42,8 @@ async fn metrics(
             let scrape = Scrape {
                 healths: fleet.device_counts(&by)?,
                 rollouts: fleet.rollout_counts(&by)?,
+                runs: fleet.run_counts(&by)?,
+                participants: fleet.participant_counts(),
                 alerts: fleet.raised_alerts(&by)?.len() as u64,
                 counts: fleet.counts(),
                 deferred: fleet.deferred(),
@@ -63,6 +65,8 @@ async fn metrics(
 struct Scrape {
     healths: BTreeMap<&'static str, usize>,
     rollouts: BTreeMap<&'static str, u64>,
+    runs: BTreeMap<&'static str, u64>,
+    participants: BTreeMap<&'static str, u64>,
     alerts: u64,
     counts: crate::service::Counts,
     deferred: crate::planner::Deferred,
@@ -81,6 +85,9 @@ impl Collector for Scrape {
             |name, help, label, values: &Labelled| family(&mut encoder, MetricType::Gauge, (name, help), label, values);
         gauge("devices", "Enrolled devices, by how they are", "health", &healths)?;
         gauge("rollouts", "Rollouts, by their phase", "phase", &rollouts)?;
+        let labelled = |counts: &BTreeMap<&'static str, u64>| counts.iter().map(|(name, it)| (*name, *it)).collect();
+        gauge("learning_runs", "Runs of learning, by their phase", "phase", &labelled(&self.runs))?;
+        gauge("learning_participants", "Who waits to learn, by how it came in", "door", &labelled(&self.participants))?;
         let open = vec![("mqtt", broker.acceptor.open), ("devices", devices.acceptor.open)];
         gauge("connections", "Open connections, those in a handshake too", "port", &open)?;
         let deferred =
@@ -103,6 +110,14 @@ impl Collector for Scrape {
         counter("messages_sent", "What devices were told, those that were told again too", "what", &sent)?;
         let plans = vec![("stored", counts.plans), ("lost", counts.plans_lost)];
         counter("plans", "Blueprints that were made, by what became of them", "outcome", &plans)?;
+        let rounds =
+            vec![("finished", counts.learning.rounds_finished), ("called-off", counts.learning.rounds_called_off)];
+        counter("learning_rounds", "Rounds that are over, by how they ended", "outcome", &rounds)?;
+        let updates =
+            vec![("accepted", counts.learning.updates_accepted), ("refused", counts.learning.updates_refused)];
+        counter("learning_updates", "Updates that participants sent, by what became of them", "outcome", &updates)?;
+        let learned = vec![("received", counts.learning.bytes_received), ("sent", counts.learning.bytes_sent)];
+        counter("learning_bytes", "Bytes of updates, and of the weights that went out", "direction", &learned)?;
         let mut refused = refusals("mqtt", &broker.acceptor);
         refused.extend(refusals("devices", &devices.acceptor));
         let help = "Connections that were not let in, by port and reason";
@@ -179,6 +194,8 @@ mod tests {
         let scrape = Scrape {
             healths: [("good", 3)].into(),
             rollouts: [("running", 1)].into(),
+            runs: [("learning", 2)].into(),
+            participants: [("join", 5)].into(),
             alerts: 2,
             counts: crate::service::Counts { reports: 7, ..crate::service::Counts::default() },
             deferred: crate::planner::Deferred::default(),
@@ -198,6 +215,9 @@ mod tests {
         for line in [
             "revoada_fleet_devices{health=\"good\"} 3",
             "revoada_fleet_rollouts{phase=\"running\"} 1",
+            "revoada_fleet_learning_runs{phase=\"learning\"} 2",
+            "revoada_fleet_learning_participants{door=\"join\"} 5",
+            "revoada_fleet_learning_updates_total{outcome=\"refused\"} 0",
             "revoada_fleet_alerts{state=\"raised\"} 2",
             "revoada_fleet_messages_heard_total{what=\"report\"} 7",
             "revoada_fleet_connections_refused_total{port=\"mqtt\",reason=\"handshake\"} 0",

@@ -10,6 +10,7 @@ use tracing::{debug, info, warn};
 use super::devices::trouble_of;
 use super::{Change, Fleet, Result, now, wall};
 use crate::broker::Incoming;
+use crate::learning::LearningCounts;
 use crate::store::{Gauge, Heard, Occurrence, Sample, StoreError};
 
 /// What has been counted since the service began.
@@ -31,6 +32,7 @@ pub struct Counts {
     pub sign_ins_failed: u64,
     /// Webhooks that were not told at the bound.
     pub notices_lost: u64,
+    pub learning: LearningCounts,
 }
 
 /// What one batch comes to.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use revoada_federated::{Participant, Phase, Standing};
 
 use super::{Change, Fleet, Principal, Result, RunForm, ServiceError, now};
-use crate::learning::{MemberRecord, RoundRecord, RunId, RunIntent, RunPhase};
+use crate::learning::{LearningCounts, MemberRecord, RoundRecord, RunId, RunIntent, RunPhase};
 use crate::store::{Role, RunRecord};
 
 impl Fleet {
@@ -74,6 +74,20 @@ impl Fleet {
     pub fn round_members(&self, by: &Principal, id: RunId, round: u64) -> Result<BTreeMap<Participant, MemberRecord>> {
         self.run(by, id)?;
         Ok(self.store.members(id, round)?)
+    }
+
+    /// How many wait to learn, by how they came in.
+    pub fn participant_counts(&self) -> BTreeMap<&'static str, u64> {
+        let mut counts = BTreeMap::from([("join", 0), ("node", 0)]);
+        for (_, door) in self.board.present() {
+            *counts.entry(door.name()).or_default() += 1;
+        }
+        counts
+    }
+
+    /// Counts what has happened in rounds.
+    pub(crate) fn count_learning(&self, more: LearningCounts) {
+        self.count(|counts| counts.learning += more);
     }
 
     /// How many runs there are of each phase.

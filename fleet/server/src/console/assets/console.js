@@ -13,7 +13,7 @@
     change.change === "missed" ||
     region.dataset.live.split(" ").some((wanted) => {
       const [kind, name] = wanted.split(":");
-      return kind === change.change && (name === undefined || name === String(change.device ?? change.rollout));
+      return kind === change.change && (name === undefined || name === String(change.device ?? change.rollout ?? change.run));
     });
 
   let source = null;

@@ -1,0 +1,204 @@
+//! The form with which a run of learning begins.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Redirect, Response};
+use maud::{Markup, html};
+use serde_json::{Map, Value, json};
+
+use super::fields::{Fields, Form, Query};
+use super::shell::{Answer, Place, Refusal, heading, page, wrong};
+use super::visitor::Visitor;
+use crate::api::{Api, Problem};
+use crate::service::RunForm;
+use crate::store::Role;
+
+/// A strategy, what it is for, and its parameters with what people begin with.
+const STRATEGIES: [(&str, &str, &[(&str, &str)]); 10] = [
+    ("FedAvg", "the mean, weighted by examples", &[]),
+    ("FedProx", "the mean; programs keep close to the weights", &[("proximal_mu", "0.1")]),
+    ("FedAvgM", "a mean with momentum", &[("server_learning_rate", "1"), ("server_momentum", "0.9")]),
+    (
+        "FedAdam",
+        "the server steps as Adam does",
+        &[("eta", "0.1"), ("beta_1", "0.9"), ("beta_2", "0.99"), ("tau", "0.001")],
+    ),
+    ("FedAdagrad", "the server steps as Adagrad does", &[("eta", "0.1"), ("tau", "0.001")]),
+    (
+        "FedYogi",
+        "the server steps as Yogi does",
+        &[("eta", "0.01"), ("beta_1", "0.9"), ("beta_2", "0.99"), ("tau", "0.001")],
+    ),
+    ("FedMedian", "withstands liars: the median of each weight", &[]),
+    ("FedTrimmedAvg", "withstands liars: the mean without either end", &[("beta", "0.2")]),
+    ("Krum", "withstands liars: the update closest to most", &[("num_malicious_nodes", "1")]),
+    (
+        "MultiKrum",
+        "withstands liars: the mean of the closest",
+        &[("num_malicious_nodes", "1"), ("num_nodes_to_select", "3")],
+    ),
+];
+
+pub(super) async fn show(visitor: Visitor, Query(query): Query) -> Answer {
+    if let Err(error) = visitor.by.require(Role::Operator) {
+        return Err(Problem::from(error).into());
+    }
+    form_page(&visitor, &query, None)
+}
+
+fn form_page(visitor: &Visitor, fields: &Fields, problem: Option<&Problem>) -> Answer {
+    let content = html! {
+        (heading("New run", &html! {}))
+        @if let Some(problem) = problem { (wrong(&problem.detail)) }
+        form.sections method="post" action="/learning" {
+            (what(fields))
+            (strategy(fields))
+            (privacy(fields))
+            (care(fields))
+            div.actions { button.main { "Add the run" } }
+        }
+    };
+    Ok(page(visitor, Place::Learning, "New run", &content))
+}
+
+fn number(fields: &Fields, name: &str, title: &str, default: &str) -> Markup {
+    html! { label { (title) input name=(name) inputmode="decimal" value=(fields.some(name).unwrap_or(default)); } }
+}
+
+fn what(fields: &Fields) -> Markup {
+    html! {
+        fieldset.card {
+            legend { "What" }
+            div.fields {
+                label { "Title" input name="title" maxlength="128" placeholder="as the strategy is called" value=(fields.text("title")); }
+                (number(fields, "rounds", "Rounds", "10"))
+                (number(fields, "participants_min", "Participants to begin with", "2"))
+                (number(fields, "quorum", "Quorum of updates", "2"))
+                (number(fields, "sample", "Invite: all, a number, a share", "all"))
+                (number(fields, "round_timeout", "A round takes at most", "10m"))
+                (number(fields, "pause", "Between rounds", "0s"))
+                label { "Not before (UTC)" input name="starts_at" placeholder="2026-05-04T22:00:00Z" value=(fields.text("starts_at")); }
+                label { "For the programs, NAME=VALUE, a line each"
+                    textarea name="config" rows="3" spellcheck="false" { (fields.text("config")) } }
+            }
+        }
+    }
+}
+
+fn strategy(fields: &Fields) -> Markup {
+    let chosen = fields.some("strategy").unwrap_or("FedAvg");
+    html! {
+        fieldset.card {
+            legend { "Strategy" }
+            div.gates {
+                @for (name, meaning, parameters) in STRATEGIES {
+                    div.gate {
+                        label.check { input type="radio" name="strategy" value=(name) checked[name == chosen]; b { (name) } }
+                        span.meaning { (meaning) }
+                        @for (parameter, default) in parameters {
+                            @let field = format!("{name}.{parameter}");
+                            label { (parameter)
+                                input name=(field) inputmode="decimal" value=(fields.some(&field).unwrap_or(default)); }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn privacy(fields: &Fields) -> Markup {
+    html! {
+        fieldset.card {
+            legend { "Privacy" }
+            p.hint { "Central differential privacy, where a clipping norm is given: updates are clipped to it, and noise is added to their mean. It goes with means alone." }
+            div.fields {
+                (number(fields, "clipping_norm", "Clipping norm", ""))
+                (number(fields, "target_quantile", "It follows this quantile of the norms", ""))
+                (number(fields, "noise_multiplier", "Noise, × the clipping norm", "1.0"))
+                (number(fields, "delta", "δ", "0.00001"))
+            }
+        }
+    }
+}
+
+fn care(fields: &Fields) -> Markup {
+    html! {
+        fieldset.card {
+            legend { "What counts" }
+            div.fields {
+                (number(fields, "norm_max", "An update moves the weights by at most", ""))
+                (number(fields, "refusals_max", "Refused updates of one participant", "3"))
+                (number(fields, "failures_max", "Rounds called off in a row", "3"))
+                label.check { input type="checkbox" name="skip_evaluation" value="yes" checked[fields.some("skip_evaluation").is_some()]; "Do not have participants evaluate" }
+            }
+        }
+    }
+}
+
+/// Adds it, or shows the form again with what is wrong.
+pub(super) async fn add(State(api): State<Api>, visitor: Visitor, Form(fields): Form) -> Result<Response, Refusal> {
+    let by = visitor.by.clone();
+    let added = match read(&fields) {
+        Err(problem) => Err(problem),
+        Ok(form) => api.ask(move |fleet| fleet.add_run(&by, &form)).await,
+    };
+    match added {
+        Ok(id) => Ok(Redirect::to(&format!("/learning/{id}?done=run")).into_response()),
+        // Who may not add one is not shown the form.
+        Err(problem) if problem.status == 403 => Err(problem.into()),
+        Err(problem) => {
+            let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::UNPROCESSABLE_ENTITY);
+            Ok((status, form_page(&visitor, &fields, Some(&problem))?).into_response())
+        }
+    }
+}
+
+/// As the REST API takes it, which says what is wrong with it.
+fn read(fields: &Fields) -> Result<RunForm, Problem> {
+    let wrong = |detail: String| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail);
+    let number = |name: &str| -> Result<Option<Value>, Problem> {
+        let Some(text) = fields.some(name) else { return Ok(None) };
+        let shown: String = text.chars().take(64).collect();
+        let field = name.split('.').next_back().unwrap_or(name);
+        match serde_json::from_str(text) {
+            Ok(Value::Number(number)) => Ok(Some(Value::Number(number))),
+            _ => Err(wrong(format!("`{field}` is `{shown}`, and has to be a number"))),
+        }
+    };
+    let mut form = Map::new();
+    for name in ["rounds", "participants_min", "quorum", "norm_max", "refusals_max", "failures_max"] {
+        form.extend(number(name)?.map(|value| (name.to_owned(), value)));
+    }
+    for name in ["title", "sample", "round_timeout", "pause", "starts_at"] {
+        form.extend(fields.some(name).map(|text| (name.to_owned(), json!(text))));
+    }
+    let chosen = fields.some("strategy").unwrap_or("FedAvg");
+    let known = STRATEGIES.iter().find(|(name, ..)| *name == chosen);
+    let (name, _, parameters) = known.ok_or_else(|| wrong("there is no such strategy".to_owned()))?;
+    let mut strategy = Map::from_iter([("name".to_owned(), json!(name))]);
+    for (parameter, _) in *parameters {
+        strategy.extend(number(&format!("{name}.{parameter}"))?.map(|value| ((*parameter).to_owned(), value)));
+    }
+    form.insert("strategy".to_owned(), Value::Object(strategy));
+    if let Some(norm) = number("clipping_norm")? {
+        let mut privacy = Map::from_iter([("clipping_norm".to_owned(), norm)]);
+        for name in ["target_quantile", "noise_multiplier", "delta"] {
+            privacy.extend(number(name)?.map(|value| (name.to_owned(), value)));
+        }
+        form.insert("privacy".to_owned(), Value::Object(privacy));
+    }
+    form.insert("evaluate".to_owned(), json!(fields.some("skip_evaluation").is_none()));
+    let mut config = Map::new();
+    for line in fields.text("config").lines().map(str::trim).filter(|line| !line.is_empty()) {
+        let shown: String = line.chars().take(64).collect();
+        let (name, value) = line.split_once('=').ok_or_else(|| wrong(format!("`{shown}` is not like `epochs=2`")))?;
+        let value = match serde_json::from_str(value.trim()) {
+            Ok(value @ (Value::Bool(_) | Value::Number(_))) => value,
+            _ => json!(value.trim()),
+        };
+        config.insert(name.trim().to_owned(), value);
+    }
+    form.insert("config".to_owned(), Value::Object(config));
+    serde_json::from_value(Value::Object(form)).map_err(|error| wrong(error.to_string()))
+}
