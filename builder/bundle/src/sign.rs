@@ -30,6 +30,8 @@ pub enum Purpose {
     Order,
     /// What a device is to do once.
     Command,
+    /// To learn, in one round.
+    Invitation,
 }
 
 impl Purpose {
@@ -41,6 +43,7 @@ impl Purpose {
             Self::Package => b"revoada package 1\0",
             Self::Order => b"revoada order 1\0",
             Self::Command => b"revoada command 1\0",
+            Self::Invitation => b"revoada invitation 1\0",
         };
         [context, digest.as_bytes()].concat()
     }

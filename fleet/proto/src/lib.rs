@@ -1,7 +1,7 @@
 //! What the fleet service and its devices say to each other.
 //!
 //! An [`Order`] says what a device is to run. Orders of one device are numbered by [`Generation`], so that an old one that
-//! comes late, or again, is harmless; so are [`Command`]s. Devices answer with [`Report`]s and [`Event`]s. All of them are
+//! comes late, or again, is harmless; so are [`Command`]s. An [`Invitation`] asks to learn. Devices answer with [`Report`]s and [`Event`]s. All of them are
 //! [messages](message) on the [topics](topic) of MQTT; [`wire`] has the services of gRPC.
 //!
 //! [`control`] is how a device's own programs speak to its running pipeline.
@@ -25,6 +25,7 @@
 mod command;
 pub mod control;
 mod device_id;
+mod invitation;
 pub mod message;
 mod order;
 mod report;
@@ -42,6 +43,7 @@ pub mod wire {
 
 pub use command::{Ask, Command};
 pub use device_id::{DeviceId, DeviceIdError};
+pub use invitation::{Invitation, LearnSettings};
 pub use message::{Dispatch, MessageError, Receipt, Signed};
 pub use order::{Deployable, Generation, Kind, Order};
 pub use report::{

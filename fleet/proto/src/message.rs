@@ -12,10 +12,14 @@ use thiserror::Error;
 
 use crate::report::{Blame, CommandResult, Details, Event, Fact, Figures, Level, Progress, Report, SlotContent};
 use crate::topic::MESSAGE_BYTES_MAX;
-use crate::{Ask, Command, Deployable, DeviceId, Generation, Kind, Order, StreamHealth, wire};
+use crate::{
+    Ask, Command, Deployable, DeviceId, Generation, Invitation, Kind, LearnSettings, Order, StreamHealth, wire,
+};
 
 /// In one report.
 pub const STREAMS_MAX: usize = 256;
+/// That one head tells apart.
+pub const LABELS_MAX: usize = 2048;
 /// In one report.
 pub const FACTS_MAX: usize = 256;
 /// Of a fact or an event.
@@ -117,6 +121,63 @@ impl Dispatch<Command> {
             Wire::FetchLogs(logs) => Ask::FetchLogs { lines: logs.lines },
         };
         dispatched(&message.device, Command { number: message.number, ask }, message.issued_at, message.expires_at)
+    }
+}
+
+impl Dispatch<Invitation> {
+    pub fn encode(&self) -> Vec<u8> {
+        let Invitation { run, round, model, weights, weights_bytes, labels, settings } = &self.content;
+        let settings = wire::LearnSettings {
+            hidden: settings.hidden,
+            epochs: settings.epochs,
+            batch: settings.batch,
+            rate: settings.rate,
+            proximal_mu: settings.proximal_mu,
+            balanced: settings.balanced,
+            held_out: settings.held_out,
+        };
+        let invitation = wire::Invitation {
+            device: self.device.to_string(),
+            run: *run,
+            round: *round,
+            issued_at: seconds(self.issued_at),
+            expires_at: self.expires_at.map(seconds),
+            model: to_digest(model),
+            weights: to_digest(weights),
+            weights_bytes: *weights_bytes,
+            labels: labels.clone(),
+            settings: Some(settings),
+        };
+        invitation.encode_to_vec()
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Self, MessageError> {
+        let message: wire::Invitation = decode(bytes)?;
+        bounded(message.labels.len(), LABELS_MAX, "labels")?;
+        let settings = message.settings.unwrap_or_default();
+        let finite = |number: Option<f64>, name| match number {
+            Some(number) if !number.is_finite() => Err(field(name)),
+            number => Ok(number),
+        };
+        let settings = LearnSettings {
+            hidden: settings.hidden,
+            epochs: settings.epochs,
+            batch: settings.batch,
+            rate: finite(settings.rate, "rate")?,
+            proximal_mu: finite(settings.proximal_mu, "proximal_mu")?,
+            balanced: settings.balanced,
+            held_out: finite(settings.held_out, "held_out")?,
+        };
+        let invitation = Invitation {
+            run: message.run,
+            round: message.round,
+            model: from_digest(&message.model)?,
+            weights: from_digest(&message.weights)?,
+            weights_bytes: message.weights_bytes,
+            labels: message.labels,
+            settings,
+        };
+        dispatched(&message.device, invitation, message.issued_at, message.expires_at)
     }
 }
 

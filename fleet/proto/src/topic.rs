@@ -3,6 +3,7 @@
 //! ```text
 //! v1/{tenant}/{device}/desired       down: a signed order
 //! v1/{tenant}/{device}/cmd           down: signed commands, in their order
+//! v1/{tenant}/{device}/learn         down: signed invitations to learn
 //! v1/{tenant}/{device}/receipt       down: what the service has stored
 //! v1/{tenant}/{device}/up/state      up: reports
 //! v1/{tenant}/{device}/up/event      up: events
@@ -32,6 +33,7 @@ pub const OFFLINE: &[u8] = b"offline";
 pub enum Channel {
     Desired,
     Command,
+    Learn,
     Receipt,
     State,
     Event,
@@ -39,7 +41,8 @@ pub enum Channel {
 }
 
 impl Channel {
-    pub const ALL: [Self; 6] = [Self::Desired, Self::Command, Self::Receipt, Self::State, Self::Event, Self::Presence];
+    pub const ALL: [Self; 7] =
+        [Self::Desired, Self::Command, Self::Learn, Self::Receipt, Self::State, Self::Event, Self::Presence];
 
     /// Whether the device publishes it; it subscribes to the others.
     pub fn is_up(self) -> bool {
@@ -50,6 +53,7 @@ impl Channel {
         match self {
             Self::Desired => "desired",
             Self::Command => "cmd",
+            Self::Learn => "learn",
             Self::Receipt => "receipt",
             Self::State => "up/state",
             Self::Event => "up/event",

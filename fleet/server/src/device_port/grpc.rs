@@ -7,13 +7,16 @@ use futures_util::stream;
 use prost::bytes::Bytes;
 use revoada_core::DeviceClass;
 use revoada_proto::message;
+use revoada_proto::message::TEXT_BYTES_MAX;
 use revoada_proto::wire::devices_server::Devices;
 use revoada_proto::wire::enrolment_server::Enrolment;
-use revoada_proto::wire::{self, upload_answer_request, upload_plan_request};
+use revoada_proto::wire::{self, upload_answer_request, upload_plan_request, upload_update_request};
 use tokio::time::{Instant, timeout};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::service::{self, DeviceService, MediaType, Refusal, Upload, UploadError, UploadedAnswer, UploadedPlan};
+use super::service::{
+    self, DeviceService, MediaType, Refusal, Upload, UploadError, UploadedAnswer, UploadedPlan, UploadedUpdate,
+};
 use crate::bucket::Bucket;
 use crate::identity::CertificateRequest;
 use crate::tls::Peer;
@@ -22,10 +25,26 @@ pub(super) struct Grpc<S> {
     pub(super) service: Arc<S>,
     pub(super) plan_bytes_max: u64,
     pub(super) answer_bytes_max: u64,
+    pub(super) update_bytes_max: u64,
     /// How long the next piece of an upload may take.
     pub(super) idle_max: Duration,
     /// Of what anybody may ask, it is what costs most.
     pub(super) enrolments: Mutex<Bucket>,
+}
+
+/// Of an update.
+const METRICS_MAX: usize = 64;
+
+impl<S> Grpc<S> {
+    fn check_update(&self, bytes: u64) -> Result<(), Status> {
+        match bytes {
+            0 => Err(invalid("an update has bytes")),
+            bytes if bytes > self.update_bytes_max => {
+                Err(Status::resource_exhausted(format!("an update may have {} bytes", self.update_bytes_max)))
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 #[tonic::async_trait]
@@ -129,6 +148,63 @@ impl<S: DeviceService> Devices for Grpc<S> {
             });
         self.service.upload_answer(peer, UploadedAnswer { command: header.number, media_type }, content).await?;
         Ok(Response::new(wire::UploadAnswerResponse {}))
+    }
+
+    async fn find_update(
+        &self,
+        request: Request<wire::FindUpdateRequest>,
+    ) -> Result<Response<wire::FindUpdateResponse>, Status> {
+        let peer = peer(&request)?;
+        let request = request.into_inner();
+        self.check_update(request.bytes)?;
+        let digest = message::from_digest(&request.digest).map_err(invalid)?;
+        let offset = self.service.find_update(peer, digest, request.bytes).await?;
+        Ok(Response::new(wire::FindUpdateResponse { offset }))
+    }
+
+    async fn upload_update(
+        &self,
+        request: Request<Streaming<wire::UploadUpdateRequest>>,
+    ) -> Result<Response<wire::UploadUpdateResponse>, Status> {
+        let peer = peer(&request)?;
+        let mut parts = request.into_inner();
+        let Some(upload_update_request::Part::Header(header)) = first(&mut parts, self.idle_max).await?.part else {
+            return Err(invalid("the first part of an upload is its header"));
+        };
+        self.check_update(header.bytes)?;
+        if header.metrics.len() > METRICS_MAX {
+            return Err(invalid(format!("an update has at most {METRICS_MAX} metrics")));
+        }
+        let left = header.bytes.checked_sub(header.offset);
+        let left = left.ok_or_else(|| invalid("the upload begins after the end of its file"))?;
+        let update = UploadedUpdate {
+            run: header.run,
+            round: header.round,
+            base: message::from_digest(&header.base).map_err(invalid)?,
+            digest: message::from_digest(&header.digest).map_err(invalid)?,
+            bytes: header.bytes,
+            offset: header.offset,
+            examples: header.examples,
+            metrics: header.metrics.into_iter().collect(),
+        };
+        let content = upload(parts, left, left, self.idle_max, |part: wire::UploadUpdateRequest| match part.part {
+            Some(upload_update_request::Part::Chunk(chunk)) => Some(chunk),
+            _ => None,
+        });
+        let verdict = self.service.upload_update(peer, update, content).await?;
+        let why = verdict.err();
+        Ok(Response::new(wire::UploadUpdateResponse { counts: why.is_none(), why: why.unwrap_or_default() }))
+    }
+
+    async fn decline_round(
+        &self,
+        request: Request<wire::DeclineRoundRequest>,
+    ) -> Result<Response<wire::DeclineRoundResponse>, Status> {
+        let peer = peer(&request)?;
+        let wire::DeclineRoundRequest { run, round, mut why } = request.into_inner();
+        why.truncate(why.floor_char_boundary(TEXT_BYTES_MAX));
+        self.service.decline_round(peer, run, round, why).await?;
+        Ok(Response::new(wire::DeclineRoundResponse {}))
     }
 }
 

@@ -42,7 +42,7 @@ use tracing::{debug, error};
 
 pub use service::{
     BlobError, BlobSource, DeviceService, Enrolled, Enrolment, MediaType, PlanOffer, PlanSearch, Refusal, Upload,
-    UploadError, UploadedAnswer, UploadedPlan,
+    UploadError, UploadedAnswer, UploadedPlan, UploadedUpdate,
 };
 
 use self::activity::{Activity, Watched};
@@ -57,7 +57,8 @@ use crate::tls::{self, Admission, Peer};
 /// What needs no certificate.
 const OPEN: [&str; 3] = ["/revoada.v1.Enrolment/", "/grpc.health.v1.Health/", "/grpc.reflection.v1.ServerReflection/"];
 /// What takes as long as its bytes do.
-const UPLOADS: [&str; 2] = ["/revoada.v1.Devices/UploadPlan", "/revoada.v1.Devices/UploadAnswer"];
+const UPLOADS: [&str; 3] =
+    ["/revoada.v1.Devices/UploadPlan", "/revoada.v1.Devices/UploadAnswer", "/revoada.v1.Devices/UploadUpdate"];
 
 /// A request to enrol has a key and a token.
 const REQUEST_BYTES_MAX: usize = 64 << 10;
@@ -98,6 +99,8 @@ pub struct DevicePortLimits {
     pub plan_bytes_max: u64,
     /// Of what a command asked for.
     pub answer_bytes_max: u64,
+    /// Of what a device has learned.
+    pub update_bytes_max: u64,
     pub downloads_per_device_max: usize,
     /// Of all devices; more are told to come again.
     pub downloads_max: usize,
@@ -115,6 +118,7 @@ impl Default for DevicePortLimits {
             idle_max: Duration::from_secs(60),
             plan_bytes_max: 4 << 30,
             answer_bytes_max: 16 << 20,
+            update_bytes_max: 1 << 30,
             downloads_per_device_max: 4,
             downloads_max: 1024,
             download_bytes_per_second: None,
@@ -331,6 +335,7 @@ fn router<S: DeviceService, B: BlobSource>(service: Arc<S>, blobs: Blobs<B>, lim
         service,
         plan_bytes_max: limits.plan_bytes_max,
         answer_bytes_max: limits.answer_bytes_max,
+        update_bytes_max: limits.update_bytes_max,
         idle_max: limits.idle_max,
         enrolments: Mutex::new(Bucket::new(u64::from(limits.enrolments_per_second_max), Instant::now())),
     });

@@ -1,5 +1,6 @@
 //! What stands behind the device port.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::ops::Range;
 
@@ -43,6 +44,27 @@ pub trait DeviceService: Send + Sync + 'static {
         peer: Peer,
         answer: UploadedAnswer,
         content: Upload,
+    ) -> impl Future<Output = Result<(), Refusal>> + Send;
+
+    /// How many bytes of an update are there, which its device is to go on with.
+    fn find_update(&self, peer: Peer, digest: Digest, bytes: u64) -> impl Future<Output = Result<u64, Refusal>> + Send;
+
+    /// Returns once it is decided whether the update counts; for people, why it does not. Its content begins at the offset
+    /// that it names.
+    fn upload_update(
+        &self,
+        peer: Peer,
+        update: UploadedUpdate,
+        content: Upload,
+    ) -> impl Future<Output = Result<Result<(), String>, Refusal>> + Send;
+
+    /// The device will send no update in this round.
+    fn decline_round(
+        &self,
+        peer: Peer,
+        run: u64,
+        round: u64,
+        why: String,
     ) -> impl Future<Output = Result<(), Refusal>> + Send;
 }
 
@@ -123,6 +145,21 @@ pub struct UploadedAnswer {
     /// Of the command that asked.
     pub command: u64,
     pub media_type: MediaType,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct UploadedUpdate {
+    pub run: u64,
+    pub round: u64,
+    /// The weights that were begun with.
+    pub base: Digest,
+    /// Of the file.
+    pub digest: Digest,
+    pub bytes: u64,
+    /// Where in the file the content begins.
+    pub offset: u64,
+    pub examples: u64,
+    pub metrics: BTreeMap<String, f64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use revoada_bundle::sign::{KeyError, PublicKey, Purpose, SecretKey};
-use revoada_proto::{Command, Dispatch, Order, Signed};
+use revoada_proto::{Command, Dispatch, Invitation, Order, Signed};
 
-/// Signs orders and commands. Models are signed by their owners, elsewhere.
+/// Signs orders, commands and invitations. Models are signed by their owners, elsewhere.
 #[derive(Debug)]
 pub struct OrderKey(SecretKey);
 
@@ -32,6 +32,10 @@ impl OrderKey {
 
     pub fn sign_command(&self, command: &Dispatch<Command>) -> Signed {
         self.sign(Purpose::Command, command.encode())
+    }
+
+    pub fn sign_invitation(&self, invitation: &Dispatch<Invitation>) -> Signed {
+        self.sign(Purpose::Invitation, invitation.encode())
     }
 
     fn sign(&self, purpose: Purpose, payload: Vec<u8>) -> Signed {

@@ -134,6 +134,11 @@ impl Board {
         heard.await.unwrap_or_else(|_| Err("the service stops".to_owned()))
     }
 
+    /// Somebody is there who does not wait here for tasks.
+    pub fn came(&self, participant: Participant) {
+        self.tell(Word::Came(participant));
+    }
+
     /// Has runs looked at again.
     pub fn wake(&self) {
         self.tell(Word::Wanted);

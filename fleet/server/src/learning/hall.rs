@@ -8,14 +8,15 @@ use std::time::Duration;
 use prost::bytes::Bytes;
 use revoada_core::{Digest, Timestamp};
 use revoada_federated::Participant;
+use revoada_proto::{Invitation, LearnSettings};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::{error, warn};
 
 use super::board::{Board, Said, Word};
-use super::plan::Participants;
-use super::run::Run;
+use super::plan::{HeadPlan, HeldWeights, Participants};
+use super::run::{Run, RunError};
 use super::spool::Spool;
 use super::task::{Door, RunId, Task, Work};
 use crate::blobs::{BlobError, Blobs};
@@ -45,6 +46,7 @@ pub struct Learners {
 
 /// What a run may use.
 pub(super) struct Hall<'a> {
+    pub(super) fleet: &'a Fleet,
     pub(super) store: &'a dyn Store,
     pub(super) board: &'a Board,
     pub(super) folder: &'a Path,
@@ -67,6 +69,15 @@ impl Hall<'_> {
         self.runtime.block_on(self.blobs.read_whole(digest, FILE_BYTES_MAX))
     }
 
+    /// A file of a bundle that is registered.
+    pub(super) fn read_of(&self, bundle: Digest, file: &str) -> Result<Bytes, RunError> {
+        let version = self.store.version(&bundle)?;
+        let found = version.and_then(|version| version.files.get(file).copied());
+        let found =
+            found.ok_or_else(|| RunError::Model(format!("bundle `{bundle}` with its `{file}` is not registered")))?;
+        Ok(self.read(found.digest)?)
+    }
+
     /// Makes a blob, which a run is to refer to at once.
     pub(super) fn keep(&self, bytes: Bytes) -> Result<Digest, BlobError> {
         self.runtime.block_on(self.blobs.put(bytes, self.now))
@@ -74,12 +85,44 @@ impl Hall<'_> {
 
     /// Who could take part now.
     pub(super) fn candidates(&self, participants: &Participants) -> BTreeSet<Participant> {
-        let is_meant = |door| match participants {
-            Participants::Flower { app, .. } => door == Door::Join || (door == Door::Node && app.is_some()),
-            Participants::Devices { .. } => door == Door::Device,
+        let has_app = match participants {
+            Participants::Flower { app, .. } => app.is_some(),
+            Participants::Devices { filter, .. } => return self.fleet.learners(filter),
         };
+        let is_meant = |door| door == Door::Join || (door == Door::Node && has_app);
         let present = self.board.present().into_iter().filter(|(_, door)| is_meant(*door));
         present.map(|(participant, _)| participant).collect()
+    }
+
+    /// Invites a device. Whether it is there.
+    pub(super) fn invite(
+        &self,
+        participant: &Participant,
+        (run, round): (RunId, u64),
+        head: &HeadPlan,
+        held: &HeldWeights,
+        until: Timestamp,
+    ) -> bool {
+        let settings = &head.settings;
+        let invitation = Invitation {
+            run: run.0,
+            round,
+            model: head.model,
+            weights: held.digest,
+            weights_bytes: held.bytes,
+            labels: held.labels.clone(),
+            settings: LearnSettings {
+                hidden: settings.hidden,
+                epochs: settings.epochs,
+                batch: settings.batch,
+                rate: settings.rate,
+                proximal_mu: settings.proximal_mu,
+                balanced: settings.balanced,
+                held_out: settings.held_out,
+            },
+        };
+        let Ok(device) = participant.0.parse() else { return false };
+        self.fleet.invite(&device, invitation, until)
     }
 
     pub(super) fn is_present(&self, participant: &Participant) -> bool {
@@ -112,6 +155,7 @@ impl Learners {
 
     fn hall<'a>(&'a self, task: &'a mut u64) -> Hall<'a> {
         Hall {
+            fleet: &self.fleet,
             store: self.fleet.store(),
             board: &self.board,
             folder: &self.folder,

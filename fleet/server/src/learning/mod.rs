@@ -6,6 +6,7 @@
 mod board;
 mod csv;
 mod hall;
+mod head;
 mod plan;
 mod report;
 mod run;
@@ -16,8 +17,8 @@ pub use board::{Board, Presence, Said, TooMany, Word};
 pub use csv::rounds_csv;
 pub use hall::Learners;
 pub use plan::{
-    AppNote, ElementName, HeldWeights, MemberRecord, MemberResult, Participants, ROUNDS_MAX, RUNS_MAX, RoundRecord,
-    RoundResult, RunIntent, RunPhase, RunPlan, RunState,
+    AppNote, ElementName, HeadPlan, HeadSettings, HeldWeights, MemberRecord, MemberResult, Participants, ROUNDS_MAX,
+    RUNS_MAX, RoundRecord, RoundResult, RunIntent, RunPhase, RunPlan, RunState,
 };
 pub use report::LearningCounts;
 pub use task::{App, Config, Door, Metrics, Reply, Reported, RunId, Sheet, Task, Tensor, Value, Work};

@@ -58,7 +58,31 @@ pub enum Participants {
         app: Option<AppNote>,
     },
     /// Our devices: the head of a model that they have.
-    Devices { filter: Filter, devices_min: usize },
+    Devices { filter: Filter, devices_min: usize, head: HeadPlan },
+}
+
+/// What devices learn.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HeadPlan {
+    /// The bundle whose features are learned from.
+    pub model: Digest,
+    /// What there is to be told apart; what the model tells apart where none are named.
+    pub labels: Vec<String>,
+    pub settings: HeadSettings,
+}
+
+/// How devices learn. What is not said is their program's to choose.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct HeadSettings {
+    pub hidden: Option<u32>,
+    pub epochs: Option<u32>,
+    pub batch: Option<u32>,
+    pub rate: Option<f64>,
+    pub proximal_mu: Option<f64>,
+    pub balanced: bool,
+    pub held_out: Option<f64>,
 }
 
 /// A program of Flower's that was uploaded.
@@ -161,9 +185,13 @@ impl Default for RunState {
 #[serde(deny_unknown_fields)]
 pub struct HeldWeights {
     pub digest: Digest,
+    pub bytes: u64,
     pub layout: Layout,
     /// Of each tensor, by NumPy's name.
     pub elements: Vec<ElementName>,
+    /// Of a head that devices learn: what it tells apart, in its order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
 }
 
 /// An [`Element`] by its name.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use revoada_bundle::manifest::Manifest;
 use revoada_core::{Digest, Timestamp};
 use revoada_federated::npy::{self, Element};
 use revoada_federated::{
@@ -14,6 +15,7 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use super::hall::Hall;
+use super::head::first_weights;
 use super::plan::{
     ElementName, HeldWeights, MemberRecord, MemberResult, Participants, RoundRecord, RoundResult, RunIntent, RunPhase,
     RunPlan, RunState,
@@ -94,6 +96,8 @@ pub(super) enum RunError {
     Recipe(#[from] revoada_federated::RecipeError),
     #[error(transparent)]
     Store(#[from] crate::store::StoreError),
+    #[error("devices cannot learn this model: {0}")]
+    Model(String),
     #[error("cannot keep updates")]
     Spool(#[source] std::io::Error),
 }
@@ -136,8 +140,21 @@ impl Run {
             run.sheet = Some(run.sheet_of(weights, held.elements.iter().map(|name| name.0).collect()));
         } else if let Some(digest) = run.plan.weights {
             let weights = from_safetensors(&hall.read(digest)?, None)?;
-            let elements = vec![Element::F32; weights.layout().tensors().len()];
-            run.hold(hall, weights, elements)?;
+            run.hold_f32(hall, weights)?;
+        }
+        if let Participants::Devices { head, .. } = run.plan.participants.clone()
+            && run.labels().is_empty()
+        {
+            let model = hall.read_of(head.model, revoada_bundle::bundle::MODEL)?;
+            let manifest = hall.read_of(head.model, revoada_bundle::bundle::MANIFEST)?;
+            let manifest = read_manifest(&manifest).map_err(RunError::Model)?;
+            let (weights, labels) = first_weights(&model, &manifest, &head).map_err(RunError::Model)?;
+            match &run.sheet {
+                None => drop(run.hold_f32(hall, weights)?),
+                Some(given) if given.weights().layout() == weights.layout() => {}
+                Some(_) => return Err(RunError::Model("the weights to begin with are none of its head".to_owned())),
+            }
+            run.state.weights.as_mut().expect("they are held now").labels = labels;
         }
         run.resume(hall)?;
         Ok(run)
@@ -201,15 +218,27 @@ impl Run {
         Arc::new(Sheet::new(weights, elements, self.app.clone()))
     }
 
+    fn hold_f32(&mut self, hall: &mut Hall<'_>, weights: Weights) -> Result<Digest, RunError> {
+        let elements = vec![Element::F32; weights.layout().tensors().len()];
+        self.hold(hall, weights, elements)
+    }
+
+    /// What the head tells apart that devices learn.
+    fn labels(&self) -> &[String] {
+        self.state.weights.as_ref().map_or(&[], |held| &held.labels)
+    }
+
     /// Keeps weights, from which the next round learns.
     fn hold(&mut self, hall: &mut Hall<'_>, weights: Weights, elements: Vec<Element>) -> Result<Digest, RunError> {
         let round = self.state.round;
         let run = self.id.to_string();
-        let digest = hall.keep(to_safetensors(&weights, &[("revoada.run", &run)]).into())?;
+        let file = to_safetensors(&weights, &[("revoada.run", &run)]);
+        let (bytes, labels) = (file.len() as u64, self.labels().to_vec());
+        let digest = hall.keep(file.into())?;
         self.changes.files.push((round, digest));
         let layout = Layout::clone(weights.layout());
         let names = elements.iter().map(|element| ElementName(*element)).collect();
-        self.state.weights = Some(HeldWeights { digest, layout, elements: names });
+        self.state.weights = Some(HeldWeights { digest, bytes, layout, elements: names, labels });
         self.sheet = Some(self.sheet_of(weights, elements));
         self.is_changed = true;
         Ok(digest)
@@ -440,6 +469,16 @@ impl Run {
 
     fn invite(&mut self, hall: &mut Hall<'_>, participant: &Participant) {
         let (Stage::Collecting(collecting), Some(sheet)) = (&mut self.stage, &self.sheet) else { return };
+        if let Participants::Devices { head, .. } = &self.plan.participants {
+            let held = self.state.weights.as_ref().expect("a round has weights");
+            let until = collecting.round.deadline();
+            // One that is not there now is invited once it is.
+            if hall.invite(participant, (self.id, collecting.round.number()), head, held, until) {
+                collecting.result.bytes_sent += held.bytes;
+                self.counts.bytes_sent += held.bytes;
+            }
+            return;
+        }
         let mut config = self.plan.config.clone();
         config.insert("server_round".to_owned(), Value::Integer(i64::try_from(self.state.round).unwrap_or(i64::MAX)));
         let work = Work::Fit { weights: Arc::clone(sheet), config };
@@ -720,7 +759,9 @@ impl Run {
 
     /// Asks whoever is there how good the new weights are.
     fn evaluate(&mut self, hall: &mut Hall<'_>, head: Head, result: RoundResult) {
-        let Some(sheet) = self.sheet.clone().filter(|_| self.plan.evaluates && self.intent != RunIntent::Stop) else {
+        // Devices say with the next update how good the weights were that they were given.
+        let asks = self.plan.evaluates && self.asks_flower() && self.intent != RunIntent::Stop;
+        let Some(sheet) = self.sheet.clone().filter(|_| asks) else {
             return self.wait("the next round has not begun");
         };
         let mut config = Config::new();
@@ -811,6 +852,12 @@ fn read_first(tensors: &[Tensor]) -> Result<(Weights, Vec<Element>), String> {
         return Err(format!("number {place} of the weights to begin with is not finite"));
     }
     Ok((Weights::new(Arc::new(layout), values).expect("there are as many as the shapes say"), elements))
+}
+
+fn read_manifest(bytes: &[u8]) -> Result<Manifest, String> {
+    let text = str::from_utf8(bytes).map_err(|_| "its manifest is no text".to_owned())?;
+    let no_file = |name: &str| Err(format!("a bundle has its labels in the manifest, and not in `{name}`"));
+    Manifest::parse(revoada_bundle::bundle::MANIFEST, text, no_file).map_err(|error| error.to_string())
 }
 
 fn digest_of(content: &Contribution) -> Digest {

@@ -8,16 +8,19 @@ use revoada_bundle::hash;
 use revoada_bundle::plan::Plan;
 use revoada_bundle::sign::PublicKey;
 use revoada_core::{DeviceClass, Digest, Timestamp};
+use revoada_federated::{Contribution, Participant, from_safetensors};
 use revoada_proto::DeviceId;
 use revoada_proto::topic::TENANT;
 use tokio::task::spawn_blocking;
 use tracing::{error, info, warn};
 
-use crate::blobs::Blobs;
+use crate::blobs::{Begun, Blobs};
 use crate::device_port::{
-    DeviceService, Enrolled, Enrolment, MediaType, PlanOffer, PlanSearch, Refusal, Upload, UploadedAnswer, UploadedPlan,
+    DeviceService, Enrolled, Enrolment, MediaType, PlanOffer, PlanSearch, Refusal, Upload, UploadedAnswer,
+    UploadedPlan, UploadedUpdate,
 };
 use crate::identity::{Authority, CertificateRequest};
+use crate::learning::{Board, Reply, Reported, RunId, Value};
 use crate::service::{Fleet, chain, now, wall};
 use crate::store::{Actor, Answer, Certificate, PlanRecord};
 use crate::tls::Peer;
@@ -26,11 +29,14 @@ use super::shelf::{self, refusal};
 
 /// It is held in memory while it is checked.
 pub(super) const PLAN_BYTES_MAX: usize = 1 << 30;
+/// Of a head; it is held in memory while it is checked.
+pub(super) const UPDATE_BYTES_MAX: usize = 256 << 20;
 
 /// What devices ask of the service.
 pub(super) struct Desk {
     pub(super) fleet: Arc<Fleet>,
     pub(super) blobs: Arc<Blobs>,
+    pub(super) board: Arc<Board>,
     pub(super) authority: Authority,
     pub(super) order_key: PublicKey,
     /// Of a device's certificate.
@@ -154,6 +160,47 @@ impl DeviceService for Desk {
             false => Err(Refusal::Taken(format!("command {number} is answered"))),
         })
         .await
+    }
+
+    async fn find_update(&self, _: Peer, digest: Digest, bytes: u64) -> Result<u64, Refusal> {
+        match self.blobs.begin(digest, bytes, now()).await.map_err(|error| refusal(&error))? {
+            Begun::Whole => Ok(bytes),
+            Begun::At(offset) => Ok(offset),
+        }
+    }
+
+    async fn upload_update(
+        &self,
+        peer: Peer,
+        update: UploadedUpdate,
+        content: Upload,
+    ) -> Result<Result<(), String>, Refusal> {
+        shelf::keep_from(&self.blobs, update.digest, (update.bytes, update.offset), content).await?;
+        let reply = self.learned(&update).await?;
+        let participant = Participant(peer.device.to_string());
+        Ok(self.board.say(participant, RunId(update.run), update.round, reply).await)
+    }
+
+    async fn decline_round(&self, peer: Peer, run: u64, round: u64, why: String) -> Result<(), Refusal> {
+        let participant = Participant(peer.device.to_string());
+        // A round that is over needs nobody to decline it.
+        drop(self.board.say(participant, RunId(run), round, Reply::Failed(why)).await);
+        Ok(())
+    }
+}
+
+impl Desk {
+    /// What a device has uploaded whole, as what it learned. The file is not kept: what counts is spooled with its round.
+    async fn learned(&self, update: &UploadedUpdate) -> Result<Reply, Refusal> {
+        let file = self.blobs.read_whole(update.digest, UPDATE_BYTES_MAX).await.map_err(|error| refusal(&error))?;
+        self.blobs.discard(update.digest).await.map_err(|error| refusal(&error))?;
+        let held = self.fleet.weights_of(RunId(update.run)).map_err(internal)?;
+        let held = held.ok_or_else(|| Refusal::Missing(format!("run {} is not under way", update.run)))?;
+        let weights = from_safetensors(&file, Some(&Arc::new(held.layout)));
+        let weights = weights.map_err(|error| Refusal::Invalid(chain(&error)))?;
+        let metrics = update.metrics.iter().map(|(name, value)| (name.clone(), Value::Double(*value))).collect();
+        let reported = Reported { examples: update.examples, metrics };
+        Ok(Reply::Learned { base: update.base, content: Contribution::Full(weights), reported })
     }
 }
 

@@ -177,6 +177,7 @@ impl Service {
         let desk = Desk {
             fleet: Arc::clone(&fleet),
             blobs: Arc::clone(&blobs),
+            board: Arc::clone(&board),
             authority: folder.authority,
             order_key,
             validity: settings.certificate_validity,
@@ -190,6 +191,7 @@ impl Service {
             blobs: Arc::new(Shelf { fleet: Arc::clone(&fleet), blobs: Arc::clone(&blobs) }),
             limits: DevicePortLimits {
                 plan_bytes_max: desk::PLAN_BYTES_MAX as u64,
+                update_bytes_max: desk::UPDATE_BYTES_MAX as u64,
                 acceptor,
                 enrolments_per_second_max: settings.enrolments_per_second_max,
                 download_bytes_per_second: settings.download_bytes_per_second_max,

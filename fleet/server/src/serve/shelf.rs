@@ -55,10 +55,21 @@ pub(super) async fn keep(
     bytes: u64,
     content: impl Stream<Item = Result<Bytes, UploadError>> + Unpin,
 ) -> Result<(), Refusal> {
+    keep_from(blobs, digest, (bytes, 0), content).await
+}
+
+/// The same for content that begins at an offset, of which not more than that may be missing.
+pub(super) async fn keep_from(
+    blobs: &Blobs,
+    digest: Digest,
+    (bytes, from): (u64, u64),
+    content: impl Stream<Item = Result<Bytes, UploadError>> + Unpin,
+) -> Result<(), Refusal> {
     let Begun::At(known) = blobs.begin(digest, bytes, now()).await.map_err(|error| refusal(&error))? else {
         return Ok(());
     };
-    let (mut content, mut gathered, mut skip, mut offset) = (content, BytesMut::new(), known, known);
+    let skip = known.checked_sub(from).ok_or_else(|| Refusal::Busy(format!("the upload goes on at byte {known}")))?;
+    let (mut content, mut gathered, mut skip, mut offset) = (content, BytesMut::new(), skip, known);
     loop {
         let piece = content.next().await.transpose().map_err(|error| Refusal::Invalid(error.to_string()))?;
         let is_last = piece.is_none();

@@ -8,6 +8,7 @@ use revoada_proto::{Channel, DeviceId, Event, Receipt, Topic};
 use tracing::{debug, info, warn};
 
 use super::devices::trouble_of;
+use super::learning::learner;
 use super::{Change, Fleet, Result, now, wall};
 use crate::broker::Incoming;
 use crate::learning::LearningCounts;
@@ -77,12 +78,14 @@ impl Fleet {
                         // One whose session was kept is subscribed, and says so no more.
                         batch.ordered.push(peer.device.clone());
                         batch.commanded.push(peer.device.clone());
+                        self.board.came(learner(&peer.device));
                         batch.connected.push(peer.device);
                     }
                 }
                 Incoming::Subscribed { device, channel } => match channel {
                     Channel::Desired => batch.ordered.push(device),
                     Channel::Command => batch.commanded.push(device),
+                    Channel::Learn => self.board.came(learner(&device)),
                     _ => {}
                 },
                 Incoming::Disconnected { peer, connection } => {
@@ -264,7 +267,9 @@ impl Batch {
                     sequence
                 }
                 // What the connection itself says counts.
-                Channel::Presence | Channel::Desired | Channel::Command | Channel::Receipt => return Ok(()),
+                Channel::Presence | Channel::Desired | Channel::Command | Channel::Learn | Channel::Receipt => {
+                    return Ok(());
+                }
             };
         self.receipts.entry(device.clone()).or_default().push(sequence);
         Ok(())

@@ -1,18 +1,26 @@
 //! Runs of learning, for people.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use revoada_federated::{Participant, Phase, Standing};
 
-use super::{Change, Fleet, Principal, Result, RunForm, ServiceError, now};
-use crate::learning::{LearningCounts, MemberRecord, RoundRecord, RunId, RunIntent, RunPhase};
+use revoada_core::Timestamp;
+use revoada_proto::{Channel, DeviceId, Dispatch, Invitation, Kind, Topic};
+
+use super::{Change, Fleet, Principal, Result, RunForm, ServiceError, now, wall};
+use crate::filter::Filter;
+use crate::learning::{HeldWeights, LearningCounts, MemberRecord, RoundRecord, RunId, RunIntent, RunPhase};
 use crate::store::{Role, RunRecord};
 
 impl Fleet {
     /// Adds a run, which begins as soon as it can.
     pub fn add_run(&self, by: &Principal, form: &RunForm) -> Result<RunId> {
         by.require(Role::Operator)?;
-        let plan = form.read().map_err(|error| ServiceError::Invalid(error.to_string()))?;
+        let model = match &form.devices {
+            Some(devices) => Some(self.version_digest(Kind::Model, &devices.model, &devices.version)?),
+            None => None,
+        };
+        let plan = form.read(model).map_err(|error| ServiceError::Invalid(error.to_string()))?;
         let title = match form.title.trim() {
             "" => plan.recipe.strategy.name(),
             title => title,
@@ -64,6 +72,11 @@ impl Fleet {
         self.store.run(id)?.ok_or_else(|| missing(id))
     }
 
+    /// What a run that is under way learns from.
+    pub(crate) fn weights_of(&self, id: RunId) -> Result<Option<HeldWeights>> {
+        Ok(self.store.run(id)?.filter(|record| !record.state.phase.is_over()).and_then(|record| record.state.weights))
+    }
+
     /// From the first on.
     pub fn rounds(&self, by: &Principal, id: RunId) -> Result<Vec<RoundRecord>> {
         self.run(by, id)?;
@@ -74,6 +87,27 @@ impl Fleet {
     pub fn round_members(&self, by: &Principal, id: RunId, round: u64) -> Result<BTreeMap<Participant, MemberRecord>> {
         self.run(by, id)?;
         Ok(self.store.members(id, round)?)
+    }
+
+    /// Devices that a filter means and that are there.
+    pub(crate) fn learners(&self, filter: &Filter) -> BTreeSet<Participant> {
+        let (now, live) = (now(), self.live());
+        let there = live.connected.keys().filter(|device| {
+            live.inventory.devices.get(*device).is_some_and(|known| filter.matches(device, known, now))
+        });
+        there.map(learner).collect()
+    }
+
+    /// Asks a device to learn, where it is there.
+    pub(crate) fn invite(&self, device: &DeviceId, invitation: Invitation, until: Timestamp) -> bool {
+        if !self.live().connected.contains_key(device) {
+            return false;
+        }
+        let (issued_at, expires_at) = (wall(now()), Some(wall(until)));
+        let invitation = Dispatch { device: device.clone(), content: invitation, issued_at, expires_at };
+        let signed = self.orders.sign_invitation(&invitation).encode();
+        self.post.post(&Topic::new(device.clone(), Channel::Learn), signed);
+        true
     }
 
     /// How many wait to learn, by how they came in.
@@ -98,6 +132,11 @@ impl Fleet {
         }
         Ok(counts)
     }
+}
+
+/// A device, as it takes part.
+pub(super) fn learner(device: &DeviceId) -> Participant {
+    Participant(device.to_string())
 }
 
 fn missing(id: RunId) -> ServiceError {

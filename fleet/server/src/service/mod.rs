@@ -49,7 +49,7 @@ pub use rollout_form::{
 };
 pub use rollouts::{MemberView, RolloutView, WaveView};
 pub use run_form::{
-    AppForm, ConfigValue, PrivacyForm, RunForm, RunFormError, SampleText, SampleTextError, StrategyForm,
+    AppForm, ConfigValue, DevicesForm, PrivacyForm, RunForm, RunFormError, SampleText, SampleTextError, StrategyForm,
 };
 
 use alerting::Raised;

@@ -64,7 +64,7 @@ impl Fleet {
         Ok(id)
     }
 
-    fn version_digest(&self, kind: Kind, name: &str, version: &str) -> Result<Digest> {
+    pub(super) fn version_digest(&self, kind: Kind, name: &str, version: &str) -> Result<Digest> {
         if self.store.artefact(kind, name)?.is_none() {
             return Err(ServiceError::Missing { what: super::kind_name(kind), name: name.to_owned() });
         }

@@ -1,6 +1,6 @@
 //! A run of learning as people write it: in the REST API, on the command line, in the console.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::str::FromStr;
@@ -8,13 +8,15 @@ use std::time::Duration;
 
 use revoada_core::Digest;
 use revoada_federated::{Clipping, Optimiser, Privacy, Recipe, RecipeError, Robust, Sample, Strategy};
+use revoada_proto::message::LABELS_MAX;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use utoipa::ToSchema;
 
 use super::DurationText;
+use crate::FilterError;
 use crate::api::Time;
-use crate::learning::{Config, Participants, ROUNDS_MAX, RunPlan, Value};
+use crate::learning::{AppNote, Config, HeadPlan, HeadSettings, Participants, ROUNDS_MAX, RunPlan, Value};
 
 /// What is to be learned, by whom, and how.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -25,6 +27,8 @@ pub struct RunForm {
     /// A round begins once so many participants are there.
     #[schema(value_type = usize, minimum = 1)]
     pub participants_min: NonZeroUsize,
+    /// Our devices learn the head of a model; clients of Flower do where it is not given.
+    pub devices: Option<DevicesForm>,
     /// What SuperNodes of Flower run: a program that `flwr build` packed, uploaded as a blob. Without it they are not asked.
     pub app: Option<AppForm>,
     #[schema(minimum = 1, maximum = 10_000)]
@@ -69,6 +73,27 @@ pub struct RunForm {
     pub weights: Option<Digest>,
 }
 
+/// Which devices learn, and what. How they learn is said in `config`: `hidden`, `epochs`, `batch`, `rate`, `balanced`,
+/// `held_out`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DevicesForm {
+    /// Name of a registered model: a classifier …
+    pub model: String,
+    /// … and its version.
+    pub version: String,
+    /// Which devices: all of them where it is not given.
+    #[serde(default = "all")]
+    pub filter: String,
+    /// What there is to be told apart: what the model tells apart where none are named.
+    #[serde(default)]
+    pub labels: Vec<String>,
+}
+
+fn all() -> String {
+    "all".to_owned()
+}
+
 /// A packed program of Flower's.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -96,6 +121,7 @@ impl Default for RunForm {
         Self {
             title: String::new(),
             participants_min: two,
+            devices: None,
             app: None,
             rounds: 3,
             strategy: StrategyForm::default(),
@@ -317,6 +343,14 @@ pub enum RunFormError {
     AppId(String),
     #[error("a sample of {sample} is smaller than the quorum of {quorum}")]
     Sample { sample: usize, quorum: usize },
+    #[error("devices run `revoada learn`, and no app")]
+    Both,
+    #[error("the label `{0}` is empty, one too many, or named twice")]
+    Label(String),
+    #[error("`config.{name}` has to be {expected}, for devices")]
+    Setting { name: String, expected: String },
+    #[error("the filter cannot be read: {0}")]
+    Filter(#[from] FilterError),
     #[error(transparent)]
     Recipe(#[from] RecipeError),
 }
@@ -325,7 +359,8 @@ const CONFIG_MAX: usize = 100;
 const ROUND_TIME_MAX: Duration = Duration::from_hours(30 * 24);
 
 impl RunForm {
-    pub fn read(&self) -> Result<RunPlan, RunFormError> {
+    /// `model` is the version that `devices` names.
+    pub fn read(&self, model: Option<Digest>) -> Result<RunPlan, RunFormError> {
         let within = |field, found: u64, from: u64, to: u64| {
             let expected = || format!("{from} to {to}");
             let wrong = || RunFormError::Number { field, found: found.to_string(), expected: expected() };
@@ -364,14 +399,7 @@ impl RunForm {
             within("enough", enough.get() as u64, self.quorum.get() as u64, u64::MAX)?;
         }
         Ok(RunPlan {
-            participants: Participants::Flower {
-                clients_min: self.participants_min.get(),
-                app: self.app.clone().map(|AppForm { digest, id, version }| crate::learning::AppNote {
-                    digest,
-                    id,
-                    version,
-                }),
-            },
+            participants: self.participants(model)?,
             recipe,
             rounds: self.rounds,
             sample: self.sample.0,
@@ -387,6 +415,63 @@ impl RunForm {
             config: self.config(),
             weights: self.weights,
         })
+    }
+
+    fn participants(&self, model: Option<Digest>) -> Result<Participants, RunFormError> {
+        let least = self.participants_min.get();
+        let (Some(devices), Some(model)) = (&self.devices, model) else {
+            let app = self.app.clone().map(|AppForm { digest, id, version }| AppNote { digest, id, version });
+            return Ok(Participants::Flower { clients_min: least, app });
+        };
+        if self.app.is_some() {
+            return Err(RunFormError::Both);
+        }
+        let mut labels = BTreeSet::new();
+        if let Some(label) = devices.labels.iter().find(|label| label.is_empty() || !labels.insert(*label)) {
+            return Err(RunFormError::Label(label.clone()));
+        }
+        if devices.labels.len() > LABELS_MAX {
+            return Err(RunFormError::Label(format!("{} of them", devices.labels.len())));
+        }
+        let head = HeadPlan { model, labels: devices.labels.clone(), settings: self.head_settings()? };
+        Ok(Participants::Devices { filter: devices.filter.parse()?, devices_min: least, head })
+    }
+
+    fn head_settings(&self) -> Result<HeadSettings, RunFormError> {
+        let mut settings = HeadSettings::default();
+        for (name, value) in &self.config {
+            let wrong = |expected: &str| RunFormError::Setting { name: name.clone(), expected: expected.to_owned() };
+            let count = || match value {
+                ConfigValue::Integer(number) => u32::try_from(*number).ok().filter(|number| *number > 0),
+                _ => None,
+            };
+            let number = || match value {
+                ConfigValue::Integer(number) => Some(*number as f64),
+                ConfigValue::Double(number) => Some(*number),
+                _ => None,
+            };
+            let counted = || count().ok_or_else(|| wrong("a whole number above zero"));
+            let above_zero = || number().filter(|it| *it > 0.0 && it.is_finite()).ok_or_else(|| wrong("above zero"));
+            match name.as_str() {
+                "hidden" => settings.hidden = Some(counted()?),
+                "epochs" => settings.epochs = Some(counted()?),
+                "batch" => settings.batch = Some(counted()?),
+                "rate" => settings.rate = Some(above_zero()?),
+                "held_out" => {
+                    let share = number().filter(|share| (0.0..1.0).contains(share));
+                    settings.held_out = Some(share.ok_or_else(|| wrong("at least 0 and below 1"))?);
+                }
+                "balanced" => match value {
+                    ConfigValue::Bool(balanced) => settings.balanced = *balanced,
+                    _ => return Err(wrong("`true` or `false`")),
+                },
+                _ => return Err(wrong("one of `hidden`, `epochs`, `batch`, `rate`, `balanced`, `held_out`")),
+            }
+        }
+        if let StrategyForm::FedProx { proximal_mu } = self.strategy {
+            settings.proximal_mu = Some(proximal_mu);
+        }
+        Ok(settings)
     }
 
     fn config(&self) -> Config {
@@ -415,7 +500,7 @@ mod tests {
 
     fn read(form: Json) -> Result<RunPlan, String> {
         let form: RunForm = serde_json::from_value(form).map_err(|error| error.to_string())?;
-        form.read().map_err(|error| error.to_string())
+        form.read(None).map_err(|error| error.to_string())
     }
 
     #[test]

@@ -132,7 +132,8 @@ impl Virtual {
             Channel::Desired => self.hear_order(payload, now, wall),
             Channel::Command => self.hear_command(payload, now, wall),
             Channel::Receipt => self.hear_receipt(payload),
-            Channel::State | Channel::Event | Channel::Presence => Ok(()),
+            // A simulated device has nothing to learn from.
+            Channel::Learn | Channel::State | Channel::Event | Channel::Presence => Ok(()),
         };
         if let Err(error) = heard {
             self.ledger.fail(format!("{} was sent a {channel:?} that is none: {error}", self.id));

@@ -7,12 +7,12 @@ use futures_util::{StreamExt, stream};
 use hyper_util::rt::TokioIo;
 use rcgen::KeyPair;
 use revoada_core::{Architecture, DeviceClass, Digest, TensorRtFlavour, TensorRtVersion};
-use revoada_fleet::device_port::{DevicePortLimits, MediaType, UploadError, UploadedAnswer};
+use revoada_fleet::device_port::{DevicePortLimits, MediaType, UploadError, UploadedAnswer, UploadedUpdate};
 use revoada_fleet::identity::CertificateRequest;
 use revoada_proto::message;
 use revoada_proto::wire::devices_client::DevicesClient;
 use revoada_proto::wire::enrolment_client::EnrolmentClient;
-use revoada_proto::wire::{self, upload_answer_request, upload_plan_request};
+use revoada_proto::wire::{self, upload_answer_request, upload_plan_request, upload_update_request};
 use rustls::ClientConfig;
 use tokio::sync::mpsc;
 use tonic::transport::{Channel, Endpoint};
@@ -210,7 +210,7 @@ async fn an_uploaded_plan_has_as_many_bytes_as_it_says() {
                 assert_eq!(plan.latency_ms, None, "what is no number was not measured");
                 content
             }
-            Uploaded::Answer(..) => panic!("no answer was uploaded"),
+            other => panic!("{other:?}"),
         })
         .collect();
     let expected =
@@ -295,4 +295,51 @@ async fn the_port_tells_anyone_what_it_offers_and_how_it_is() {
         names,
         ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "revoada.v1.Devices", "revoada.v1.Enrolment"]
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_goes_on_where_it_was_and_is_told_whether_it_counts() {
+    let world = World::new();
+    let limits = DevicePortLimits { update_bytes_max: 1 << 20, ..DevicePortLimits::default() };
+    let running = start(&world, Blobs::default(), limits).await;
+    let mut client = devices(&world, &running).await;
+    let digest = message::to_digest(&Digest::new([7; 32]));
+    let find = wire::FindUpdateRequest { digest: digest.clone(), bytes: 10 };
+    assert_eq!(within(client.find_update(find)).await.unwrap().into_inner().offset, 5);
+    let upload = |bytes: u64, offset: u64, chunk: &[u8]| {
+        let header = wire::UpdateHeader {
+            run: 1,
+            round: 2,
+            base: digest.clone(),
+            digest: digest.clone(),
+            bytes,
+            offset,
+            examples: 30,
+            metrics: [("loss".to_owned(), 0.5)].into(),
+        };
+        let parts =
+            [upload_update_request::Part::Header(header), upload_update_request::Part::Chunk(chunk.to_vec().into())];
+        stream::iter(parts.map(|part| wire::UploadUpdateRequest { part: Some(part) }))
+    };
+    let answer = within(client.upload_update(upload(10, 5, b"ights"))).await.unwrap().into_inner();
+    assert_eq!((answer.counts, answer.why.as_str()), (false, "it is late"));
+    for (stream, code) in [
+        (upload(10, 5, b"too long"), Code::InvalidArgument),
+        (upload(10, 11, b""), Code::InvalidArgument),
+        (upload(2 << 20, 0, b""), Code::ResourceExhausted),
+    ] {
+        assert_eq!(within(client.upload_update(stream)).await.unwrap_err().code(), code);
+    }
+    let update = UploadedUpdate {
+        run: 1,
+        round: 2,
+        base: Digest::new([7; 32]),
+        digest: Digest::new([7; 32]),
+        bytes: 10,
+        offset: 5,
+        examples: 30,
+        metrics: [("loss".to_owned(), 0.5)].into(),
+    };
+    let uploads = running.service.uploads.lock().unwrap();
+    assert_eq!(uploads[0], Uploaded::Update(update, Ok(b"ights".to_vec())));
 }

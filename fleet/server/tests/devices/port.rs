@@ -12,7 +12,7 @@ use revoada_bundle::sign::{Purpose, SecretKey, Signature};
 use revoada_core::{DeviceClass, Digest};
 use revoada_fleet::device_port::{
     BlobError, BlobSource, DevicePort, DevicePortLimits, DevicePortOptions, DeviceService, Enrolled, Enrolment,
-    PlanOffer, PlanSearch, Refusal, Upload, UploadError, UploadedAnswer, UploadedPlan,
+    PlanOffer, PlanSearch, Refusal, Upload, UploadError, UploadedAnswer, UploadedPlan, UploadedUpdate,
 };
 use revoada_fleet::identity::CertificateRequest;
 use revoada_fleet::tls::{Peer, device_port_config};
@@ -49,6 +49,7 @@ pub(crate) struct Service {
 pub(crate) enum Uploaded {
     Plan(UploadedPlan, Result<Vec<u8>, UploadError>),
     Answer(UploadedAnswer, Result<Vec<u8>, UploadError>),
+    Update(UploadedUpdate, Result<Vec<u8>, UploadError>),
 }
 
 async fn collect(mut content: Upload) -> Result<Vec<u8>, UploadError> {
@@ -61,7 +62,8 @@ async fn collect(mut content: Upload) -> Result<Vec<u8>, UploadError> {
 
 impl Service {
     fn keep(&self, uploaded: Uploaded) -> Result<(), Refusal> {
-        let is_whole = matches!(&uploaded, Uploaded::Plan(_, Ok(_)) | Uploaded::Answer(_, Ok(_)));
+        let is_whole =
+            matches!(&uploaded, Uploaded::Plan(_, Ok(_)) | Uploaded::Answer(_, Ok(_)) | Uploaded::Update(_, Ok(_)));
         self.uploads.lock().unwrap().push(uploaded);
         if is_whole { Ok(()) } else { Err(Refusal::Invalid("the upload is not whole".to_owned())) }
     }
@@ -99,6 +101,25 @@ impl DeviceService for Service {
     async fn upload_answer(&self, _: Peer, answer: UploadedAnswer, content: Upload) -> Result<(), Refusal> {
         let content = collect(content).await;
         self.keep(Uploaded::Answer(answer, content))
+    }
+
+    async fn find_update(&self, _: Peer, _: Digest, bytes: u64) -> Result<u64, Refusal> {
+        Ok(bytes / 2)
+    }
+
+    async fn upload_update(
+        &self,
+        _: Peer,
+        update: UploadedUpdate,
+        content: Upload,
+    ) -> Result<Result<(), String>, Refusal> {
+        let content = collect(content).await;
+        self.keep(Uploaded::Update(update, content))?;
+        Ok(Err("it is late".to_owned()))
+    }
+
+    async fn decline_round(&self, _: Peer, _: u64, _: u64, why: String) -> Result<(), Refusal> {
+        Err(Refusal::Invalid(why))
     }
 }
 
