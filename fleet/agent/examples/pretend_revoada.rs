@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         ["build", bundle, ..] => build(Path::new(bundle), &words),
         ["verify", bundle, ..] => verify(Path::new(bundle)),
         ["classify", "--model", model, "--trust", _, "--json", pictures @ ..] => classify(Path::new(model), pictures),
+        ["learn", "train", bundle, ..] => learn(Path::new(bundle), &words),
         ["run", ..] if words.contains(&"--print-config") => print_config(Path::new(words[1])),
         ["run", ..] if words.contains(&"--source") => try_model(&words),
         ["run", ..] => run(&words),
@@ -93,6 +94,28 @@ fn build(bundle: &Path, words: &[&str]) -> Done {
     let notes = target.ancestors().nth(2).ok_or("it lies in no folder")?.join("builds");
     let mut notes = std::fs::File::options().create(true).append(true).open(notes)?;
     Ok(writeln!(notes, "{}", if words.contains(&"--offered") { "offered" } else { "own" })?)
+}
+
+/// Notes each lesson beside the pictures, where `slow` and `broken` say how it goes.
+fn learn(bundle: &Path, words: &[&str]) -> Done {
+    let path = |name| option(words, name).map(Path::new).ok_or_else(|| format!("{name} is missing"));
+    verify(bundle)?;
+    let data = path("--data")?;
+    std::fs::create_dir_all(data)?;
+    let mut notes = std::fs::File::options().create(true).append(true).open(data.join("lessons"))?;
+    writeln!(notes, "{}", words.join(" "))?;
+    while data.join("slow").exists() {
+        thread::sleep(LOOK_EVERY);
+    }
+    if data.join("broken").exists() {
+        return Err("there is no picture".into());
+    }
+    let labels = std::fs::read_to_string(path("--labels")?)?.lines().collect::<Vec<_>>().join(",");
+    let epochs = option(words, "--epochs").ok_or("how often?")?;
+    let mut learned = std::fs::read(path("--weights")?)?;
+    write!(learned, " and {epochs} epochs of {labels}")?;
+    std::fs::write(path("--output")?, learned)?;
+    say(&json!({ "examples": 30, "train_loss": 0.5, "after": { "loss": 0.6, "accuracy": 0.75 } }).to_string())
 }
 
 fn print_config(pipeline: &Path) -> Done {

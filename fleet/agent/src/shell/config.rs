@@ -42,7 +42,21 @@ pub struct AgentConfig {
     pub shadow_for: Duration,
     /// Pictures whose classes are known, `FOLDER/LABEL/picture.jpg`: a new classifier answers them before it replaces the old.
     pub labelled: Option<PathBuf>,
+    /// What the device learns from; it declines every invitation to learn where it is `None`.
+    pub learning: Option<LearningConfig>,
     pub policy: Policy,
+}
+
+/// What a device learns from, and how much that may take.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LearningConfig {
+    /// Its own labelled pictures, `FOLDER/LABEL/picture.jpg`. They never leave the device.
+    pub data: PathBuf,
+    /// Of one round.
+    pub time_max: Duration,
+    pub memory_mib_max: u64,
+    /// It waits while the device is hotter.
+    pub celsius_max: Option<u8>,
 }
 
 /// The bounds of what the agent takes of its device.
@@ -158,6 +172,7 @@ impl AgentConfig {
         let time = |key| update.as_ref().and_then(|table| table.duration(key, ..=DAY));
         let (check_in, shadow_for) = (time("check_in_time_max"), time("shadow_for"));
         let labelled = update.as_ref().and_then(|table| path(table, "labelled"));
+        let learning = root.table("learning").and_then(|table| read_learning(&table, here));
         let limits = root.table("limits").map(|table| read_limits(&table)).unwrap_or_default();
         let policy = root.table("policy").map(|table| read_policy(&table)).unwrap_or_default();
         document.finish()?;
@@ -173,9 +188,23 @@ impl AgentConfig {
             check_in_time_max: check_in.unwrap_or(Duration::from_secs(600)),
             shadow_for: shadow_for.unwrap_or(Duration::from_secs(30)),
             labelled,
+            learning,
             policy,
         })
     }
+}
+
+fn read_learning(table: &Table<'_>, here: &Path) -> Option<LearningConfig> {
+    let data = table.required().string("data");
+    let time_max = table.duration("time_max", Duration::from_secs(1)..=7 * DAY);
+    let memory_mib_max = table.integer("memory_mib", 1..=MIB);
+    let celsius_max = table.integer("celsius_max", 20..=120);
+    Some(LearningConfig {
+        data: here.join(data?),
+        time_max: time_max.unwrap_or(Duration::from_secs(3600)),
+        memory_mib_max: memory_mib_max.unwrap_or(512),
+        celsius_max,
+    })
 }
 
 fn read_limits(table: &Table<'_>) -> Limits {

@@ -21,6 +21,7 @@ use super::config::AgentConfig;
 use super::facts::{self, DeviceFacts};
 use super::fetch::Cancel;
 use super::identity::{Identity, IdentityError};
+use super::learner::{Learned, Learner, Lesson};
 use super::link::{Heard, Link};
 use super::log::Log;
 use super::notify::Notify;
@@ -119,6 +120,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<End
             () = &mut stop => break Ending::Stopped,
             said = inbox.said.recv() => shell.hear_pipeline(said).await,
             done = inbox.done.recv() => shell.hear_step(done).await,
+            Some(learned) = inbox.learned.recv() => shell.hear_learned(learned),
             heard = hear(&mut shell.hear) => shell.hear_link(heard).await,
             task = inbox.tasks.recv() => shell.hear_task(task).await,
             asker = listener.accept() => shell.answer_status(asker).await,
@@ -135,6 +137,7 @@ pub async fn run(options: Options, stop: impl Future<Output = ()>) -> Result<End
 struct Inbox {
     said: mpsc::Receiver<Said>,
     done: mpsc::Receiver<Done>,
+    learned: mpsc::Receiver<Learned>,
     tasks: mpsc::Receiver<Task>,
 }
 
@@ -157,6 +160,10 @@ struct Shell {
     log: Log,
 
     todo: threads::Sender<Todo>,
+    /// `None` on a device that does not learn.
+    lessons: Option<threads::Sender<Lesson>>,
+    /// What is being learned: run and round.
+    lesson: Option<((u64, u64), Cancel)>,
     pipeline: threads::Sender<pipeline::Ask>,
     threads: Vec<JoinHandle<()>>,
     tasks: mpsc::Sender<Task>,
@@ -255,6 +262,21 @@ impl Shell {
             plan_time_max: config.policy.preflight_time_max / 2,
             done: do_done,
         };
+        let (say_learned, learned) = mpsc::channel(SAID_MAX);
+        let (teach, lessons) = threads::channel();
+        let learner = config.learning.clone().map(|learning| Learner {
+            config: learning,
+            trust: config.trust.clone(),
+            socket: places.socket.clone(),
+            server: config.server.clone(),
+            limits: config.limits.clone(),
+            verifier: verifier.clone(),
+            programs: programs.clone(),
+            defaults: defaults.clone(),
+            identity: Arc::clone(&identity),
+            said: say_learned,
+        });
+        let is_learner = learner.is_some();
         let pipeline = Pipeline {
             verifier,
             programs: programs.clone(),
@@ -268,10 +290,13 @@ impl Shell {
         let spawn = |name: &str, run: Box<dyn FnOnce() + Send>| {
             thread::Builder::new().name(name.into()).spawn(run).map_err(ShellError::Thread)
         };
-        let threads = vec![
+        let mut threads = vec![
             spawn("steps", Box::new(move || steps.run(&todos)))?,
             spawn("pipeline", Box::new(move || pipeline.run(&asked)))?,
         ];
+        if let Some(learner) = learner {
+            threads.push(spawn("learner", Box::new(move || learner.run(&lessons)))?);
+        }
         let numbers = Numbers::start(&folder.join("numbers.json"))?;
         let spool = Spool::open(&folder.join("events"), config.limits.events_bytes_max)?;
         let now = clock.now();
@@ -284,6 +309,8 @@ impl Shell {
             defaults,
             log,
             todo,
+            lessons: is_learner.then_some(teach),
+            lesson: None,
             pipeline: ask,
             threads,
             tasks,
@@ -314,7 +341,7 @@ impl Shell {
             clock,
             config,
         };
-        Ok((shell, Inbox { said, done, tasks: tasks_done }))
+        Ok((shell, Inbox { said, done, learned, tasks: tasks_done }))
     }
 
     async fn begin(&mut self) {
@@ -560,8 +587,11 @@ impl Shell {
         if let Some(link) = self.link.take() {
             link.end(GOODBYE_MAX).await;
         }
-        let Self { todo, pipeline, threads, config, .. } = self;
-        drop((todo, pipeline));
+        if let Some((_, cancel)) = self.lesson.take() {
+            cancel.cancel();
+        }
+        let Self { todo, pipeline, lessons, threads, config, .. } = self;
+        drop((todo, pipeline, lessons));
         let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| drop(thread.join())));
         drop(joined.await);
         // The next agent makes its own.
@@ -579,7 +609,7 @@ impl Clock for Monotonic {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

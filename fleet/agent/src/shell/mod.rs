@@ -23,6 +23,7 @@ mod facts;
 mod fetch;
 mod identity;
 mod labelled;
+mod learner;
 mod link;
 mod log;
 mod notify;
@@ -42,7 +43,7 @@ mod vitals;
 
 use std::path::{Path, PathBuf};
 
-pub use config::{Address, AddressError, AgentConfig, ConfigError, Limits};
+pub use config::{Address, AddressError, AgentConfig, ConfigError, LearningConfig, Limits};
 pub use core::{Ending, Options, ShellError, run};
 pub use facts::{DeviceFacts, FACTS_VERB};
 pub use identity::{Identity, IdentityError};

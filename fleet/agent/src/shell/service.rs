@@ -1,6 +1,7 @@
 //! What a device asks of the fleet service by gRPC: a certificate, another one, for plans, and to take one or what a command
 //! asked for.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,13 +13,15 @@ use revoada_core::{DeviceClass, Digest, causes, sentence_of};
 use revoada_proto::message;
 use revoada_proto::wire::devices_client::DevicesClient;
 use revoada_proto::wire::enrolment_client::EnrolmentClient;
-use revoada_proto::wire::{self, AnswerHeader, PlanHeader, upload_answer_request, upload_plan_request};
+use revoada_proto::wire::{
+    self, AnswerHeader, PlanHeader, UpdateHeader, upload_answer_request, upload_plan_request, upload_update_request,
+};
 use revoada_proto::{DeviceId, EnrolmentToken};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use thiserror::Error;
 use tokio::fs::File;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
@@ -29,6 +32,8 @@ use super::tls::{self, H2, TlsError};
 
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(15);
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(60);
+/// Of an update, with the decision whether it counts.
+const UPDATE_TIME_MAX: Duration = Duration::from_secs(600);
 /// Of one message of an upload.
 const CHUNK_BYTES: usize = 64 << 10;
 
@@ -38,7 +43,7 @@ pub enum ServiceError {
     Connect { address: Address, reason: String },
     /// It was asked, and said no.
     #[error("the fleet service refused {what}: {reason}")]
-    Refused { what: &'static str, reason: String },
+    Refused { what: &'static str, reason: String, is_final: bool },
     /// Its answer cannot be what it means.
     #[error("the fleet service's answer has no usable {what}")]
     Answer { what: &'static str },
@@ -52,6 +57,13 @@ pub enum ServiceError {
     Tls(#[from] TlsError),
     #[error(transparent)]
     Identity(#[from] IdentityError),
+}
+
+impl ServiceError {
+    /// Whether asking again would do no good.
+    pub(super) fn is_final(&self) -> bool {
+        matches!(self, Self::Refused { is_final: true, .. } | Self::Read { .. })
+    }
 }
 
 /// Which plans of a bundle there are for one device class.
@@ -188,8 +200,75 @@ pub(super) async fn upload_answer(
     Ok(())
 }
 
+/// What a device has learned.
+pub(super) struct LearnedUpdate<'a> {
+    pub(super) run: u64,
+    pub(super) round: u64,
+    /// The weights that it began with.
+    pub(super) base: Digest,
+    pub(super) digest: Digest,
+    pub(super) bytes: u64,
+    pub(super) examples: u64,
+    pub(super) metrics: &'a BTreeMap<String, f64>,
+    pub(super) path: &'a Path,
+}
+
+/// Brings an update, or what is missing of it there. Whether it counts; for people, why not.
+pub(super) async fn upload_update(
+    server: &Address,
+    identity: &Identity,
+    update: LearnedUpdate<'_>,
+) -> Result<Result<(), String>, ServiceError> {
+    let LearnedUpdate { run, round, base, digest, bytes, examples, metrics, path } = update;
+    let mut file = File::open(path).await.map_err(|source| ServiceError::Read { path: path.to_owned(), source })?;
+    let channel = connect(server, tls::mutual(identity, Some(H2))?, UPDATE_TIME_MAX).await?;
+    let mut client = DevicesClient::new(channel);
+    let find = wire::FindUpdateRequest { digest: message::to_digest(&digest), bytes };
+    let offset = client.find_update(find).await.map_err(refused("the update"))?.into_inner().offset.min(bytes);
+    let moved = file.seek(std::io::SeekFrom::Start(offset)).await;
+    moved.map_err(|source| ServiceError::Read { path: path.to_owned(), source })?;
+    let header = UpdateHeader {
+        run,
+        round,
+        base: message::to_digest(&base),
+        digest: message::to_digest(&digest),
+        bytes,
+        offset,
+        examples,
+        metrics: metrics.iter().map(|(name, value)| (name.clone(), *value)).collect(),
+    };
+    let part = |part| wire::UploadUpdateRequest { part: Some(part) };
+    // A file that cannot be read on is an upload that is too short, which the service refuses.
+    let chunks = stream::unfold(file, move |mut file| async move {
+        let mut chunk = vec![0; CHUNK_BYTES];
+        let count = file.read(&mut chunk).await.ok().filter(|count| *count > 0)?;
+        chunk.truncate(count);
+        Some((part(upload_update_request::Part::Chunk(chunk.into())), file))
+    });
+    let parts = stream::iter([part(upload_update_request::Part::Header(header))]).chain(chunks);
+    let answer = client.upload_update(parts).await.map_err(refused("the update"))?.into_inner();
+    Ok(if answer.counts { Ok(()) } else { Err(answer.why) })
+}
+
+/// Says that no update will come in a round of a run.
+pub(super) async fn decline_round(
+    server: &Address,
+    identity: &Identity,
+    (run, round): (u64, u64),
+    why: String,
+) -> Result<(), ServiceError> {
+    let channel = connect(server, tls::mutual(identity, Some(H2))?, ANSWER_TIME_MAX).await?;
+    let declined = DevicesClient::new(channel).decline_round(wire::DeclineRoundRequest { run, round, why }).await;
+    declined.map_err(refused("to be told that no update will come"))?;
+    Ok(())
+}
+
 fn refused(what: &'static str) -> impl Fn(tonic::Status) -> ServiceError {
-    move |status| ServiceError::Refused { what, reason: format!("{} ({})", status.message(), status.code()) }
+    move |status| {
+        use tonic::Code::{FailedPrecondition, InvalidArgument, NotFound, PermissionDenied};
+        let is_final = matches!(status.code(), FailedPrecondition | InvalidArgument | NotFound | PermissionDenied);
+        ServiceError::Refused { what, reason: format!("{} ({})", status.message(), status.code()), is_final }
+    }
 }
 
 /// Each answer may take so long.

@@ -33,7 +33,7 @@ use revoada_core::Digest;
 use revoada_proto::message::{decode_event, decode_report};
 use revoada_proto::wire::devices_server::{Devices, DevicesServer};
 use revoada_proto::wire::enrolment_server::{Enrolment, EnrolmentServer};
-use revoada_proto::wire::{self, upload_answer_request, upload_plan_request};
+use revoada_proto::wire::{self, upload_answer_request, upload_plan_request, upload_update_request};
 use revoada_proto::{
     Ask, Channel, Command, Deployable, Details, Dispatch, EnrolmentToken, Event, Generation, Order, Receipt, Report,
     Signed, Topic,
@@ -62,6 +62,12 @@ pub(crate) struct World {
     /// What is said of plans; `None` where it cannot be.
     pub(crate) plans: Option<wire::FindPlanResponse>,
     pub(crate) uploaded_plans: Vec<(wire::PlanHeader, Vec<u8>)>,
+    pub(crate) updates: Vec<(wire::UpdateHeader, Vec<u8>)>,
+    /// Where it says that updates go on.
+    pub(crate) update_offset: u64,
+    /// Updates that it cannot take.
+    pub(crate) update_faults: u32,
+    pub(crate) declined: Vec<wire::DeclineRoundRequest>,
     /// What was asked of the device port: path and range.
     pub(crate) asked: Vec<(String, Option<String>)>,
     pub(crate) certificates: u32,
@@ -146,6 +152,10 @@ impl Fleet {
             answers: BTreeMap::new(),
             plans: None,
             uploaded_plans: Vec::new(),
+            updates: Vec::new(),
+            update_offset: 0,
+            update_faults: 0,
+            declined: Vec::new(),
             asked: Vec::new(),
             certificates: 0,
             cut_after: None,
@@ -262,7 +272,7 @@ impl Drop for Fleet {
     }
 }
 
-fn signed(payload: Vec<u8>, purpose: Purpose, key: &SecretKey) -> Vec<u8> {
+pub(crate) fn signed(payload: Vec<u8>, purpose: Purpose, key: &SecretKey) -> Vec<u8> {
     let signature = key.sign(purpose, hash(&payload)).to_bytes().unwrap();
     Signed { payload, signature }.encode()
 }
@@ -444,6 +454,50 @@ impl Devices for Service {
         let header = header.ok_or(Status::invalid_argument("no header"))?;
         self.shared.change(|world| drop(world.answers.insert(header.number, (header.media_type, bytes))));
         Ok(tonic::Response::new(wire::UploadAnswerResponse {}))
+    }
+
+    async fn find_update(
+        &self,
+        _: Request<wire::FindUpdateRequest>,
+    ) -> Result<tonic::Response<wire::FindUpdateResponse>, Status> {
+        let mut offset = 0;
+        self.shared.change(|world| offset = world.update_offset);
+        Ok(tonic::Response::new(wire::FindUpdateResponse { offset }))
+    }
+
+    async fn upload_update(
+        &self,
+        request: Request<Streaming<wire::UploadUpdateRequest>>,
+    ) -> Result<tonic::Response<wire::UploadUpdateResponse>, Status> {
+        let (mut stream, mut header, mut bytes) = (request.into_inner(), None, Vec::new());
+        while let Some(message) = stream.message().await? {
+            match message.part {
+                Some(upload_update_request::Part::Header(first)) => header = Some(first),
+                Some(upload_update_request::Part::Chunk(chunk)) => bytes.extend(chunk),
+                None => return Err(Status::invalid_argument("nothing")),
+            }
+        }
+        let header = header.ok_or(Status::invalid_argument("no header"))?;
+        let mut is_taken = false;
+        self.shared.change(|world| match world.update_faults.checked_sub(1) {
+            Some(left) => world.update_faults = left,
+            None => {
+                is_taken = true;
+                world.updates.push((header, bytes));
+            }
+        });
+        match is_taken {
+            true => Ok(tonic::Response::new(wire::UploadUpdateResponse { counts: true, why: String::new() })),
+            false => Err(Status::unavailable("not now")),
+        }
+    }
+
+    async fn decline_round(
+        &self,
+        request: Request<wire::DeclineRoundRequest>,
+    ) -> Result<tonic::Response<wire::DeclineRoundResponse>, Status> {
+        self.shared.change(|world| world.declined.push(request.into_inner()));
+        Ok(tonic::Response::new(wire::DeclineRoundResponse {}))
     }
 }
 

@@ -5,6 +5,7 @@ mod artefacts;
 mod configs;
 mod device;
 mod fleet;
+mod learning;
 mod lossy_disk;
 mod machine;
 mod plans;

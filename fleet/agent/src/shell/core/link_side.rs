@@ -6,14 +6,16 @@ use std::time::{Instant, SystemTime};
 use revoada_bundle::hash;
 use revoada_bundle::sign::{Purpose, Signature};
 use revoada_core::{causes, sentence_of};
-use revoada_proto::{Channel, Command, CommandResult, Dispatch, Level, Order, Receipt, Signed};
+use revoada_proto::{Channel, Command, CommandResult, Dispatch, Invitation, Level, Order, Receipt, Signed};
 use tracing::{info, warn};
 
 use super::{RENEW_EVERY, Shell, Task, lock};
 use crate::Event;
 use crate::shell::commands::{self, Means};
+use crate::shell::fetch::Cancel;
 use crate::shell::identity::Identity;
 use crate::shell::identity_path;
+use crate::shell::learner::{Learned, Lesson};
 use crate::shell::link::{Heard, Link};
 use crate::shell::service::{self, ServiceError};
 
@@ -58,6 +60,7 @@ impl Shell {
             }
             Some(Heard::Message { channel: Channel::Desired, payload }) => self.hear_order(&payload).await,
             Some(Heard::Message { channel: Channel::Command, payload }) => self.hear_command(&payload),
+            Some(Heard::Message { channel: Channel::Learn, payload }) => self.hear_invitation(&payload),
             Some(Heard::Message { channel: Channel::Receipt, payload }) => self.hear_receipt(&payload).await,
             Some(Heard::Message { channel, .. }) => warn!(?channel, "a message that devices do not get"),
             None => (self.link, self.hear, self.is_connected) = (None, None, false),
@@ -99,6 +102,51 @@ impl Shell {
         };
         self.counts.commands_refused += 1;
         self.event(Level::Warn, "command-refused", refused);
+    }
+
+    /// Begins to learn, unless it does already. One that comes while another is learned takes its place.
+    fn hear_invitation(&mut self, payload: &[u8]) {
+        let invitation = match self.opened(payload, Purpose::Invitation, Dispatch::<Invitation>::decode) {
+            Ok(invitation) => invitation,
+            Err(reason) => return self.event(Level::Warn, "invitation-refused", reason),
+        };
+        let Invitation { run, round, .. } = invitation.content;
+        let now = self.wall();
+        if invitation.expires_at.is_some_and(|expires_at| expires_at <= now) {
+            return info!(run, round, "an invitation has expired");
+        }
+        let Some(lessons) = &self.lessons else {
+            return self.decline((run, round));
+        };
+        if let Some((known, cancel)) = &self.lesson {
+            if *known == (run, round) {
+                return;
+            }
+            cancel.cancel();
+        }
+        let cancel = Cancel::default();
+        self.lesson = Some(((run, round), cancel.clone()));
+        let (active, contents) = (self.agent.active().clone(), self.agent.contents().clone());
+        info!(run, round, "a lesson begins");
+        // Nobody listens any more where the agent ends.
+        drop(lessons.send(Lesson { invitation, now, active, contents, cancel }));
+    }
+
+    fn decline(&self, round: (u64, u64)) {
+        let Some(identity) = lock(&self.identity).clone() else { return };
+        let server = self.config.server.clone();
+        tokio::spawn(async move {
+            let why = "this device does not learn: its agent is told no pictures".to_owned();
+            if let Err(error) = service::decline_round(&server, &identity, round, why).await {
+                warn!(error = %sentence_of(causes(&error)), "cannot decline an invitation");
+            }
+        });
+    }
+
+    /// A lesson is over: the next invitation to it is a new one.
+    pub(super) fn hear_learned(&mut self, learned: Learned) {
+        self.lesson.take_if(|(known, _)| *known == learned.round);
+        self.event(learned.level, learned.name, learned.text);
     }
 
     /// What a message says that the service has signed for this purpose and this device.

@@ -1,0 +1,157 @@
+//! Invitations to learn, against a fleet service that takes updates in pieces, or not at all.
+
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use revoada_agent::PartSource;
+use revoada_agent::shell::LearningConfig;
+use revoada_bundle::hash;
+use revoada_bundle::sign::{Purpose, SecretKey};
+use revoada_core::Digest;
+use revoada_proto::message::from_digest;
+use revoada_proto::{Channel, Deployable, Dispatch, Invitation, Kind, LearnSettings};
+
+use crate::artefacts::{Artefacts, Behaviour};
+use crate::fleet::{DEVICE, Fleet, signed};
+use crate::shell::wait_done;
+use crate::shell_device::TestDevice;
+
+const WEIGHTS: &[u8] = b"weights that are begun with";
+
+/// A service, and a device that runs a model and learns.
+struct Scene {
+    fleet: Fleet,
+    device: TestDevice,
+    model: Deployable,
+    _artefacts: Artefacts,
+}
+
+impl Scene {
+    fn new(learns: bool) -> Self {
+        let (fleet, mut artefacts) = (Fleet::start(), Artefacts::new());
+        let model = artefacts.make(Kind::Model, "first", Behaviour::Runs);
+        fleet.offer(&artefacts);
+        fleet.world().parts.insert(format!("{:?}", PartSource::Blob(hash(WEIGHTS))), WEIGHTS.to_vec());
+        let mut device = TestDevice::new(&fleet, &artefacts.trusted());
+        let data = device.config.folder.join("data");
+        device.config.learning = learns.then(|| LearningConfig {
+            data,
+            time_max: Duration::from_secs(60),
+            memory_mib_max: 64,
+            celsius_max: Some(90),
+        });
+        device.start();
+        fleet.order(1, &[model]);
+        wait_done(&fleet, 1);
+        Self { fleet, device, model, _artefacts: artefacts }
+    }
+
+    fn invite(&self, round: u64) {
+        self.invite_as(round, self.model.digest, self.fleet.order_key());
+    }
+
+    fn invite_as(&self, round: u64, model: Digest, key: &SecretKey) {
+        let content = Invitation {
+            run: 3,
+            round,
+            model,
+            weights: hash(WEIGHTS),
+            weights_bytes: WEIGHTS.len() as u64,
+            labels: vec!["cat".to_owned(), "dog".to_owned()],
+            settings: LearnSettings { epochs: Some(2), ..LearnSettings::default() },
+        };
+        let expires_at = Some(SystemTime::now() + Duration::from_secs(60));
+        let invitation =
+            Dispatch { device: DEVICE.parse().unwrap(), content, issued_at: SystemTime::now(), expires_at };
+        self.fleet.say(Channel::Learn, signed(invitation.encode(), Purpose::Invitation, key));
+    }
+
+    /// How often the device's program has learned.
+    fn lessons(&self) -> usize {
+        std::fs::read_to_string(self.device.config.folder.join("data/lessons")).map_or(0, |text| text.lines().count())
+    }
+
+    fn data(&self) -> &Path {
+        &self.device.config.learning.as_ref().unwrap().data
+    }
+}
+
+#[test]
+fn a_device_learns_what_it_is_invited_to_and_brings_it() {
+    let mut scene = Scene::new(true);
+    scene.invite(1);
+    let (header, bytes) = scene.fleet.wait("an update", |world| world.updates.first().cloned());
+    assert_eq!(bytes, [WEIGHTS, b" and 2 epochs of cat,dog"].concat());
+    assert_eq!((header.run, header.round, header.examples), (3, 1, 30));
+    assert_eq!(from_digest(&header.base), Ok(hash(WEIGHTS)));
+    assert_eq!(from_digest(&header.digest), Ok(hash(&bytes)));
+    assert_eq!(header.metrics["accuracy"], 0.75);
+    scene.fleet.wait("an event", |world| world.events.iter().any(|event| event.name == "learned").then_some(()));
+    // What comes again is brought again, and not learned again.
+    scene.invite(1);
+    scene.fleet.wait("the update again", |world| (world.updates.len() == 2).then_some(()));
+    assert_eq!(scene.lessons(), 1);
+    scene.invite(2);
+    scene.fleet.wait("the next one", |world| world.updates.iter().any(|(it, _)| it.round == 2).then_some(()));
+    assert_eq!(scene.lessons(), 2);
+    scene.device.stop();
+}
+
+#[test]
+fn an_update_goes_on_where_it_broke_off_even_after_the_agent_was_gone() {
+    let mut scene = Scene::new(true);
+    scene.fleet.world().update_faults = 1;
+    scene.invite(1);
+    scene.fleet.wait("a broken upload", |world| (world.update_faults == 0).then_some(()));
+    scene.device.stop();
+    scene.fleet.world().update_offset = 9;
+    scene.device.start();
+    scene
+        .fleet
+        .wait("the device", |world| world.presence.last().is_some_and(|(said, _)| said == "online").then_some(()));
+    scene.invite(1);
+    let (header, bytes) = scene.fleet.wait("the rest", |world| world.updates.first().cloned());
+    assert_eq!((header.offset, bytes.as_slice()), (9, &[WEIGHTS, b" and 2 epochs of cat,dog"].concat()[9..]));
+    assert_eq!(scene.lessons(), 1, "it was learned once");
+    scene.device.stop();
+}
+
+#[test]
+fn a_newer_invitation_takes_the_place_of_one_that_takes_long() {
+    let mut scene = Scene::new(true);
+    std::fs::create_dir_all(scene.data()).unwrap();
+    std::fs::write(scene.data().join("slow"), "").unwrap();
+    scene.invite(1);
+    scene.fleet.wait("the lesson", |_| (scene.lessons() == 1).then_some(()));
+    std::fs::remove_file(scene.data().join("slow")).unwrap();
+    scene.invite(2);
+    let (header, _) = scene.fleet.wait("an update", |world| world.updates.first().cloned());
+    assert_eq!(header.round, 2);
+    scene.device.stop();
+}
+
+#[test]
+fn what_cannot_be_learned_is_declined_with_the_reason() {
+    let mut scene = Scene::new(true);
+    let declined = |scene: &Scene, round| {
+        scene
+            .fleet
+            .wait("a refusal", |world| world.declined.iter().find(|it| it.round == round).map(|it| it.why.clone()))
+    };
+    scene.invite_as(1, Digest::new([9; 32]), scene.fleet.order_key());
+    assert!(declined(&scene, 1).contains("does not have model"));
+    std::fs::create_dir_all(scene.data()).unwrap();
+    std::fs::write(scene.data().join("broken"), "").unwrap();
+    scene.invite(2);
+    assert_eq!(declined(&scene, 2), "there is no picture");
+    scene.invite_as(3, scene.model.digest, &SecretKey::generate().unwrap());
+    scene
+        .fleet
+        .wait("an event", |world| world.events.iter().any(|event| event.name == "invitation-refused").then_some(()));
+    scene.device.stop();
+
+    let mut idle = Scene::new(false);
+    idle.invite(1);
+    assert!(declined(&idle, 1).contains("does not learn"));
+    idle.device.stop();
+}
