@@ -25,7 +25,7 @@ use revoada_core::{Dim, TensorSpec};
 use thiserror::Error;
 
 pub use build::{Attribute, GraphBuilder};
-pub use edit::{Graph, Use, Uses};
+pub use edit::{Graph, Linear, LinearError, Split, Use, Uses};
 pub use element::ElementType;
 use proto::{DimensionValue, GraphProto, ModelProto, TensorType, TypeValue, ValueInfoProto};
 pub use summary::{CostSummary, Summary, Uncounted, ValueSummary};
@@ -250,6 +250,8 @@ pub enum OnnxErrorKind {
     Cycle { node: String },
     #[error("cannot be lifted from operator set {from} to {to}: {reason}")]
     Opset { from: i64, to: i64, reason: String },
+    #[error("has no head that can be taken off: {reason}")]
+    Head { reason: String },
     #[error("has input `{spec}`, which cannot take the shape {shape:?}")]
     Shape { spec: String, shape: Vec<usize> },
 }

@@ -22,6 +22,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod head;
 mod node;
 mod opset;
 mod order;
@@ -37,6 +38,7 @@ use revoada_core::{DType, Dim, Tensor, TensorRef, TensorSpec};
 use super::proto::{GraphProto, NodeProto, TensorProto, TypeValue, ValueInfoProto};
 use super::{ElementType, MODEL_BYTES_MAX, OnnxError, OnnxErrorKind, OnnxModel, external};
 
+pub use head::{Linear, LinearError, Split};
 pub use uses::{Use, Uses};
 
 /// The oldest format in which initialisers need not be inputs as well.
