@@ -38,7 +38,7 @@ pub enum PicturesError {
     },
     #[error("there are more than {FILES_MAX} files in `{}`", folder.display())]
     TooMany { folder: PathBuf },
-    #[error("label `{label}` is named twice")]
+    #[error("there are pictures of `{label}`, and two classes have this label")]
     Twice { label: String },
     #[error("there are no labels")]
     NoLabels,
@@ -47,21 +47,25 @@ pub enum PicturesError {
 /// Finds the pictures below a folder. The class of a label is its place in `labels`. Hidden folders are passed over, as is what
 /// has no picture's name.
 pub fn labelled(folder: &Path, labels: &[String]) -> Result<Labelled, PicturesError> {
-    let mut classes = BTreeMap::new();
-    for (class, label) in (0_u32..).zip(labels) {
-        if classes.insert(label.as_str(), class).is_some() {
-            return Err(PicturesError::Twice { label: label.clone() });
-        }
-    }
-    if classes.is_empty() {
+    if labels.is_empty() {
         return Err(PicturesError::NoLabels);
     }
+    // Common lists have a word for two things, which harms nobody unless pictures are called by it.
+    let mut classes: BTreeMap<&str, Option<u32>> = BTreeMap::new();
+    for (class, label) in (0_u32..).zip(labels) {
+        classes.entry(label).and_modify(|class| *class = None).or_insert(Some(class));
+    }
     let mut found = Labelled::default();
+    let mut twice = None;
     each(folder, |label, path| match classes.get(label) {
-        Some(class) => found.pictures.push(Picture { class: *class, path }),
+        Some(Some(class)) => found.pictures.push(Picture { class: *class, path }),
+        Some(None) => twice = Some(label.to_owned()),
         None => *found.unknown.entry(label.to_owned()).or_default() += 1,
     })?;
-    Ok(found)
+    match twice {
+        Some(label) => Err(PicturesError::Twice { label }),
+        None => Ok(found),
+    }
 }
 
 /// Hands each picture with its label to `take`.
@@ -130,10 +134,16 @@ mod tests {
     }
 
     #[test]
-    fn labels_are_there_and_differ() {
+    fn pictures_of_a_label_that_two_classes_have_are_refused() {
         let set = tempfile::tempdir().unwrap();
+        let twice = labels(&["crane", "a", "crane"]);
+        fs::create_dir(set.path().join("a")).unwrap();
+        fs::write(set.path().join("a/1.png"), "").unwrap();
+        assert_eq!(labelled(set.path(), &twice).unwrap().pictures.len(), 1);
+        fs::create_dir(set.path().join("crane")).unwrap();
+        fs::write(set.path().join("crane/1.png"), "").unwrap();
+        assert!(matches!(labelled(set.path(), &twice), Err(PicturesError::Twice { .. })));
         assert!(matches!(labelled(set.path(), &[]), Err(PicturesError::NoLabels)));
-        assert!(matches!(labelled(set.path(), &labels(&["a", "a"])), Err(PicturesError::Twice { .. })));
         let missing = labelled(&set.path().join("missing"), &labels(&["a"]));
         assert!(matches!(missing, Err(PicturesError::Read { .. })));
     }

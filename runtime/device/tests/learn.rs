@@ -8,6 +8,8 @@ use std::process::{Command, Output};
 
 use revoada_bundle::onnx::{Attribute, GraphBuilder, OnnxModel};
 use revoada_core::{DType, TensorRef};
+use revoada_federated::{Weights, to_safetensors};
+use revoada_learn::HeadShape;
 use serde_json::Value;
 
 const SIDE: u32 = 8;
@@ -140,6 +142,8 @@ fn a_hidden_layer_learns_too_and_everything_can_be_forgotten() {
     let train = ["learn", "train", &model, "--data", &data, "--labels", &labels, "--output", &weights, "--json"];
     let more =
         ["--hidden", "8", "--rate", "0.02", "--patience", "5", "--class-weights", "balanced", "--backend", "rten"];
+    let endless = json(&[&train[..], &["--epochs", "100000", "--time-max", "1s", "--backend", "rten"]].concat());
+    assert_eq!(endless["ended"], "time");
     let record = json(&[&train[..], &more].concat());
     assert_eq!((&record["hidden"], &record["after"]["accuracy"]), (&8.into(), &1.0.into()), "{record}");
     let merge = revoada(&["learn", "merge", &model, "--weights", &weights, "--output", &output, "--labels", &labels]);
@@ -161,13 +165,20 @@ fn what_cannot_be_learned_is_refused_in_a_sentence() {
     let [model, data, labels] = ["tiny.onnx", "pictures", "labels.txt"].map(|name| place.text(name));
     let [output, weights] = ["out.safetensors", "w.safetensors"].map(|name| place.text(name));
     let train = ["learn", "train", &model, "--data", &data, "--output", &output, "--backend", "rten"];
-    let cases: [(&[&str], i32, &str); 6] = [
+    let shape = HeadShape { features: 24, hidden: None, classes: 2 };
+    let mut broken = shape.seeded(1).unwrap().into_values();
+    broken[0] = f32::NAN;
+    let broken = to_safetensors(&Weights::new(shape.layout().unwrap(), broken).unwrap(), &[]);
+    fs::write(place.path("broken.safetensors"), broken).unwrap();
+    let broken = place.text("broken.safetensors");
+    let cases: [(&[&str], i32, &str); 7] = [
         (&["--epochs", "0"], 2, "`epochs` cannot be 0"),
         (&["--decay", "0.1"], 2, "`--decay` is of `--optimiser adamw` alone"),
         (&["--memory-max", "16"], 1, "examples of 24 features need 17 MiB, and at most 16 may be taken"),
         (&["--weights", "model", "--labels", &labels], 1, "the weights are for 2 classes, and there are 3 labels"),
         (&["--weights", "model", "--hidden", "4"], 2, "the weights that are given decide about hidden numbers"),
         (&["--weights", &weights], 1, "cannot read weights"),
+        (&["--weights", &broken], 1, "has a value that is no number"),
     ];
     for (more, code, reason) in cases {
         let (exit, stderr) = refused(&[&train[..], more].concat());

@@ -74,8 +74,13 @@ impl Courtesy {
         self.until.saturating_duration_since(Instant::now())
     }
 
+    /// As [`ask`](Self::ask), for what does not look at the time itself.
+    pub(super) fn ask_in_time(&mut self) -> Pause {
+        if self.time_left().is_zero() { Pause::Stop } else { self.ask() }
+    }
+
     pub(super) fn ask(&mut self) -> Pause {
-        if self.stop.level() > StopLevel::Run || self.time_left().is_zero() {
+        if self.stop.level() > StopLevel::Run {
             return Pause::Stop;
         }
         if !self.waits && self.looked.is_some_and(|looked| looked.elapsed() < LOOK_EVERY) {

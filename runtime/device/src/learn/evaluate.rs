@@ -34,7 +34,7 @@ pub(super) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let weights = args.weights.weights(&subject.split.head, subject.labels.len(), None, 0)?;
     let shape = HeadShape::of(weights.layout())?;
     let settings = Settings { memory_bytes_max: args.subject.memory_bytes_max(), ..Settings::default() };
-    let extracted = args.subject.extract(&subject, &shape, &settings, global, &mut || courtesy.ask())?;
+    let extracted = args.subject.extract(&subject, &shape, &settings, global, &mut || courtesy.ask_in_time())?;
     let judged = evaluate(&weights, &extracted.examples)?.context("there are no pictures to judge by")?;
     let named = || subject.labels.iter().zip(&judged.classes);
     if args.json {

@@ -74,5 +74,9 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Weights> {
     anyhow::ensure!(bytes.len() as u64 <= WEIGHTS_BYTES_MAX, "`{}` is larger than any head", path.display());
     let weights = from_safetensors(&bytes, None).with_context(context)?;
     let layout = HeadShape::of(weights.layout()).and_then(|shape| shape.layout()).with_context(context)?;
-    from_safetensors(&bytes, Some(&layout)).with_context(context)
+    let weights = from_safetensors(&bytes, Some(&layout)).with_context(context)?;
+    if let Some((name, ..)) = weights.tensors().find(|(.., values)| !values.iter().all(|value| value.is_finite())) {
+        anyhow::bail!("tensor `{name}` of `{}` has a value that is no number", path.display());
+    }
+    Ok(weights)
 }

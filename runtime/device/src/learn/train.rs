@@ -123,7 +123,7 @@ pub(super) fn run(args: &Args, global: &Global) -> anyhow::Result<()> {
     let subject = args.subject.open()?;
     let start = args.weights.weights(&subject.split.head, subject.labels.len(), args.hidden, args.seed)?;
     let shape = HeadShape::of(start.layout())?;
-    let extracted = args.subject.extract(&subject, &shape, &settings, global, &mut || courtesy.ask())?;
+    let extracted = args.subject.extract(&subject, &shape, &settings, global, &mut || courtesy.ask_in_time())?;
     let settings = Settings { time_max: courtesy.time_left(), ..settings };
     let trained = train(&start, &extracted.examples, &settings, &SystemClock::start(), &mut || courtesy.ask())?;
     let examples = trained.examples.to_string();
