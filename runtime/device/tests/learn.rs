@@ -4,12 +4,14 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 use revoada_bundle::onnx::{Attribute, GraphBuilder, OnnxModel};
 use revoada_core::{DType, TensorRef};
 use revoada_federated::{Weights, to_safetensors};
 use revoada_learn::HeadShape;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 const SIDE: u32 = 8;
@@ -157,6 +159,31 @@ fn a_hidden_layer_learns_too_and_everything_can_be_forgotten() {
     let all = json(&["learn", "forget", "--data", &data, "--pictures", "--json"]);
     assert_eq!((&all["derived"], &all["pictures"]), (&0.into(), &180.into()));
     assert_eq!(fs::read_dir(place.path("pictures")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_training_that_is_stopped_keeps_what_it_has_learned() {
+    let place = Place::new();
+    let [model, data, labels] = ["tiny.onnx", "pictures", "labels.txt"].map(|name| place.text(name));
+    let output = place.text("w.safetensors");
+    let train = ["learn", "train", &model, "--data", &data, "--labels", &labels, "--output", &output, "--json"];
+    let child = Command::new(env!("CARGO_BIN_EXE_revoada"))
+        .args(train)
+        .args(["--epochs", "100000", "--backend", "rten", "--log", "off", "--time-max", "5m"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (features, deadline) =
+        (place.path("pictures/.revoada-learn/features"), Instant::now() + Duration::from_secs(60));
+    while !features.exists() {
+        assert!(Instant::now() < deadline, "no features are kept");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
+    let ended = child.wait_with_output().unwrap();
+    let record: Value = serde_json::from_slice(&ended.stdout).unwrap();
+    assert_eq!((ended.status.code(), &record["ended"]), (Some(0), &"stopped".into()), "{record}");
+    assert!(Path::new(&output).exists());
 }
 
 #[test]
