@@ -13,6 +13,7 @@ mod doctor;
 mod failure;
 mod inspect;
 mod keys;
+mod learn;
 mod manual;
 mod models;
 mod pictures;
@@ -109,6 +110,8 @@ enum Verb {
     /// Find objects in pictures.
     #[command(after_help = "Example: revoada detect --model centerface.onnx crowd.jpg --json")]
     Detect(pictures::Args),
+    /// Train a classifier's last layers on this device's own pictures.
+    Learn(Box<learn::Args>),
     /// Say what this machine can do and what is missing, with the package to install.
     Doctor(doctor::Args),
     /// Run what a fleet service says, and watch it.
@@ -155,6 +158,7 @@ fn main() -> ExitCode {
         Verb::Bench(args) => bench::run(&args, &cli.global),
         Verb::Classify(args) => classify::run(&args, &cli.global),
         Verb::Detect(args) => detect::run(&args, &cli.global),
+        Verb::Learn(args) => learn::run(*args, &cli.global),
         Verb::Doctor(args) => doctor::run(&args, &cli.global),
         Verb::Agent(args) => agent::run(args),
         Verb::DeviceFacts => agent::print_facts(&cli.global),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::builder::PossibleValuesParser;
 use revoada_bundle::bundle::{Bundle, Trust};
-use revoada_bundle::sign::TrustedKeys;
+use revoada_bundle::sign::{PublicKey, TrustedKeys};
 use revoada_engine::{
     Backend, BackendChoice, BackendOptions, LoadOptions, ModelFormat, Opened, PlanSearch, Wanted, WhenOutOfMemory,
     backends, library_candidates, open, select,
@@ -38,6 +38,14 @@ impl BackendArgs {
 
     pub(crate) fn threads(&self) -> Option<usize> {
         self.threads.map(usize::from)
+    }
+
+    /// Whose bundles and plans may run; `None` is anybody's.
+    pub(crate) fn trusted(&self) -> anyhow::Result<Option<Vec<PublicKey>>> {
+        match self.trust.as_slice() {
+            [] => Ok(None),
+            named => Ok(Some(TrustedKeys::read_all(named)?)),
+        }
     }
 }
 
@@ -151,11 +159,7 @@ pub(crate) fn load(
     concurrent_max: usize,
     global: &Global,
 ) -> anyhow::Result<Opened> {
-    let trusted = match args.trust.as_slice() {
-        [] => None,
-        named => Some(TrustedKeys::read_all(named)?),
-    };
-    let options = LoadOptions { threads: args.threads(), concurrent_max, trusted };
+    let options = LoadOptions { threads: args.threads(), concurrent_max, trusted: args.trusted()? };
     let (backend, when_out_of_memory) = (&args.choice(), WhenOutOfMemory::default());
     let wanted = Wanted { path, backend, rows, when_out_of_memory, options };
     Ok(open(&wanted, &all_backends(global), &plan_search())?)

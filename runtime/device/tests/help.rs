@@ -29,17 +29,22 @@ fn the_help_of_every_verb_is_as_it_was_reviewed() {
         "bench",
         "classify",
         "detect",
+        "learn",
+        "learn train",
+        "learn evaluate",
+        "learn merge",
+        "learn forget",
         "doctor",
         "agent",
         "ctl",
         "completions",
     ];
     for verb in verbs {
-        let args: Vec<&str> = [verb, "--help"].into_iter().filter(|arg| !arg.is_empty()).collect();
+        let args: Vec<&str> = verb.split_whitespace().chain(["--help"]).collect();
         let output = revoada(&args);
         assert!(output.status.success(), "{verb}");
         let text = String::from_utf8(output.stdout).expect("help is UTF-8");
-        let name = if verb.is_empty() { "revoada" } else { verb };
+        let name = if verb.is_empty() { "revoada".to_owned() } else { verb.replace(' ', "-") };
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(format!("{name}.txt"));
         if std::env::var_os("UPDATE_GOLDEN").is_some() {
             std::fs::write(&path, &text).expect("the golden file can be written");
