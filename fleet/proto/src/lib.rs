@@ -1,8 +1,9 @@
 //! What the fleet service and its devices say to each other.
 //!
 //! An [`Order`] says what a device is to run. Orders of one device are numbered by [`Generation`], so that an old one that
-//! comes late, or again, is harmless; so are [`Command`]s. An [`Invitation`] asks to learn. Devices answer with [`Report`]s and [`Event`]s. All of them are
-//! [messages](message) on the [topics](topic) of MQTT; [`wire`] has the services of gRPC.
+//! comes late, or again, is harmless; so are [`Command`]s. An [`Invitation`] asks to learn. Devices answer with [`Report`]s and
+//! [`Event`]s. All of them are [messages](message) on the [topics](topic) of MQTT; [`wire`] has the services of gRPC.
+//! [`flower`] is what clients of Flower speak, whose protocol is not ours.
 //!
 //! [`control`] is how a device's own programs speak to its running pipeline.
 //!
@@ -31,6 +32,12 @@ mod order;
 mod report;
 mod token;
 pub mod topic;
+
+/// What Flower's clients speak, as it is generated: the messages and services of `flower/`.
+#[allow(unreachable_pub, missing_docs, clippy::all)]
+pub mod flower {
+    tonic::include_proto!("flwr.proto");
+}
 
 /// The messages and services of `device.proto`, as they are generated.
 #[allow(unreachable_pub, missing_docs, clippy::all)]

@@ -1,13 +1,15 @@
-//! Lets TLS connections in: no handshake waits for another, and a crowd that says nothing keeps nobody out.
+//! Lets connections in, most of them by TLS: no handshake waits for another, and a crowd that says nothing keeps nobody out.
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
@@ -93,28 +95,60 @@ pub(crate) fn count(counter: &AtomicU64) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
+/// What is done with a connection before it is served.
+pub(crate) trait Greet: Send + Sync + 'static {
+    type Stream: Send + 'static;
+
+    fn greet(&self, stream: TcpStream) -> impl Future<Output = io::Result<Self::Stream>> + Send;
+}
+
+impl Greet for Arc<ServerConfig> {
+    type Stream = TlsStream<TcpStream>;
+
+    async fn greet(&self, stream: TcpStream) -> io::Result<Self::Stream> {
+        TlsAcceptor::from(Arc::clone(self)).accept(stream).await
+    }
+}
+
+/// For ports that an operator may leave open: without TLS, a connection is served as it comes.
+impl Greet for Option<Arc<ServerConfig>> {
+    type Stream = Box<dyn Duplex>;
+
+    async fn greet(&self, stream: TcpStream) -> io::Result<Self::Stream> {
+        match self {
+            Some(tls) => Ok(Box::new(tls.greet(stream).await?)),
+            None => Ok(Box::new(stream)),
+        }
+    }
+}
+
+/// Bytes both ways.
+pub(crate) trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
 /// A listener whose connections are served, each in a task of its own, until it is told to stop.
-pub(crate) struct Acceptor {
+pub(crate) struct Acceptor<G = Arc<ServerConfig>> {
     pub(crate) listener: TcpListener,
-    pub(crate) tls: Arc<ServerConfig>,
+    pub(crate) tls: G,
     pub(crate) limits: AcceptorLimits,
     pub(crate) counters: Arc<Counters>,
 }
 
-impl Acceptor {
+impl<G: Greet> Acceptor<G> {
     /// Serves until `stop` has a deadline, or its sender is gone, which is one that has passed. Then lets nobody in any more
     /// and waits for the connections to end, which whoever serves them tells them; returns how many had to be cut.
     pub(crate) async fn run<F>(
         self,
         mut stop: watch::Receiver<Option<Instant>>,
-        serve: impl Fn(TlsStream<TcpStream>, SocketAddr) -> F + Send + Sync + 'static,
+        serve: impl Fn(G::Stream, SocketAddr) -> F + Send + Sync + 'static,
     ) -> usize
     where
         F: Future<Output = ()> + Send + 'static,
     {
         let Self { listener, tls, limits, counters } = self;
         let mut rate = Bucket::new(u64::from(limits.connections_per_second_max), Instant::now());
-        let (tls, serve) = (TlsAcceptor::from(tls), Arc::new(serve));
+        let (tls, serve) = (Arc::new(tls), Arc::new(serve));
         let handshakes = Arc::new(Handshakes::default());
         let mut connections = JoinSet::new();
         let deadline = loop {
@@ -144,9 +178,9 @@ impl Acceptor {
             }
             let open = Open::new(Arc::clone(&counters));
             let handshake = handshakes.begin(limits.handshakes_max, &counters);
-            let (tls, serve, time) = (tls.clone(), Arc::clone(&serve), limits.handshake_timeout);
+            let (tls, serve, time) = (Arc::clone(&tls), Arc::clone(&serve), limits.handshake_timeout);
             connections.spawn(async move {
-                if let Some(stream) = greet(&tls, stream, handshake, time, &open.0).await {
+                if let Some(stream) = greet(&*tls, stream, handshake, time, &open.0).await {
                     serve(stream, address).await;
                 }
             });
@@ -178,13 +212,13 @@ fn report(ended: Result<(), JoinError>) {
     }
 }
 
-async fn greet(
-    tls: &TlsAcceptor,
+async fn greet<G: Greet>(
+    tls: &G,
     stream: TcpStream,
     mut handshake: Handshake,
     time: Duration,
     counters: &Counters,
-) -> Option<TlsStream<TcpStream>> {
+) -> Option<G::Stream> {
     // Answers are small, and nobody waits for more to send.
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "a connection was gone before its handshake");
@@ -192,7 +226,7 @@ async fn greet(
         return None;
     }
     let greeted = tokio::select! {
-        greeted = timeout(time, tls.accept(stream)) => greeted,
+        greeted = timeout(time, tls.greet(stream)) => greeted,
         _ = &mut handshake.given_up => return None,
     };
     match greeted {

@@ -1,6 +1,7 @@
 //! How the service's ports are encrypted, and who is at the other end.
 //!
-//! TLS 1.3 only, with `ring` named in each configuration: there is no default of the process to rely on.
+//! TLS 1.3 only but for clients that are not ours, with `ring` named in each configuration: there is no default of the process
+//! to rely on.
 
 use std::sync::Arc;
 
@@ -42,6 +43,19 @@ pub fn broker_config(authority: &Authority, identity: &ServerIdentity) -> Result
 /// For the device port: a device that has no certificate yet comes to get one. HTTP/2 and HTTP/1.1.
 pub fn device_port_config(authority: &Authority, identity: &ServerIdentity) -> Result<Arc<ServerConfig>, TlsError> {
     config(verifier(authority, true)?, identity, &[b"h2", b"http/1.1"])
+}
+
+/// For clients of Flower, which have no certificates and of which old ones speak TLS 1.2. HTTP/2, as gRPC needs it.
+pub fn flower_config(identity: &ServerIdentity) -> Result<Arc<ServerConfig>, TlsError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Setup)?
+        .with_no_client_auth()
+        .with_single_cert(identity.chain.clone(), identity.key.clone_key())
+        .map_err(TlsError::Setup)?;
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(Arc::new(config))
 }
 
 fn verifier(authority: &Authority, may_be_absent: bool) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
