@@ -96,7 +96,7 @@ fn build(bundle: &Path, words: &[&str]) -> Done {
     Ok(writeln!(notes, "{}", if words.contains(&"--offered") { "offered" } else { "own" })?)
 }
 
-/// Notes each lesson beside the pictures, where `slow` and `broken` say how it goes.
+/// Notes each lesson beside the pictures, where `slow` and `broken` say how the next one goes.
 fn learn(bundle: &Path, words: &[&str]) -> Done {
     let path = |name| option(words, name).map(Path::new).ok_or_else(|| format!("{name} is missing"));
     verify(bundle)?;
@@ -104,8 +104,9 @@ fn learn(bundle: &Path, words: &[&str]) -> Done {
     std::fs::create_dir_all(data)?;
     let mut notes = std::fs::File::options().create(true).append(true).open(data.join("lessons"))?;
     writeln!(notes, "{}", words.join(" "))?;
-    while data.join("slow").exists() {
-        thread::sleep(LOOK_EVERY);
+    // One lesson is slow, and lasts until it is killed.
+    if std::fs::remove_file(data.join("slow")).is_ok() {
+        thread::sleep(Duration::from_secs(600));
     }
     if data.join("broken").exists() {
         return Err("there is no picture".into());

@@ -24,6 +24,8 @@ pub struct Settings {
     pub devices: SocketAddr,
     /// For people and programs: the console, REST and gRPC.
     pub operators: Operators,
+    /// For clients of Flower.
+    pub flower: FlowerDoors,
     /// Who may sign what is rolled out. Nobody, where none are named: nothing can be registered then.
     pub trusted: Vec<TrustedKeys>,
     pub blob_bytes_max: u64,
@@ -46,6 +48,21 @@ pub struct Operators {
     pub address: SocketAddr,
     /// Certificate and key in PEM. Without them there is no TLS, and the address must be one of this machine alone.
     pub tls: Option<(PathBuf, PathBuf)>,
+}
+
+/// Where clients of Flower come in. A door without an address is closed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FlowerDoors {
+    /// `start_client`: gRPC. Whoever reaches it takes part.
+    pub join: Option<SocketAddr>,
+    /// SuperNodes: HTTP.
+    pub nodes: Option<SocketAddr>,
+    /// With the service's own certificate, which the authority of its devices has signed.
+    pub is_encrypted: bool,
+    /// Public keys of the SuperNodes that may take part, PEM; any may where it is `None`.
+    pub node_keys: Option<PathBuf>,
+    /// Of one message: a model's weights.
+    pub message_bytes_max: usize,
 }
 
 impl Settings {
@@ -83,6 +100,7 @@ fn read(root: &Table<'_>, base: &Path) -> Settings {
         mqtt: address(root, "mqtt", ([0, 0, 0, 0], 8883)),
         devices: address(root, "devices", ([0, 0, 0, 0], 8443)),
         operators: read_operators(operators.as_ref(), base),
+        flower: read_flower(root.table("flower").as_ref(), base),
         trusted: read_trusted(root, base),
         blob_bytes_max: bytes(&root.table("blobs"), "gib_max", 1 << 30).unwrap_or(100 << 30),
         download_bytes_per_second_max: bytes(&download, "kib_per_second_max", 1 << 10),
@@ -144,6 +162,32 @@ fn read_operators(table: Option<&Table<'_>>, base: &Path) -> Operators {
     Operators { address, tls }
 }
 
+fn read_flower(table: Option<&Table<'_>>, base: &Path) -> FlowerDoors {
+    const MIB: usize = 1 << 20;
+    let default = FlowerDoors { is_encrypted: true, message_bytes_max: 512 * MIB, ..FlowerDoors::default() };
+    let Some(table) = table else { return default };
+    let is_encrypted = table.boolean("tls").unwrap_or(true);
+    let door = |key| {
+        let text = table.string(key)?;
+        let Ok(address) = text.parse::<SocketAddr>() else {
+            table.problem(key, format!("expected an address and a port such as `0.0.0.0:9092`, got `{text}`"));
+            return None;
+        };
+        if !is_encrypted && !address.ip().is_loopback() {
+            let why = "can be reached from elsewhere, and weights would go in clear: leave `tls` on";
+            table.problem(key, format!("`{address}` {why}, or listen on 127.0.0.1 behind a proxy"));
+        }
+        Some(address)
+    };
+    FlowerDoors {
+        join: door("join"),
+        nodes: door("nodes"),
+        is_encrypted,
+        node_keys: table.string("node_keys").map(|path| base.join(path)),
+        message_bytes_max: table.integer("message_mib_max", 1..=2047).map_or(default.message_bytes_max, |n: usize| n * MIB),
+    }
+}
+
 fn read_trusted(root: &Table<'_>, base: &Path) -> Vec<TrustedKeys> {
     let named = root.strings("trusted").unwrap_or_default();
     let read = |text: String| match text.parse() {
@@ -203,7 +247,7 @@ mod tests {
     #[test]
     fn every_problem_is_said_at_once() {
         let problems = parse(
-            "mqtt = \"everywhere\"\nfoldr = \"a\"\n[limits]\nin_flight_max = 0\n[operators]\naddress = \"0.0.0.0:80\"\n",
+            "mqtt = \"everywhere\"\nfoldr = \"a\"\n[limits]\nin_flight_max = 0\n[operators]\naddress = \"0.0.0.0:80\"\n[flower]\ntls = false\njoin = \"0.0.0.0:9092\"\n",
         )
         .unwrap_err();
         for said in [
@@ -211,6 +255,7 @@ mod tests {
             "fleet.toml:2: foldr: unknown key, did you mean `folder`?",
             "fleet.toml:4: limits.in_flight_max: expected",
             "fleet.toml:6: operators.address: `0.0.0.0:80` can be reached from elsewhere",
+            "fleet.toml:9: flower.join: `0.0.0.0:9092` can be reached from elsewhere",
         ] {
             assert!(problems.contains(said), "{problems}");
         }

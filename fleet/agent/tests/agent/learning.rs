@@ -103,12 +103,15 @@ fn an_update_goes_on_where_it_broke_off_even_after_the_agent_was_gone() {
     scene.fleet.world().update_faults = 1;
     scene.invite(1);
     scene.fleet.wait("a broken upload", |world| (world.update_faults == 0).then_some(()));
+    let is_said = |scene: &Scene, wanted: &str| {
+        let last = |world: &crate::fleet::World| world.presence.last().is_some_and(|(said, _)| said == wanted);
+        scene.fleet.wait(wanted, |world| last(world).then_some(()));
+    };
     scene.device.stop();
+    is_said(&scene, "offline");
     scene.fleet.world().update_offset = 9;
     scene.device.start();
-    scene
-        .fleet
-        .wait("the device", |world| world.presence.last().is_some_and(|(said, _)| said == "online").then_some(()));
+    is_said(&scene, "online");
     scene.invite(1);
     let (header, bytes) = scene.fleet.wait("the rest", |world| world.updates.first().cloned());
     assert_eq!((header.offset, bytes.as_slice()), (9, &[WEIGHTS, b" and 2 epochs of cat,dog"].concat()[9..]));
@@ -123,7 +126,6 @@ fn a_newer_invitation_takes_the_place_of_one_that_takes_long() {
     std::fs::write(scene.data().join("slow"), "").unwrap();
     scene.invite(1);
     scene.fleet.wait("the lesson", |_| (scene.lessons() == 1).then_some(()));
-    std::fs::remove_file(scene.data().join("slow")).unwrap();
     scene.invite(2);
     let (header, _) = scene.fleet.wait("an update", |world| world.updates.first().cloned());
     assert_eq!(header.round, 2);
