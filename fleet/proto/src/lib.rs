@@ -3,6 +3,7 @@
 //! An [`Order`] says what a device is to run. Orders of one device are numbered by [`Generation`], so that an old one that
 //! comes late, or again, is harmless; so are [`Command`]s. Devices answer with [`Report`]s and [`Event`]s. All of them are
 //! [messages](message) on the [topics](topic) of MQTT; [`wire`] has the services of gRPC.
+//! [`flower`] is what clients of Flower say.
 //!
 //! [`control`] is how a device's own programs speak to its running pipeline.
 //!
@@ -38,6 +39,12 @@ pub mod wire {
 
     /// For gRPC's reflection.
     pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+}
+
+/// The messages of Flower's protocols, as they are generated.
+#[allow(unreachable_pub, missing_docs, clippy::all)]
+pub mod flower {
+    tonic::include_proto!("flwr.proto");
 }
 
 pub use command::{Ask, Command};
