@@ -30,6 +30,7 @@ mod bucket;
 pub mod console;
 pub mod device_port;
 pub mod filter;
+pub mod flower;
 pub mod identity;
 pub mod inventory;
 pub mod learning;
