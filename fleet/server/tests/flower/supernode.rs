@@ -1,0 +1,1 @@
+//! Unmodified SuperNodes of Flower at our door.
