@@ -160,3 +160,115 @@ fn tensors(record: &Parsed, contents: &Contents, bytes_max: u64) -> Result<Vec<T
     });
     tensors.collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use revoada_proto::flower::metric_record::Item;
+    use revoada_proto::flower::{MetricRecordValue, SintList};
+
+    use super::*;
+    use crate::flower::objects::Object;
+
+    /// Objects of a reply that has these arrays, as chunks, and these metrics.
+    fn reply(arrays: &[(String, Vec<Vec<u8>>)], metrics: Vec<(&str, Wire)>) -> (Digest, Contents) {
+        let mut contents = Contents::new();
+        let mut keep = |object: Object| {
+            contents.insert(object.id, object.content);
+            object.id
+        };
+        let mut named = Named::default();
+        for (name, chunks) in arrays {
+            let chunks: Vec<_> = chunks.iter().map(|chunk| keep(Object::new(Kind::ArrayChunk, &[], chunk))).collect();
+            let head = ArrayHead {
+                dtype: "float32".to_owned(),
+                shape: vec![1],
+                stype: NUMPY.to_owned(),
+                chunks: (0..chunks.len()).collect(),
+            };
+            let array = keep(Object::new(Kind::Array, &chunks, &serde_json::to_vec(&head).unwrap()));
+            named.0.push((name.clone(), array));
+        }
+        let record = Object::new(Kind::ArrayRecord, &named.children(), &serde_json::to_vec(&named).unwrap());
+        let items = metrics
+            .into_iter()
+            .map(|(name, value)| Item { key: name.to_owned(), value: Some(MetricRecordValue { value: Some(value) }) });
+        let metrics = Object::new(Kind::MetricRecord, &[], &MetricRecord { items: items.collect() }.encode_to_vec());
+        let named = Named(vec![("weights".to_owned(), keep(record)), ("numbers".to_owned(), keep(metrics))]);
+        let records = Object::new(Kind::RecordDict, &named.children(), &serde_json::to_vec(&named).unwrap());
+        let root = keep(Object::new(Kind::Message, &[records.id], b""));
+        keep(records);
+        (root, contents)
+    }
+
+    fn one_array() -> Vec<(String, Vec<Vec<u8>>)> {
+        vec![("a".to_owned(), vec![b"one".to_vec(), b"two".to_vec()])]
+    }
+
+    #[test]
+    fn a_reply_is_read_whatever_its_records_are_called() {
+        let list = Wire::SintList(SintList { vals: vec![1] });
+        let metrics = vec![("num-examples", Wire::Double(3.0)), ("list", list), ("big", Wire::Uint64(u64::MAX))];
+        let (root, contents) = reply(&one_array(), metrics);
+        let reported = Reported { examples: 3, metrics: [("big".to_owned(), Value::Double(u64::MAX as f64))].into() };
+        let tensors = vec![Tensor { name: Some("a".to_owned()), array: Bytes::from_static(b"onetwo") }];
+        assert_eq!(fit(&root, &contents, 6), Ok(Reply::Fit { tensors, reported }));
+        assert_eq!(fit(&root, &contents, 5), Err(ReplyError::TooLarge { max: 5 }));
+    }
+
+    #[test]
+    fn a_loss_is_found_under_its_usual_names() {
+        for (name, loss) in [("eval_loss", Some(0.5)), ("loss", Some(0.5)), ("other", None)] {
+            let (root, contents) = reply(&[], vec![("num-examples", Wire::Sint64(1)), (name, Wire::Double(0.5))]);
+            match evaluate(&root, &contents) {
+                Ok(Reply::Evaluate { loss: found, reported }) => {
+                    assert_eq!((found, reported.metrics.is_empty()), (loss, loss.is_some()), "{name}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_missing_is_said() {
+        let (root, mut contents) = reply(&one_array(), Vec::new());
+        assert_eq!(fit(&root, &contents, 6), Err(ReplyError::NoExamples));
+        let chunk = Object::new(Kind::ArrayChunk, &[], b"two").id;
+        contents.remove(&chunk);
+        assert_eq!(fit(&chunk, &contents, 6), Err(ReplyError::Missing));
+        let (root, mut contents) = reply(&one_array(), vec![("num-examples", Wire::Sint64(1))]);
+        contents.remove(&chunk);
+        assert_eq!(fit(&root, &contents, 6), Err(ReplyError::Missing));
+    }
+
+    proptest! {
+        #[test]
+        fn arrays_are_put_together_as_they_were_cut(
+            chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..20), 1..5),
+        ) {
+            let arrays = [("a".to_owned(), chunks.clone()), ("b".to_owned(), vec![chunks.concat()])];
+            let (root, contents) = reply(&arrays, vec![("num-examples", Wire::Sint64(1))]);
+            let Ok(Reply::Fit { tensors, .. }) = fit(&root, &contents, 1000) else { panic!("it is sound") };
+            prop_assert!(tensors.iter().all(|tensor| tensor.array == chunks.concat()));
+        }
+
+        /// Whoever sends objects may send any, under their right names.
+        #[test]
+        fn no_foreign_bytes_make_it_panic(
+            victim in any::<prop::sample::Index>(),
+            at in any::<prop::sample::Index>(),
+            bytes in prop::collection::vec(any::<u8>(), 0..8),
+        ) {
+            let (root, mut contents) = reply(&one_array(), vec![("num-examples", Wire::Sint64(1))]);
+            let mut names: Vec<_> = contents.keys().copied().collect();
+            names.sort();
+            let content = contents.get_mut(victim.get(&names)).unwrap();
+            let mut changed = content.to_vec();
+            let at = at.index(changed.len());
+            changed.splice(at..(at + bytes.len()).min(changed.len()), bytes);
+            *content = changed.into();
+            drop(fit(&root, &contents, 100));
+            drop(evaluate(&root, &contents));
+        }
+    }
+}

@@ -64,7 +64,8 @@ impl Server {
     }
 
     pub(crate) fn word(&mut self) -> Word {
-        self.runtime.block_on(timeout(PATIENCE, self.words.recv())).expect("nothing was heard").unwrap()
+        let words = &mut self.words;
+        self.runtime.block_on(async { timeout(PATIENCE, words.recv()).await }).expect("nothing was heard").unwrap()
     }
 
     /// Waits until so many are there.
@@ -103,7 +104,7 @@ impl Server {
                     }
                 }
                 Word::Gone(participant) if from.contains(&participant) => {
-                    drop(replies.entry(participant).or_insert(None))
+                    replies.entry(participant).or_insert(None);
                 }
                 Word::Came(_) | Word::Gone(_) => {}
             }

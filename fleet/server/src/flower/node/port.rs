@@ -17,6 +17,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::{debug, warn};
 
 use super::NodeDoor;
+use super::attendance::report;
 use crate::acceptor::{Acceptor, AcceptorLimits, Counters};
 use crate::bucket::Bucket;
 
@@ -114,7 +115,7 @@ where
         let accepted = tokio::select! {
             deadline = stopped(&mut stop) => break deadline,
             Some(ended) = connections.join_next() => {
-                super::report(ended);
+                report(ended);
                 continue;
             }
             accepted = listener.accept() => accepted,
@@ -135,7 +136,7 @@ where
     };
     drop(listener);
     while let Ok(Some(ended)) = timeout_at(deadline, connections.join_next()).await {
-        super::report(ended);
+        report(ended);
     }
     let cut = connections.len();
     connections.shutdown().await;
