@@ -302,9 +302,9 @@ fn only_listed_nodes_come_in() {
     let mut server = Server::start(nodes, quick(), None);
     let mut stranger = NodeClient::new(server.address, stranger);
     let (status, why) = stranger.activate().unwrap_err();
-    assert!(status == 403 && why.contains("not listed"), "{why}");
+    assert!(status == 404 && why.contains("not listed"), "{why}");
     let request = RegisterNodeFleetRequest { public_key: stranger.key.public_key_pem().into() };
-    assert_eq!(stranger.call::<RegisterNodeFleetResponse>("register-node", &request).unwrap_err().0, 403);
+    assert_eq!(stranger.call::<RegisterNodeFleetResponse>("register-node", &request).unwrap_err().0, 404);
     let listed = NodeClient::active(server.address, listed);
     assert_eq!(server.wait_for(1), [name(&listed)]);
     server.stop();

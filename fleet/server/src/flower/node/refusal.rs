@@ -1,7 +1,8 @@
 //! What a SuperNode is told where it is not given what it asks for.
 //!
 //! It takes a status literally: after 502, 503 and 504 it comes again for ever, after 401 it stops itself, after 403 it drops the
-//! message and lives, and after any other its worker may end while its process stays. So trouble that passes is 503.
+//! message and lives, and after any other its worker may end while its process stays. So trouble that passes is 503. Before it is
+//! in, 403 would leave a process that does nothing, while 404 ends it with our reason in its log.
 
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
@@ -43,8 +44,8 @@ impl Refusal {
     pub(super) fn status(&self) -> StatusCode {
         match self {
             Self::Unknown(_) | Self::Foreign | Self::Revoked => StatusCode::UNAUTHORIZED,
-            Self::NotListed | Self::NotWaited(_) => StatusCode::FORBIDDEN,
-            Self::NoCall => StatusCode::NOT_FOUND,
+            Self::NotWaited(_) => StatusCode::FORBIDDEN,
+            Self::NoCall | Self::NotListed => StatusCode::NOT_FOUND,
             Self::Malformed | Self::WrongObject | Self::Reply(_) => StatusCode::BAD_REQUEST,
             Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
