@@ -372,3 +372,15 @@ fn an_end_that_is_sent_again_was_taken() {
     assert!(matches!(said(&mut server, &client, number), Reply::Fit { .. }));
     server.stop();
 }
+
+#[test]
+fn a_verdict_that_does_not_come_keeps_no_node_from_going() {
+    let mut server = server();
+    let client = NodeClient::active(server.address, key());
+    let there = server.wait_for(1);
+    server.post(&there, 1, fit(&sheet(zeros(), Some(&app(b"")))));
+    let (message, _) = client.wait();
+    client.answer(&message, &client.reply(&message, &[], &[examples(1)])).unwrap();
+    // Nobody hears what was said.
+    server.stop();
+}

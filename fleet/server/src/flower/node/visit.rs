@@ -132,7 +132,7 @@ pub(super) async fn attend(visit: Arc<Visit>, attendance: Attendance) {
                 let Some(task) = task else { break };
                 seen = task.number;
                 match unable(&task.work) {
-                    Some(why) => answer(&presence, task, Reply::Failed(why.to_owned())).await,
+                    Some(why) => answer(&presence, &mut until, task, Reply::Failed(why.to_owned())).await,
                     // Without anyone who waits, it is there for whoever asks next.
                     None => drop(waiting.take().map(|waiting| waiting.send(task))),
                 }
@@ -147,7 +147,7 @@ pub(super) async fn attend(visit: Arc<Visit>, attendance: Attendance) {
                 Command::Answer(task, reply) => {
                     confirmed = confirmed.max(task.number);
                     seen = seen.max(confirmed);
-                    answer(&presence, task, reply).await;
+                    answer(&presence, &mut until, task, reply).await;
                 }
             },
         }
@@ -155,9 +155,14 @@ pub(super) async fn attend(visit: Arc<Visit>, attendance: Attendance) {
     visit.leave();
 }
 
-async fn answer(presence: &Presence, task: Arc<Task>, reply: Reply) {
+/// Waits for what the service says to it, unless the node goes before.
+async fn answer(presence: &Presence, until: &mut watch::Receiver<Option<Instant>>, task: Arc<Task>, reply: Reply) {
     let number = task.number;
-    if let Err(why) = presence.answer(task, reply).await {
+    let verdict = tokio::select! {
+        verdict = presence.answer(task, reply) => verdict,
+        _ = until.wait_for(Option::is_none) => return,
+    };
+    if let Err(why) = verdict {
         debug!(participant = %presence.participant().0, task = number, why, "what a SuperNode said does not count");
     }
 }
