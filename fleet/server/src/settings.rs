@@ -184,7 +184,9 @@ fn read_flower(table: Option<&Table<'_>>, base: &Path) -> FlowerDoors {
         nodes: door("nodes"),
         is_encrypted,
         node_keys: table.string("node_keys").map(|path| base.join(path)),
-        message_bytes_max: table.integer("message_mib_max", 1..=2047).map_or(default.message_bytes_max, |n: usize| n * MIB),
+        message_bytes_max: table
+            .integer("message_mib_max", 1..=2047)
+            .map_or(default.message_bytes_max, |n: usize| n * MIB),
     }
 }
 

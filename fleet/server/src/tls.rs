@@ -45,8 +45,18 @@ pub fn device_port_config(authority: &Authority, identity: &ServerIdentity) -> R
     config(verifier(authority, true)?, identity, &[b"h2", b"http/1.1"])
 }
 
-/// For clients of Flower, which have no certificates and of which old ones speak TLS 1.2. HTTP/2, as gRPC needs it.
+/// For clients of Flower's that speak gRPC, which needs HTTP/2.
 pub fn flower_config(identity: &ServerIdentity) -> Result<Arc<ServerConfig>, TlsError> {
+    anybody(identity, b"h2")
+}
+
+/// For SuperNodes of Flower, which speak HTTP/1.1.
+pub fn node_config(identity: &ServerIdentity) -> Result<Arc<ServerConfig>, TlsError> {
+    anybody(identity, b"http/1.1")
+}
+
+/// For clients that have no certificates, and of which old ones speak TLS 1.2.
+fn anybody(identity: &ServerIdentity, protocol: &[u8]) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -54,7 +64,7 @@ pub fn flower_config(identity: &ServerIdentity) -> Result<Arc<ServerConfig>, Tls
         .with_no_client_auth()
         .with_single_cert(identity.chain.clone(), identity.key.clone_key())
         .map_err(TlsError::Setup)?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.alpn_protocols = vec![protocol.to_vec()];
     Ok(Arc::new(config))
 }
 

@@ -14,7 +14,8 @@ use super::terminal::say;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
     revoada-fleet serve --folder fleet\n  \
-    revoada-fleet serve --config /etc/revoada/fleet.toml\n\n\
+    revoada-fleet serve --config /etc/revoada/fleet.toml\n  \
+    revoada-fleet serve --folder fleet --flower 127.0.0.1:9092 --flower-plain\n\n\
     Nothing else has to be installed. The first time, the folder gets an authority, a database and an\n\
     administrator: the user `admin`, whose password is in `admin.password`, and an API token in `admin.token`.")]
 pub(crate) struct Args {
@@ -39,6 +40,15 @@ pub(crate) struct Args {
     /// Where people and programs come in; wins over the file.
     #[arg(long, value_name = "ADDRESS")]
     operators: Option<std::net::SocketAddr>,
+    /// Where clients of Flower's `start_client` come in; wins over the file.
+    #[arg(long, value_name = "ADDRESS")]
+    flower: Option<std::net::SocketAddr>,
+    /// Where SuperNodes of Flower come in; wins over the file.
+    #[arg(long, value_name = "ADDRESS")]
+    supernodes: Option<std::net::SocketAddr>,
+    /// Speak with Flower's clients without TLS, on addresses of this machine alone.
+    #[arg(long)]
+    flower_plain: bool,
 }
 
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
@@ -52,8 +62,13 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         };
         let service = Service::start(&settings).await?;
         let scheme = if settings.operators.tls.is_some() { "https" } else { "http" };
-        let Addresses { mqtt, devices, operators } = service.addresses;
+        let Addresses { mqtt, devices, operators, join, nodes } = service.addresses;
         let mut text = format!("operators: {scheme}://{operators}\ndevices: {devices}, MQTT: {mqtt}\n");
+        for (what, address) in [("Flower's clients", join), ("Flower's SuperNodes", nodes)] {
+            if let Some(address) = address {
+                text += &format!("{what}: {address}\n");
+            }
+        }
         if let Some(password) = &service.admin_password {
             text += &format!("sign in as `admin` with the password in {}\n", password.display());
         }
@@ -97,6 +112,19 @@ fn settings(args: &Args) -> anyhow::Result<Settings> {
             let reason = "passwords would go in clear: name `certificate` and `key` in a file";
             return Err(super::failure::Misuse(format!(
                 "`--operators {address}` can be reached from elsewhere, and {reason}"
+            ))
+            .into());
+        }
+    }
+    settings.flower.join = args.flower.or(settings.flower.join);
+    settings.flower.nodes = args.supernodes.or(settings.flower.nodes);
+    settings.flower.is_encrypted &= !args.flower_plain;
+    let doors = [("--flower", settings.flower.join), ("--supernodes", settings.flower.nodes)];
+    for (option, address) in doors.into_iter().filter_map(|(option, address)| Some((option, address?))) {
+        if !settings.flower.is_encrypted && !address.ip().is_loopback() {
+            let reason = "weights would go in clear: leave out `--flower-plain`";
+            return Err(super::failure::Misuse(format!(
+                "`{option} {address}` can be reached from elsewhere, and {reason}"
             ))
             .into());
         }

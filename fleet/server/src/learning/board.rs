@@ -28,6 +28,8 @@ pub struct Said {
     pub participant: Participant,
     pub run: RunId,
     pub round: u64,
+    /// The number of the task that it answers; `None` where it was not given one here.
+    pub task: Option<u64>,
     pub reply: Reply,
     /// Takes whether it counts, or for people why not.
     pub verdict: oneshot::Sender<Result<(), String>>,
@@ -129,8 +131,17 @@ impl Board {
 
     /// Says something for a participant that does not wait here for tasks, and waits for whether it counts.
     pub async fn say(&self, participant: Participant, run: RunId, round: u64, reply: Reply) -> Result<(), String> {
+        self.tell_and_wait(participant, (run, round, None), reply).await
+    }
+
+    async fn tell_and_wait(
+        &self,
+        participant: Participant,
+        (run, round, task): (RunId, u64, Option<u64>),
+        reply: Reply,
+    ) -> Result<(), String> {
         let (verdict, heard) = oneshot::channel();
-        self.tell(Word::Said(Said { participant, run, round, reply, verdict }));
+        self.tell(Word::Said(Said { participant, run, round, task, reply, verdict }));
         heard.await.unwrap_or_else(|_| Err("the service stops".to_owned()))
     }
 
@@ -165,7 +176,8 @@ impl Presence {
     /// Says what came of a task, and waits for whether it counts; for people, why not. The task is done with either way.
     pub async fn answer(&self, task: Arc<Task>, reply: Reply) -> Result<(), String> {
         self.board.withdraw(&self.participant, task.number);
-        self.board.say(self.participant.clone(), task.run, task.round, reply).await
+        let asked = (task.run, task.round, Some(task.number));
+        self.board.tell_and_wait(self.participant.clone(), asked, reply).await
     }
 }
 

@@ -211,7 +211,7 @@ impl Learners {
             match word {
                 Word::Came(participant) => runs.values_mut().for_each(|run| run.came(&mut hall, &participant)),
                 Word::Gone(participant) => runs.values_mut().for_each(|run| run.gone(&mut hall, &participant)),
-                Word::Said(Said { participant, run, round, reply, verdict }) => match runs.get_mut(&run) {
+                Word::Said(Said { participant, run, round, reply, verdict, .. }) => match runs.get_mut(&run) {
                     Some(run) => run.said(&mut hall, &participant, round, reply, verdict),
                     // Who went meanwhile is told nothing.
                     None => drop(verdict.send(Err("the run is over".to_owned()))),

@@ -5,6 +5,7 @@
 
 mod carrier;
 mod desk;
+mod flower;
 mod folder;
 mod housekeeping;
 mod metrics;
@@ -38,6 +39,7 @@ use crate::tls::{self, Admission, TlsError};
 
 use carrier::Carrier;
 use desk::Desk;
+use flower::Doors;
 use folder::Folder;
 use housekeeping::House;
 use shelf::Shelf;
@@ -76,6 +78,10 @@ pub struct Addresses {
     pub mqtt: SocketAddr,
     pub devices: SocketAddr,
     pub operators: SocketAddr,
+    /// For clients of Flower, where it is open.
+    pub join: Option<SocketAddr>,
+    /// For SuperNodes of Flower, where it is open.
+    pub nodes: Option<SocketAddr>,
 }
 
 #[derive(Debug, Error)]
@@ -130,6 +136,10 @@ impl Service {
         let mqtt = listen(settings.mqtt).await?;
         let devices = listen(settings.devices).await?;
         let operators = listen(settings.operators.address).await?;
+        let doors = flower::Listeners {
+            join: listen_where(settings.flower.join).await?,
+            nodes: listen_where(settings.flower.nodes).await?,
+        };
         let operators_tls = operators::tls(&settings.operators)?;
         let local = |listener: &TcpListener, address| {
             listener.local_addr().map_err(|source| ServeError::Listen { address, source })
@@ -138,6 +148,8 @@ impl Service {
             mqtt: local(&mqtt, settings.mqtt)?,
             devices: local(&devices, settings.devices)?,
             operators: local(&operators, settings.operators.address)?,
+            join: doors.join.as_ref().and_then(|listener| listener.local_addr().ok()),
+            nodes: doors.nodes.as_ref().and_then(|listener| listener.local_addr().ok()),
         };
 
         let identity = folder.authority.issue_server(&settings.names)?;
@@ -174,6 +186,7 @@ impl Service {
         let limits = BrokerLimits { acceptor: acceptor.clone(), ..BrokerLimits::default() };
         let options = BrokerOptions { listener: mqtt, tls: broker_tls, admission: Arc::clone(&admission), limits };
         let (broker, incoming) = Broker::start(options);
+        let doors = Doors::open(doors, &settings.flower, &identity, (&board, Arc::clone(&folder.store)), &acceptor)?;
         let desk = Desk {
             fleet: Arc::clone(&fleet),
             blobs: Arc::clone(&blobs),
@@ -237,6 +250,7 @@ impl Service {
             (broker, broker_stats),
             (port, port_stats),
             outgoing,
+            doors.keep(stopped.clone(), SHUTDOWN_TIME_MAX),
             operators::serve(operators, operators_tls, api, ports, stopped.clone()),
             stopped,
             folder.lock,
@@ -272,6 +286,13 @@ async fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
     TcpListener::bind(address).await.map_err(|source| ServeError::Listen { address, source })
 }
 
+async fn listen_where(address: Option<SocketAddr>) -> Result<Option<TcpListener>, ServeError> {
+    match address {
+        Some(address) => listen(address).await.map(Some),
+        None => Ok(None),
+    }
+}
+
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, ServeError> {
     thread::Builder::new().name(name.to_owned()).spawn(work).map_err(ServeError::Thread)
 }
@@ -281,6 +302,7 @@ async fn run(
     (broker, broker_stats): (Broker, watch::Sender<BrokerStats>),
     (port, port_stats): (DevicePort, watch::Sender<DevicePortStats>),
     outgoing: mpsc::Receiver<carrier::Outgoing>,
+    doors: impl Future<Output = ()>,
     operators: impl Future<Output = ()>,
     mut stopped: watch::Receiver<bool>,
     _lock: std::fs::File,
@@ -299,7 +321,7 @@ async fn run(
             warn!(cut, "connections of the device port were cut");
         }
     };
-    tokio::join!(operators, port, carried);
+    tokio::join!(operators, port, doors, carried);
 }
 
 /// Until the service is told to stop, or is dropped, which is the same.

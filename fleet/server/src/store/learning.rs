@@ -60,6 +60,9 @@ pub trait Learning {
     /// The number of the SuperNode with this key, which stays the same; a new one gets `fresh`.
     fn node(&self, key: &[u8], fresh: u64, now: Timestamp) -> Result<u64>;
 
+    /// Forgets a SuperNode, if it is known.
+    fn forget_node(&self, id: u64) -> Result<()>;
+
     /// The key of a SuperNode that is known.
     fn node_key(&self, id: u64) -> Result<Option<Vec<u8>>>;
 }

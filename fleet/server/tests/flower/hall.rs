@@ -48,8 +48,7 @@ impl Hall {
 
     pub(crate) fn post(&mut self, participant: &Participant, work: Work) -> u64 {
         self.tasks += 1;
-        // So that an answer says which task it is of.
-        let task = Task { number: self.tasks, run: RunId(1), round: self.tasks, work };
+        let task = Task { number: self.tasks, run: RunId(1), round: 1, work };
         assert!(self.board.post(participant, Arc::new(task)));
         self.tasks
     }
@@ -57,9 +56,9 @@ impl Hall {
     /// The next answer, which counts, and of which task it is.
     pub(crate) async fn said(&mut self) -> (u64, Participant, Reply) {
         match self.word().await {
-            Word::Said(Said { participant, round, reply, verdict, .. }) => {
+            Word::Said(Said { participant, task, reply, verdict, .. }) => {
                 verdict.send(Ok(())).unwrap();
-                (round, participant, reply)
+                (task.unwrap(), participant, reply)
             }
             other => panic!("{other:?}"),
         }

@@ -5,3 +5,7 @@
 mod hall;
 mod join;
 mod join_unmodified;
+mod node;
+mod node_client;
+mod node_server;
+mod supernode;

@@ -155,6 +155,13 @@ impl Learning for Sqlite {
         })
     }
 
+    fn forget_node(&self, id: u64) -> Result<()> {
+        self.write("forget a SuperNode", |transaction| {
+            transaction.execute("DELETE FROM node WHERE id = ?1", [number(id)])?;
+            Ok(())
+        })
+    }
+
     fn node_key(&self, id: u64) -> Result<Option<Vec<u8>>> {
         self.read("look for a SuperNode", |reader| {
             one(reader, "SELECT key FROM node WHERE id = ?1", [number(id)], |row| row.get(0))

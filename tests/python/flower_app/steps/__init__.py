@@ -1,0 +1,1 @@
+"""What clients of Flower learn in Revoada's tests."""
