@@ -26,6 +26,9 @@ pub struct Settings {
     pub operators: Operators,
     /// For clients of Flower.
     pub flower: FlowerDoors,
+    /// Signs bundles of what devices have learned, where its owner has made it for that: its public half is to be among `trusted`,
+    /// here and on the devices.
+    pub learning_key: Option<PathBuf>,
     /// Who may sign what is rolled out. Nobody, where none are named: nothing can be registered then.
     pub trusted: Vec<TrustedKeys>,
     pub blob_bytes_max: u64,
@@ -100,6 +103,7 @@ fn read(root: &Table<'_>, base: &Path) -> Settings {
         mqtt: address(root, "mqtt", ([0, 0, 0, 0], 8883)),
         devices: address(root, "devices", ([0, 0, 0, 0], 8443)),
         operators: read_operators(operators.as_ref(), base),
+        learning_key: root.table("learning").and_then(|table| table.string("key")).map(|path| base.join(path)),
         flower: read_flower(root.table("flower").as_ref(), base),
         trusted: read_trusted(root, base),
         blob_bytes_max: bytes(&root.table("blobs"), "gib_max", 1 << 30).unwrap_or(100 << 30),

@@ -1,7 +1,8 @@
 //! A fleet service and three agents with real pipelines on a clip: models are rolled out through a canary, and what is worse
-//! is rolled back by itself, while the video goes on; and two devices that share a plan.
+//! is rolled back by itself, while the video goes on; two devices that share a plan; and two that learn together.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+mod learning;
 mod models;
 mod pictures;
 mod plans;

@@ -32,6 +32,19 @@ pub(crate) fn blind(note: &'static str) -> Model {
     Model { onnx: graph("blind").node("Sub", &["flat", "bias"], &["y"]).encode(), note }
 }
 
+/// Has a head that knows nothing yet.
+pub(crate) fn ignorant(note: &'static str) -> Model {
+    let graph = GraphBuilder::new("ignorant")
+        .input("x", DType::F32, "N,3,32,32")
+        .initializer("weight", TensorRef::of(&[3, 3], &[0f32; 9]).unwrap())
+        .initializer("bias", TensorRef::of(&[3], &[0f32; 3]).unwrap())
+        .node("GlobalAveragePool", &["x"], &["mean"])
+        .node("Flatten", &["mean"], &["flat"])
+        .node_with("Gemm", &["flat", "weight", "bias"], &["y"], &[("transB", Attribute::Int(1))])
+        .output("y", DType::F32, "N,3");
+    Model { onnx: graph.encode(), note }
+}
+
 /// One whose plans `tests/emulator` runs, by its name.
 pub(crate) fn channel_means(note: &'static str) -> Model {
     let graph = GraphBuilder::new("channel_means")

@@ -21,6 +21,23 @@ pub(crate) fn label(folder: &Path) {
     }
 }
 
+/// A few shades of each of these colours, each in a folder of its name.
+pub(crate) fn shades(folder: &Path, labels: &[&str]) {
+    for label in labels {
+        let folder = folder.join(label);
+        fs::create_dir_all(&folder).unwrap();
+        for shade in 0..16_u8 {
+            let (strong, weak) = (255 - 5 * shade, 4 * (shade % 8));
+            let colour = match *label {
+                "red" => [strong, weak, weak],
+                "green" => [weak, strong, weak],
+                _ => [weak, weak, strong],
+            };
+            fs::write(folder.join(format!("{shade}.bmp")), plain(colour)).unwrap();
+        }
+    }
+}
+
 /// A BMP of one colour: its header, the form of its pixels, and then those, blue first.
 fn plain([red, green, blue]: [u8; 3]) -> Vec<u8> {
     let pixels = [blue, green, red].repeat(usize::from(SIDE) * usize::from(SIDE));

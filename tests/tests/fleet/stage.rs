@@ -21,6 +21,7 @@ const PIPELINE: &str = "[[stream]]\nid = \"door\"\nuri = \"test://ball?width=320
 
 /// Patient enough for one machine, and impatient enough for a test.
 const AGENT: &str = "heartbeat = \"1s\"\n\n[default]\npipeline = \"cameras.toml\"\nmodel = \"factory.bundle\"\n\n[limits]\ndisk_reserve_mib = 1\n\n[update]\nshadow_for = \"2s\"\nlabelled = \"../labelled\"\n\n\
+    [learning]\ndata = \"pictures\"\n\n\
     [policy]\nhealthy_for = \"8s\"\ntrial_time_max = \"60s\"\nretry_max = \"2s\"\nreport_time_max = \"3s\"\n";
 
 /// The same with a plan, where there is one; its own build of one is out of the way, and a plan has to run batches.
@@ -52,12 +53,15 @@ impl Stage {
         let folder = tempfile::tempdir().unwrap();
         let owner = SecretKey::generate().unwrap();
         owner.save(&folder.path().join("owner.pem")).unwrap();
-        fs::write(folder.path().join("owner.pub"), owner.public().to_string()).unwrap();
+        // Made by the owner for what devices learn, and trusted as his own is.
+        let learning = SecretKey::generate().unwrap();
+        learning.save(&folder.path().join("learning.pem")).unwrap();
+        fs::write(folder.path().join("owner.pub"), format!("{}\n{}\n", owner.public(), learning.public())).unwrap();
         pictures::label(&folder.path().join("labelled"));
 
         let mut command = revoada_fleet();
         command.args(["serve", "--name", "localhost", "--mqtt", "127.0.0.1:0", "--devices", "127.0.0.1:0"]);
-        command.args(["--operators", "127.0.0.1:0"]);
+        command.args(["--operators", "127.0.0.1:0", "--learning-key"]).arg(folder.path().join("learning.pem"));
         command.arg("--folder").arg(folder.path().join("fleet")).arg("--trust").arg(folder.path().join("owner.pub"));
         let log = File::create(folder.path().join("fleet.log")).unwrap();
         let mut service = Running(command.stdout(Stdio::piped()).stderr(log).spawn().unwrap());

@@ -1,4 +1,5 @@
-//! The virtual environment in which packages are fetched, models are made and reference scripts run.
+//! The virtual environments: one in which packages are fetched, models are made and reference scripts run, and one of Flower,
+//! which asks for other versions than the rest.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -14,6 +15,8 @@ use crate::workspace::Workspace;
 /// first because it is what people mean.
 const INTERPRETERS: &[&str] = &["python3", "python3.13", "python3.12", "python3.11", "python3.10"];
 const USABLE: &str = "import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))";
+
+const VENV: &str = "venv";
 
 /// The requirements that are installed, and what for.
 pub(crate) const MODELS: Requirements = Requirements::new("models", "tests/models/requirements.txt");
@@ -31,10 +34,18 @@ pub(crate) const BROWSER: Requirements = Requirements::new("browser", "tests/pyt
 /// Asks a service whatever its OpenAPI document lets it.
 pub(crate) const OPENAPI: Requirements = Requirements::new("openapi", "tests/python/openapi.txt");
 
+/// Flower's own clients.
+pub(crate) const FLOWER: Requirements =
+    Requirements { is_whole: true, environment: "flower", ..Requirements::new("flower", "tests/python/flower.txt") };
+
+const ALL: [&Requirements; 8] = [&MODELS, &TESTS, &TRACKING, &QUANTISE, &CROSS, &BROWSER, &OPENAPI, &FLOWER];
+
 /// A list of packages pinned by version and hash.
 pub(crate) struct Requirements {
     name: &'static str,
     file: &'static str,
+    /// Which environment they are installed into: its folder in the cache.
+    environment: &'static str,
     /// What the packages say they depend on is not looked at.
     is_whole: bool,
 }
@@ -46,7 +57,11 @@ pub(crate) fn interpreter() -> Option<&'static str> {
 
 /// The interpreter of the environment.
 pub(crate) fn executable(workspace: &Workspace) -> PathBuf {
-    workspace.cached("venv/bin/python")
+    executable_of(workspace, VENV)
+}
+
+fn executable_of(workspace: &Workspace, environment: &str) -> PathBuf {
+    workspace.cached(environment).join("bin/python")
 }
 
 /// A script of this repository, run from its root.
@@ -58,18 +73,26 @@ pub(crate) fn script(workspace: &Workspace, path: &str) -> Command {
 
 /// A command of the environment's pip, which asks the registry that the machine is configured for.
 pub(crate) fn pip(workspace: &Workspace) -> Command {
-    let mut command = Command::new(executable(workspace));
+    pip_of(workspace, VENV)
+}
+
+fn pip_of(workspace: &Workspace, environment: &str) -> Command {
+    let mut command = Command::new(executable_of(workspace, environment));
     command.args(["-m", "pip", "--disable-pip-version-check", "--no-input"]);
     command
 }
 
 /// Makes the environment, again where the machine's interpreter has changed.
 pub(crate) fn make_environment(workspace: &Workspace) -> Result<()> {
-    let folder = workspace.cached("venv");
-    let outputs = [executable(workspace)];
-    Made { name: "venv", inputs: &[], outputs: &outputs }.ensure(workspace, || {
+    make(workspace, VENV)
+}
+
+fn make(workspace: &Workspace, environment: &'static str) -> Result<()> {
+    let folder = workspace.cached(environment);
+    let outputs = [executable_of(workspace, environment)];
+    Made { name: environment, inputs: &[], outputs: &outputs }.ensure(workspace, || {
         step("make a Python environment", || {
-            for requirements in [MODELS, TESTS, TRACKING, QUANTISE, CROSS, BROWSER, OPENAPI] {
+            for requirements in ALL.iter().filter(|requirements| requirements.environment == environment) {
                 Made::forget(workspace, &requirements.stamp())?;
             }
             let interpreter =
@@ -80,12 +103,13 @@ pub(crate) fn make_environment(workspace: &Workspace) -> Result<()> {
     })
 }
 
-/// Installs a list of packages into the environment.
+/// Installs a list of packages into its environment, which is made where it is missing.
 pub(crate) fn install(workspace: &Workspace, requirements: &Requirements) -> Result<()> {
+    make(workspace, requirements.environment)?;
     let file = workspace.file(requirements.file);
     Made { name: &requirements.stamp(), inputs: std::slice::from_ref(&file), outputs: &[] }.ensure(workspace, || {
         step(&format!("install Python packages for {}", requirements.name), || {
-            let mut command = pip(workspace);
+            let mut command = pip_of(workspace, requirements.environment);
             command.args(["install", "--quiet", "--require-hashes", "--only-binary=:all:", "--requirement"]).arg(&file);
             if requirements.is_whole {
                 command.arg("--no-deps");
@@ -97,7 +121,7 @@ pub(crate) fn install(workspace: &Workspace, requirements: &Requirements) -> Res
 
 impl Requirements {
     const fn new(name: &'static str, file: &'static str) -> Self {
-        Self { name, file, is_whole: false }
+        Self { name, file, environment: VENV, is_whole: false }
     }
 
     fn stamp(&self) -> String {

@@ -41,6 +41,7 @@ pub(crate) fn run(workspace: &Workspace, purpose: For) -> Result<()> {
     if purpose >= For::Tests {
         python::install(workspace, &python::TESTS)?;
         python::install(workspace, &python::TRACKING)?;
+        python::install(workspace, &python::FLOWER)?;
     }
     if purpose >= For::SlowTests {
         python::install(workspace, &python::BROWSER)?;

@@ -56,6 +56,7 @@ pub(crate) fn run(workspace: &Workspace, extent: Extent) -> Result<ExitCode> {
     }
     let mut log = Log::create(workspace)?;
     let mut all = cargo(workspace, &["test", "--workspace", "--no-fail-fast"]);
+    all.env("REVOADA_FLOWER_VENV", workspace.cached("flower"));
     all.args(FEATURES);
     tests(all, extent, &mut log, &mut total)?;
     if extent == Extent::Full {

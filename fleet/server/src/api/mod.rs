@@ -22,7 +22,7 @@ use axum::middleware::{self, Next};
 use axum::routing::get;
 use axum::{Json, Router};
 use humantime::format_rfc3339_millis;
-use revoada_bundle::sign::PublicKey;
+use revoada_bundle::sign::{PublicKey, SecretKey};
 use revoada_core::{Digest, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::{OpenApi, ToSchema};
@@ -52,6 +52,8 @@ pub struct Api {
     pub trusted: Arc<[PublicKey]>,
     /// Whether operators come in with TLS of the service's own: browsers are then told to show their cookie to nobody else.
     pub is_encrypted: bool,
+    /// Signs what devices have learned.
+    pub learning_key: Option<Arc<SecretKey>>,
     /// SHA-256 of the authority's certificate: what enrolment tokens end with.
     pub root: Digest,
 }

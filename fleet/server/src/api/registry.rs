@@ -326,7 +326,7 @@ struct SignatureForm {
     signature: String,
 }
 
-fn importer(api: &Api) -> Importer {
+pub(super) fn importer(api: &Api) -> Importer {
     Importer { store: api.fleet.shared_store(), blobs: api.blobs.clone(), trusted: api.trusted.clone() }
 }
 
@@ -361,7 +361,7 @@ async fn add_version(
     Ok((StatusCode::CREATED, Json(version.into())))
 }
 
-fn check_names(name: &str, version: &str) -> Result<(), Problem> {
+pub(super) fn check_names(name: &str, version: &str) -> Result<(), Problem> {
     for (what, text) in [("name", name), ("version", version)] {
         let is_right = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '+');
         if !(1..=64).contains(&text.len()) || !text.chars().all(is_right) {

@@ -1,19 +1,23 @@
 //! `/runs`: what the fleet learns together.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::registry::{check_names, importer};
 use super::{Api, Caller, Problem, Time};
-use crate::learning::{MemberRecord, RoundRecord, RunId, RunIntent, rounds_csv};
-use crate::service::{RunForm, wall};
-use crate::store::RunRecord;
+use crate::learning::{self, MemberRecord, ReleaseError, RoundRecord, RunId, RunIntent, learned_model, rounds_csv};
+use crate::registry::Import;
+use crate::service::{Change, RunForm, chain, now, wall};
+use crate::store::{Role, RunRecord};
 
 pub(super) fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
@@ -25,6 +29,7 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(pause))
         .routes(routes!(resume))
         .routes(routes!(stop))
+        .routes(routes!(release))
 }
 
 /// A run, and how far it is.
@@ -270,6 +275,70 @@ async fn members(
     let Path((id, round)) = path?;
     let members = api.ask(move |fleet| fleet.round_members(&by, RunId(id), round)).await?;
     Ok(Json(members.into_iter().map(|(participant, record)| MemberJson::new(participant.0, record)).collect()))
+}
+
+/// What a bundle of what was learned is called.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct ReleaseForm {
+    version: String,
+}
+
+#[derive(Serialize, ToSchema)]
+struct ReleasedJson {
+    name: String,
+    version: String,
+    digest: String,
+}
+
+/// Registers the newest weights of a run of devices as a version of the model that they learn the head of.
+#[utoipa::path(post, path = "/runs/{id}/release", tag = "learning", params(("id" = u64, Path)),
+    request_body = ReleaseForm, responses(
+    (status = 201, body = ReleasedJson), (status = 400, body = Problem), (status = 401, body = Problem),
+    (status = 403, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem),
+    (status = 413, body = Problem), (status = 415, body = Problem), (status = 422, body = Problem),
+    (status = 429, body = Problem), (status = 507, body = Problem)))]
+async fn release(
+    State(api): State<Api>,
+    Caller(by): Caller,
+    id: Result<Path<u64>, PathRejection>,
+    form: Result<Json<ReleaseForm>, JsonRejection>,
+) -> Result<(StatusCode, Json<ReleasedJson>), Problem> {
+    by.require(Role::Operator)?;
+    let (id, Json(form)) = (RunId(id?.0), form?);
+    let asker = by.clone();
+    let (record, model) = api
+        .ask(move |fleet| {
+            let record = fleet.run(&asker, id)?;
+            let model = match learned_model(&record) {
+                Some(model) => Some(fleet.version(&asker, &model)?.0.name),
+                None => None,
+            };
+            Ok((record, model))
+        })
+        .await?;
+    check_names(model.as_deref().unwrap_or("model"), &form.version)?;
+    let conflict = |detail: &str| Problem::new(StatusCode::CONFLICT, detail.to_owned());
+    let Some(key) = api.learning_key.clone() else {
+        return Err(conflict("this service has no key for what is learned: name one in `learning.key`"));
+    };
+    let folder = tempfile::tempdir().map_err(|error| Problem::internal(&error))?;
+    let (path, fleet, blobs) = (folder.path().to_owned(), Arc::clone(&api.fleet), Arc::clone(&api.blobs));
+    let runtime = tokio::runtime::Handle::current();
+    let made = tokio::task::spawn_blocking(move || {
+        let read = |digest, bytes_max| runtime.block_on(blobs.read_whole(digest, bytes_max));
+        learning::release(fleet.store(), read, (id, &record), &key, &path)
+    });
+    let bundle = made.await.map_err(|error| Problem::internal(&error))?.map_err(|error| match error {
+        ReleaseError::Blob(error) => Problem::from(error),
+        ReleaseError::Store(_) | ReleaseError::Bundle(_) => Problem::internal(&error),
+        error => conflict(&chain(&error)),
+    })?;
+    let import = Import { name: model, version: form.version, parents: Vec::new() };
+    let version = importer(&api).folder(&bundle, import, by.actor, now()).await?;
+    api.fleet.tell(Change::Registry);
+    let released = ReleasedJson { name: version.name, version: version.version, digest: version.digest.to_string() };
+    Ok((StatusCode::CREATED, Json(released)))
 }
 
 async fn intend(api: &Api, by: Caller, id: u64, intent: RunIntent) -> Result<StatusCode, Problem> {

@@ -54,6 +54,7 @@ pub(crate) enum Verb {
         revoada-fleet runs start --rounds 10 --min 3 --watch\n  \
         revoada-fleet runs start --strategy FedAdam --option eta=0.05 --config epochs=2 --sample 10%\n  \
         revoada-fleet runs start --strategy Krum --option num_malicious_nodes=2 --quorum 7\n  \
+        revoada-fleet runs start --model digits --model-version 1 --rounds 30 --config epochs=2 --watch\n  \
         revoada-fleet runs start --app app.fab --app-id anna/digits --app-version 1.0.0 --weights first.safetensors")]
     Start(Box<StartArgs>),
     /// Say whenever something changes, until it is over; fails where it did not finish.
@@ -64,6 +65,15 @@ pub(crate) enum Verb {
     Resume { id: u64 },
     /// End one for good.
     Stop { id: u64 },
+    /// Register what devices have learned as a version of the model that they learn the head of.
+    Release {
+        id: u64,
+        /// What people call it.
+        #[arg(long, value_name = "VERSION")]
+        version: String,
+        #[arg(long)]
+        json: bool,
+    },
     /// Forget one that is over.
     Remove { id: u64 },
 }
@@ -122,6 +132,17 @@ pub(crate) struct StartArgs {
     /// At which ε is reported.
     #[arg(long, value_name = "DELTA", requires = "clip")]
     delta: Option<f64>,
+    /// Have devices learn the head of this registered model, and no clients of Flower.
+    #[arg(long, value_name = "NAME", requires = "model_version", conflicts_with = "app")]
+    model: Option<String>,
+    #[arg(long, value_name = "VERSION", requires = "model")]
+    model_version: Option<String>,
+    /// Which devices.
+    #[arg(long, value_name = "FILTER", requires = "model")]
+    filter: Option<String>,
+    /// What there is to be told apart, where it is not what the model tells apart; may be given again.
+    #[arg(long = "label", value_name = "LABEL", requires = "model")]
+    labels: Vec<String>,
     /// The weights to begin with: a safetensors file. A client is asked where there is none.
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
@@ -159,7 +180,7 @@ impl StartArgs {
             ("pause", self.pause.as_ref().map(|it| json!(it))),
             ("starts_at", self.at.as_ref().map(|it| json!(it))),
             ("norm_max", self.norm_max.map(|it| json!(it))),
-            ("evaluate", self.no_evaluate.then(|| json!(false))),
+            ("evaluate", self.no_evaluate.then_some(json!(false))),
         ];
         for (name, value) in given {
             if let Some(value) = value {
@@ -179,6 +200,12 @@ impl StartArgs {
             form["privacy"] = json!({ "clipping_norm": norm, "noise_multiplier": self.noise, "delta": self.delta });
             if let Some(quantile) = self.clip_quantile {
                 form["privacy"]["target_quantile"] = json!(quantile);
+            }
+        }
+        if let Some(model) = &self.model {
+            form["devices"] = json!({ "model": model, "version": self.model_version, "labels": self.labels });
+            if let Some(filter) = &self.filter {
+                form["devices"]["filter"] = json!(filter);
             }
         }
         if let Some(path) = &self.weights {
@@ -281,6 +308,14 @@ pub(crate) fn run(verb: &Verb, access: &Access) -> anyhow::Result<()> {
         Verb::Pause { id } => post(id, "pause"),
         Verb::Resume { id } => post(id, "resume"),
         Verb::Stop { id } => post(id, "stop"),
+        Verb::Release { id, version, json } => {
+            let answer = client.post(&["runs", &id.to_string(), "release"], &json!({ "version": version }))?;
+            if *json {
+                return say_json(&answer);
+            }
+            let name = text(&answer["name"]);
+            say(&format!("registered {name} {version}; `revoada-fleet rollouts start {name} {version}` deploys it"))
+        }
         Verb::Remove { id } => client.delete(&["runs", &id.to_string()]).map(drop),
     }
 }

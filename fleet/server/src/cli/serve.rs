@@ -40,6 +40,9 @@ pub(crate) struct Args {
     /// Where people and programs come in; wins over the file.
     #[arg(long, value_name = "ADDRESS")]
     operators: Option<std::net::SocketAddr>,
+    /// Signs bundles of what devices have learned; wins over the file.
+    #[arg(long, value_name = "FILE")]
+    learning_key: Option<PathBuf>,
     /// Where clients of Flower's `start_client` come in; wins over the file.
     #[arg(long, value_name = "ADDRESS")]
     flower: Option<std::net::SocketAddr>,
@@ -115,6 +118,9 @@ fn settings(args: &Args) -> anyhow::Result<Settings> {
             ))
             .into());
         }
+    }
+    if let Some(path) = &args.learning_key {
+        settings.learning_key = Some(path.clone());
     }
     settings.flower.join = args.flower.or(settings.flower.join);
     settings.flower.nodes = args.supernodes.or(settings.flower.nodes);

@@ -62,18 +62,16 @@ pub(super) fn rounds_bar(record: &RunRecord) -> Markup {
     words::bar(&parts, count(record.plan.rounds), &record.status())
 }
 
+/// The figures of one kind that a round has.
+pub(super) type Figures = fn(&RoundRecord) -> &Vec<(String, f64)>;
+
 /// The figures of a kind that some round has.
-pub(super) fn names(rounds: &[RoundRecord], of: fn(&RoundRecord) -> &Vec<(String, f64)>) -> BTreeSet<String> {
+pub(super) fn names(rounds: &[RoundRecord], of: Figures) -> BTreeSet<String> {
     rounds.iter().flat_map(of).map(|(name, _)| name.clone()).collect()
 }
 
 /// One figure of one run.
-pub(super) fn curve(
-    run: String,
-    rounds: &[RoundRecord],
-    of: fn(&RoundRecord) -> &Vec<(String, f64)>,
-    name: &str,
-) -> Curve {
+pub(super) fn curve(run: String, rounds: &[RoundRecord], of: Figures, name: &str) -> Curve {
     let value = |round: &RoundRecord| {
         let found = of(round).iter().find(|(known, _)| known == name)?;
         Some((round.head.number, found.1))
@@ -82,7 +80,7 @@ pub(super) fn curve(
 }
 
 /// What participants said after learning, and of the new weights.
-pub(super) const KINDS: [(&str, fn(&RoundRecord) -> &Vec<(String, f64)>); 2] =
+pub(super) const KINDS: [(&str, Figures); 2] =
     [("after learning", |round| &round.result.fit), ("of the new weights", |round| &round.result.evaluation)];
 
 pub(super) async fn compare(State(api): State<Api>, visitor: Visitor, Query(query): Query) -> Answer {

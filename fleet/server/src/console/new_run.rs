@@ -14,7 +14,9 @@ use crate::service::RunForm;
 use crate::store::Role;
 
 /// A strategy, what it is for, and its parameters with what people begin with.
-const STRATEGIES: [(&str, &str, &[(&str, &str)]); 10] = [
+type Strategy = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+
+const STRATEGIES: [Strategy; 10] = [
     ("FedAvg", "the mean, weighted by examples", &[]),
     ("FedProx", "the mean; programs keep close to the weights", &[("proximal_mu", "0.1")]),
     ("FedAvgM", "a mean with momentum", &[("server_learning_rate", "1"), ("server_momentum", "0.9")]),

@@ -57,6 +57,13 @@ pub(super) fn first_weights(
     Ok((weights, labels))
 }
 
+/// Of a bundle, whose labels lie in it.
+pub(super) fn read_manifest(bytes: &[u8]) -> Result<Manifest, String> {
+    let text = str::from_utf8(bytes).map_err(|_| "its manifest is no text".to_owned())?;
+    let no_file = |name: &str| Err(format!("a bundle has its labels in the manifest, and not in `{name}`"));
+    Manifest::parse(revoada_bundle::bundle::MANIFEST, text, no_file).map_err(|error| error.to_string())
+}
+
 pub(super) const HEAD_WEIGHT: &str = "head.weight";
 pub(super) const HEAD_BIAS: &str = "head.bias";
 pub(super) const HIDDEN_WEIGHT: &str = "hidden.weight";

@@ -8,6 +8,7 @@ mod csv;
 mod hall;
 mod head;
 mod plan;
+mod release;
 mod report;
 mod run;
 mod spool;
@@ -20,5 +21,6 @@ pub use plan::{
     AppNote, ElementName, HeadPlan, HeadSettings, HeldWeights, MemberRecord, MemberResult, Participants, ROUNDS_MAX,
     RUNS_MAX, RoundRecord, RoundResult, RunIntent, RunPhase, RunPlan, RunState,
 };
+pub use release::{ReleaseError, learned_model, release};
 pub use report::LearningCounts;
 pub use task::{App, Config, Door, Metrics, Reply, Reported, RunId, Sheet, Task, Tensor, Value, Work};

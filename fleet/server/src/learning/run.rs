@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use revoada_bundle::manifest::Manifest;
 use revoada_core::{Digest, Timestamp};
 use revoada_federated::npy::{self, Element};
 use revoada_federated::{
@@ -15,7 +14,7 @@ use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use super::hall::Hall;
-use super::head::first_weights;
+use super::head::{first_weights, read_manifest};
 use super::plan::{
     ElementName, HeldWeights, MemberRecord, MemberResult, Participants, RoundRecord, RoundResult, RunIntent, RunPhase,
     RunPlan, RunState,
@@ -59,7 +58,7 @@ enum Stage {
         until: Timestamp,
     },
     Collecting(Box<Collecting>),
-    Evaluating(Evaluating),
+    Evaluating(Box<Evaluating>),
 }
 
 /// A round that is under way.
@@ -381,7 +380,8 @@ impl Run {
             return Ok(());
         }
         let Some(sheet) = self.sheet.clone() else {
-            return Ok(self.ask(hall, &candidates));
+            self.ask(hall, &candidates);
+            return Ok(());
         };
         let number = self.state.round + 1;
         let drawn = draw(&candidates, self.plan.sample, hall.seed ^ (self.id.0 << 32) ^ number);
@@ -484,7 +484,7 @@ impl Run {
         let work = Work::Fit { weights: Arc::clone(sheet), config };
         let task = hall.task(self.id, collecting.round.number(), work);
         if hall.board.post(participant, task) {
-            let bytes = (sheet.weights().values().len() * size_of::<f32>()) as u64;
+            let bytes = size_of_val(sheet.weights().values()) as u64;
             collecting.result.bytes_sent += bytes;
             self.counts.bytes_sent += bytes;
         } else if !Door::of(participant).is_lasting() {
@@ -551,7 +551,7 @@ impl Run {
                     self.take_update(hall, participant, (base, content, bytes), &reported)
                 }
                 Reply::Learned { base, content, reported } => {
-                    let bytes = (content.weights().values().len() * size_of::<f32>()) as u64;
+                    let bytes = size_of_val(content.weights().values()) as u64;
                     self.take_update(hall, participant, (base, Ok(content), bytes), &reported)
                 }
                 Reply::Failed(why) => {
@@ -580,9 +580,8 @@ impl Run {
 
     fn take_parameters(&mut self, hall: &mut Hall<'_>, tensors: &[Tensor]) -> Verdict {
         self.stage = Stage::Between(hall.now);
-        let (weights, elements) = read_first(tensors).map_err(|why| {
+        let (weights, elements) = read_first(tensors).inspect_err(|_| {
             self.stage = Stage::Between(hall.now + ASK_AGAIN);
-            why
         })?;
         self.hold(hall, weights, elements).map(drop).map_err(|error| {
             self.fail(&error);
@@ -774,7 +773,7 @@ impl Run {
             hall.board.post(participant, task)
         });
         let until = hall.now + self.plan.round_time_max;
-        self.stage = Stage::Evaluating(Evaluating { head, result, awaited, tally: Tally::default(), until });
+        self.stage = Stage::Evaluating(Box::new(Evaluating { head, result, awaited, tally: Tally::default(), until }));
         self.set_phase(RunPhase::Evaluating);
     }
 
@@ -782,7 +781,7 @@ impl Run {
     fn conclude(&mut self, hall: &mut Hall<'_>) {
         let between = Stage::Between(hall.now + self.plan.pause);
         let Stage::Evaluating(evaluating) = std::mem::replace(&mut self.stage, between) else { return };
-        let Evaluating { head, mut result, tally, .. } = evaluating;
+        let Evaluating { head, mut result, tally, .. } = *evaluating;
         result.evaluation = tally.mean();
         result.evaluated_by = tally.count();
         self.changes.rounds.push(RoundRecord { head, result });
@@ -852,12 +851,6 @@ fn read_first(tensors: &[Tensor]) -> Result<(Weights, Vec<Element>), String> {
         return Err(format!("number {place} of the weights to begin with is not finite"));
     }
     Ok((Weights::new(Arc::new(layout), values).expect("there are as many as the shapes say"), elements))
-}
-
-fn read_manifest(bytes: &[u8]) -> Result<Manifest, String> {
-    let text = str::from_utf8(bytes).map_err(|_| "its manifest is no text".to_owned())?;
-    let no_file = |name: &str| Err(format!("a bundle has its labels in the manifest, and not in `{name}`"));
-    Manifest::parse(revoada_bundle::bundle::MANIFEST, text, no_file).map_err(|error| error.to_string())
 }
 
 fn digest_of(content: &Contribution) -> Digest {

@@ -76,7 +76,7 @@ impl Spool {
     fn find(&self, participant: &Participant, update: Digest, global: &Weights) -> Option<(PathBuf, bool)> {
         [DELTA, FULL].into_iter().find_map(|kind| {
             let path = self.path(participant, update, kind);
-            let length = (global.values().len() * size_of::<f32>()) as u64;
+            let length = size_of_val(global.values()) as u64;
             (fs::metadata(&path).ok()?.len() == length).then_some((path, kind == DELTA))
         })
     }

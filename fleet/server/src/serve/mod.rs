@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use revoada_bundle::sign::SecretKey;
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -140,6 +141,7 @@ impl Service {
             join: listen_where(settings.flower.join).await?,
             nodes: listen_where(settings.flower.nodes).await?,
         };
+        let learning_key = settings.learning_key.as_deref().map(SecretKey::load).transpose()?.map(Arc::new);
         let operators_tls = operators::tls(&settings.operators)?;
         let local = |listener: &TcpListener, address| {
             listener.local_addr().map_err(|source| ServeError::Listen { address, source })
@@ -217,6 +219,7 @@ impl Service {
             root,
             trusted: folder::trusted(settings)?.into(),
             is_encrypted: settings.operators.tls.is_some(),
+            learning_key,
         };
 
         let (broker_stats, port_stats, ports) = metrics::stats();

@@ -1,0 +1,128 @@
+//! What devices have learned as a bundle, which is deployed as any other.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use prost::bytes::Bytes;
+use revoada_bundle::bundle::{BundleError, BundleErrorKind, BundleWriter, Index, Lineage, MANIFEST, MODEL};
+use revoada_bundle::manifest::Manifest;
+use revoada_bundle::onnx::{Linear, LinearError, OnnxError, OnnxModel};
+use revoada_bundle::sign::SecretKey;
+use revoada_core::Digest;
+use revoada_federated::{SafetensorsError, Weights, from_safetensors};
+use thiserror::Error;
+
+use super::head::{HEAD_BIAS, HEAD_WEIGHT, HIDDEN_BIAS, HIDDEN_WEIGHT, read_manifest};
+use super::plan::{HeadPlan, HeldWeights, Participants};
+use super::task::RunId;
+use crate::blobs::BlobError;
+use crate::store::{RunRecord, Store, StoreError};
+
+/// Of one file of a bundle.
+const FILE_BYTES_MAX: usize = 4 << 30;
+
+/// Why no bundle was made.
+#[derive(Debug, Error)]
+pub enum ReleaseError {
+    #[error("run {0} is none of devices: its weights are its clients' own, and there is no bundle to put them into")]
+    NotOfDevices(RunId),
+    #[error("run {0} has learned nothing yet")]
+    Nothing(RunId),
+    #[error("bundle `{0}`, of which the run learns the head, is not registered any more")]
+    NoModel(Digest),
+    #[error("the model's manifest cannot be read: {0}")]
+    Manifest(String),
+    #[error("the model's index cannot be read: {0}")]
+    Index(BundleErrorKind),
+    #[error("the weights are no head")]
+    Head(#[from] LinearError),
+    #[error("the weights lack `{0}`")]
+    Lacks(&'static str),
+    #[error(transparent)]
+    Onnx(#[from] OnnxError),
+    #[error(transparent)]
+    Weights(#[from] SafetensorsError),
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    #[error(transparent)]
+    Blob(#[from] BlobError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Which bundle a run learns the head of.
+pub fn learned_model(record: &RunRecord) -> Option<Digest> {
+    match &record.plan.participants {
+        Participants::Devices { head, .. } => Some(head.model),
+        Participants::Flower { .. } => None,
+    }
+}
+
+/// Puts the newest weights of a run into the model that it learns the head of, and signs the bundle. `read` gives a whole blob
+/// of no more than so many bytes. The bundle has no golden answers: those of its parent are another head's.
+pub fn release(
+    store: &dyn Store,
+    read: impl Fn(Digest, usize) -> Result<Bytes, BlobError>,
+    (id, record): (RunId, &RunRecord),
+    key: &SecretKey,
+    folder: &Path,
+) -> Result<PathBuf, ReleaseError> {
+    let Participants::Devices { head, .. } = &record.plan.participants else {
+        return Err(ReleaseError::NotOfDevices(id));
+    };
+    let held = record.state.weights.as_ref().filter(|_| record.state.round > 0).ok_or(ReleaseError::Nothing(id))?;
+    let version = store.version(&head.model)?.ok_or(ReleaseError::NoModel(head.model))?;
+    let file = |name: &str| {
+        let found = version.files.get(name).ok_or(ReleaseError::NoModel(head.model))?;
+        Ok::<_, ReleaseError>(read(found.digest, FILE_BYTES_MAX)?)
+    };
+    let parent = Index::parse(&read(head.model, FILE_BYTES_MAX)?).map_err(ReleaseError::Index)?;
+    let manifest = read_manifest(&file(MANIFEST)?).map_err(ReleaseError::Manifest)?;
+    let manifest = Manifest { labels: held.labels.clone(), ..manifest };
+    let weights = from_safetensors(&read(held.digest, FILE_BYTES_MAX)?, Some(&Arc::new(held.layout.clone())))?;
+    let model = OnnxModel::parse(file(MODEL)?)?.merge_head(None, &layers(&weights)?)?.encode();
+    let path = folder.join(format!("run-{id}.bundle"));
+    let mut writer = BundleWriter::create(&path)?;
+    writer.add(MODEL, &model)?;
+    writer.add(MANIFEST, manifest.to_toml().as_bytes())?;
+    let index = Index {
+        lineage: Lineage {
+            source: Some(revoada_bundle::hash(&model)),
+            parent: Some(head.model),
+            steps: steps(id, record, head, held),
+        },
+        producer: format!("revoada-fleet {}", env!("CARGO_PKG_VERSION")),
+        ..parent
+    };
+    writer.seal(index, Some(key))?.publish()?;
+    Ok(path)
+}
+
+/// How it came about: whoever looks at the bundle later has nothing else.
+fn steps(id: RunId, record: &RunRecord, head: &HeadPlan, held: &HeldWeights) -> Vec<String> {
+    let (round, strategy) = (record.state.round, record.plan.recipe.strategy.name());
+    let mut steps = vec![format!("run {id}, {:?}: {round} rounds of {strategy} by devices", record.title)];
+    if let Some(hidden) = head.settings.hidden {
+        steps.push(format!("a hidden layer of {hidden}"));
+    }
+    if let (Some(epsilon), Some(privacy)) = (record.state.epsilon, record.plan.recipe.privacy) {
+        steps.push(format!("differentially private: ε {epsilon:.3} at δ {:e}", privacy.delta));
+    }
+    steps.push(format!("weights {}", held.digest));
+    steps
+}
+
+fn layers(weights: &Weights) -> Result<Vec<Linear>, ReleaseError> {
+    let tensor =
+        |wanted: &'static str| weights.tensors().find(|(name, ..)| *name == wanted).ok_or(ReleaseError::Lacks(wanted));
+    let layer = |weight, bias| {
+        let ((_, shape, weight), (_, _, bias)) = (tensor(weight)?, tensor(bias)?);
+        let inputs = shape.last().copied().unwrap_or_default();
+        Ok::<_, ReleaseError>(Linear::new(inputs, weight.to_vec(), bias.to_vec())?)
+    };
+    let last = layer(HEAD_WEIGHT, HEAD_BIAS)?;
+    match tensor(HIDDEN_WEIGHT) {
+        Ok(_) => Ok(vec![layer(HIDDEN_WEIGHT, HIDDEN_BIAS)?, last]),
+        Err(_) => Ok(vec![last]),
+    }
+}
