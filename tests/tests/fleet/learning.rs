@@ -33,7 +33,7 @@ fn devices_learn_from_different_pictures_and_run_what_they_have_learned() {
 
     let released = stage.json(&["runs", "release", "1", "--version", "2"]);
     let digest = released["digest"].as_str().unwrap().to_owned();
-    let version = stage.json(&["models", "show", "faces"]);
+    let version = stage.json(&["models", "show", &digest]);
     assert!(version.to_string().contains("6 rounds of FedAvg"), "{version}");
     // The three bright ones of the labelled pictures are named as they are: by a model that has seen nothing, no more than
     // those of one class.
