@@ -4,11 +4,13 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::thread;
 
+use pulp::Arch;
+
 use super::{AggregateError, Contribution};
 use crate::weights::{Layout, Weights};
 
 /// Sums that stay in a processor's nearest cache while updates are added to them.
-const BLOCK: usize = 2048;
+const BLOCK: usize = 8192;
 /// For fewer numbers another thread is not worth its start.
 const PART_MIN: usize = 1 << 17;
 
@@ -45,19 +47,8 @@ impl Mean {
                 return Err(AggregateError::NoExamples);
             }
         }
-        let length = self.sums.len();
-        let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get).min(length.div_ceil(PART_MIN));
-        let part = length.div_ceil(threads);
-        thread::scope(|scope| {
-            let mut parts = self.sums.chunks_mut(part).enumerate();
-            let first = parts.next();
-            for (index, sums) in parts {
-                scope.spawn(move || add(sums, index * part, updates));
-            }
-            if let Some((_, sums)) = first {
-                add(sums, 0, updates);
-            }
-        });
+        let numbers: Vec<_> = updates.iter().map(|(update, examples)| (update.weights().values(), *examples)).collect();
+        self.spread(|sums, from| add(sums, from, &numbers));
         for (update, examples) in updates {
             let share = *examples as f64;
             self.examples += share;
@@ -67,6 +58,49 @@ impl Mean {
             self.updates += 1;
         }
         Ok(())
+    }
+
+    /// The same for weights that are still as they were sent: for each tensor of the layout its numbers as bytes, little-endian
+    /// and in row-major order. They are read once, and copied nowhere.
+    pub fn fold_bytes(&mut self, updates: &[(&[&[u8]], u64)]) -> Result<(), AggregateError> {
+        let sizes = || self.layout.tensors().iter().map(|(_, shape)| shape.iter().product::<usize>());
+        for (tensors, examples) in updates {
+            let is_whole = tensors.len() == self.layout.tensors().len()
+                && tensors.iter().zip(sizes()).all(|(bytes, size)| bytes.len() == size * size_of::<f32>());
+            if !is_whole {
+                return Err(AggregateError::Layout);
+            }
+            if *examples == 0 {
+                return Err(AggregateError::NoExamples);
+            }
+        }
+        let starts: Vec<usize> = sizes()
+            .scan(0, |start, size| {
+                *start += size;
+                Some(*start - size)
+            })
+            .collect();
+        self.spread(|sums, from| add_bytes(sums, from, &starts, updates));
+        self.examples += updates.iter().map(|(_, examples)| *examples as f64).sum::<f64>();
+        self.updates += updates.len();
+        Ok(())
+    }
+
+    /// Has all processors work on the sums, each on a part that begins at some number.
+    fn spread(&mut self, work: impl Fn(&mut [f64], usize) + Sync) {
+        let length = self.sums.len();
+        let threads = thread::available_parallelism().map_or(1, NonZeroUsize::get).min(length.div_ceil(PART_MIN));
+        let (part, work) = (length.div_ceil(threads), &work);
+        thread::scope(|scope| {
+            let mut parts = self.sums.chunks_mut(part).enumerate();
+            let first = parts.next();
+            for (index, sums) in parts {
+                scope.spawn(move || work(sums, index * part));
+            }
+            if let Some((_, sums)) = first {
+                work(sums, 0);
+            }
+        });
     }
 
     /// How many updates were folded.
@@ -90,14 +124,120 @@ impl Mean {
 }
 
 /// Adds updates to the sums of the weights from `from` on.
-fn add(sums: &mut [f64], from: usize, updates: &[(&Contribution, u64)]) {
+fn add(sums: &mut [f64], from: usize, updates: &[(&[f32], u64)]) {
     for (index, block) in sums.chunks_mut(BLOCK).enumerate() {
         let from = from + index * BLOCK;
         for (update, examples) in updates {
-            let (share, values) = (*examples as f64, &update.weights().values()[from..from + block.len()]);
+            let (share, values) = (*examples as f64, &update[from..from + block.len()]);
             for (sum, value) in block.iter_mut().zip(values) {
                 *sum += share * f64::from(*value);
             }
         }
+    }
+}
+
+/// The same of bytes: `starts` says at which number each tensor begins.
+fn add_bytes(sums: &mut [f64], from: usize, starts: &[usize], updates: &[(&[&[u8]], u64)]) {
+    // Compiled for each width of registers that processors have, of which the widest that this one has is taken.
+    Arch::new().dispatch(|| {
+        for (index, block) in sums.chunks_mut(BLOCK).enumerate() {
+            add_bytes_to(block, from + index * BLOCK, starts, updates);
+        }
+    });
+}
+
+#[inline(always)]
+fn add_bytes_to(block: &mut [f64], from: usize, starts: &[usize], updates: &[(&[&[u8]], u64)]) {
+    // Of two tensors that begin at the same number the first is empty.
+    let mut tensor = starts.partition_point(|start| *start <= from) - 1;
+    let (mut rest, mut at) = (block, from);
+    while !rest.is_empty() {
+        let end = starts.get(tensor + 1).copied().unwrap_or(usize::MAX);
+        let count = rest.len().min(end - at);
+        let (sums, later) = rest.split_at_mut(count);
+        let first = (at - starts[tensor]) * size_of::<f32>();
+        let range = first..first + count * size_of::<f32>();
+        let (fours, others) = updates.as_chunks::<4>();
+        for four in fours {
+            add_four(
+                sums,
+                four.each_ref().map(|(tensors, examples)| (&tensors[tensor][range.clone()], *examples as f64)),
+            );
+        }
+        for (tensors, examples) in others {
+            let share = *examples as f64;
+            for (sum, value) in sums.iter_mut().zip(tensors[tensor][range.clone()].as_chunks().0) {
+                *sum += share * number(value);
+            }
+        }
+        (rest, at, tensor) = (later, at + count, tensor + 1);
+    }
+}
+
+/// Four at once, so that a sum is fetched and put back once for all of them.
+#[inline(always)]
+fn add_four(sums: &mut [f64], [one, two, three, four]: [(&[u8], f64); 4]) {
+    let values = one.0.as_chunks().0.iter().zip(two.0.as_chunks().0);
+    let values = values.zip(three.0.as_chunks().0).zip(four.0.as_chunks().0);
+    for (sum, (((a, b), c), d)) in sums.iter_mut().zip(values) {
+        *sum = *sum + one.1 * number(a) + two.1 * number(b) + three.1 * number(c) + four.1 * number(d);
+    }
+}
+
+#[inline(always)]
+fn number(bytes: &[u8; 4]) -> f64 {
+    f64::from(f32::from_le_bytes(*bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn bytes_are_folded_as_weights_are(
+            shapes in prop::collection::vec(prop::collection::vec(0_usize..40, 0..3), 1..6),
+            examples in prop::collection::vec(1_u64..100, 1..5),
+            seed in any::<u64>(),
+        ) {
+            let named = shapes.into_iter().enumerate().map(|(index, shape)| (index.to_string(), shape));
+            let Ok(layout) = Layout::new(named) else { return Ok(()) };
+            let layout = Arc::new(layout);
+            let mut random = fastrand::Rng::with_seed(seed);
+            let updates: Vec<(Contribution, u64)> = examples
+                .into_iter()
+                .map(|examples| {
+                    let values = (0..layout.count()).map(|_| random.f32() - 0.5).collect();
+                    (Contribution::Full(Weights::new(Arc::clone(&layout), values).unwrap()), examples)
+                })
+                .collect();
+            let bytes: Vec<Vec<Vec<u8>>> = updates
+                .iter()
+                .map(|(update, _)| {
+                    let tensors = update.weights().tensors();
+                    tensors.map(|(_, _, values)| values.iter().flat_map(|it| it.to_le_bytes()).collect()).collect()
+                })
+                .collect();
+            let slices: Vec<Vec<&[u8]>> = bytes.iter().map(|it| it.iter().map(Vec::as_slice).collect()).collect();
+            let raw: Vec<(&[&[u8]], u64)> =
+                slices.iter().zip(&updates).map(|(tensors, (_, examples))| (tensors.as_slice(), *examples)).collect();
+            let (mut one, mut other) = (Mean::new(Arc::clone(&layout)), Mean::new(Arc::clone(&layout)));
+            one.fold_all(&updates.iter().map(|(update, examples)| (update, *examples)).collect::<Vec<_>>()).unwrap();
+            other.fold_bytes(&raw).unwrap();
+            let global = Weights::zeros(Arc::clone(&layout));
+            prop_assert_eq!(one.finish(&global).unwrap(), other.finish(&global).unwrap());
+        }
+    }
+
+    #[test]
+    fn bytes_that_do_not_fit_are_refused() {
+        let layout = Arc::new(Layout::new([("a".to_owned(), vec![2])]).unwrap());
+        let mut mean = Mean::new(layout);
+        assert_eq!(mean.fold_bytes(&[(&[&[0; 7]], 1)]), Err(AggregateError::Layout));
+        assert_eq!(mean.fold_bytes(&[(&[&[0; 8], &[]], 1)]), Err(AggregateError::Layout));
+        assert_eq!(mean.fold_bytes(&[(&[&[0; 8]], 0)]), Err(AggregateError::NoExamples));
+        assert_eq!(mean.updates(), 0);
     }
 }

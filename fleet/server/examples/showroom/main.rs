@@ -8,6 +8,7 @@
 
 mod cast;
 mod devices;
+mod learning;
 mod past;
 mod registry;
 

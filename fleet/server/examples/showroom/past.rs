@@ -18,7 +18,7 @@ use revoada_proto::{Ask, Event, Kind, Level};
 use serde_json::json;
 
 use crate::cast::{self, Nature, Role};
-use crate::{Outcome, devices, registry};
+use crate::{Outcome, devices, learning, registry};
 
 const PICTURE: &[u8] = include_bytes!("../../../../tests/data/readme/faces.jpg");
 const MINUTE: Duration = Duration::from_mins(1);
@@ -58,6 +58,7 @@ pub(crate) async fn write(settings: &Settings) -> Outcome {
     events(store.as_ref(), now)?;
     rules(store.as_ref(), &anna, now)?;
     rollouts(store.as_ref(), &anna, now)?;
+    learning::write(store.as_ref(), &anna, now)?;
     picture(&store, settings, &anna, now).await
 }
 

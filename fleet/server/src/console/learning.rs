@@ -21,7 +21,7 @@ pub(super) async fn show(State(api): State<Api>, visitor: Visitor, Query(query):
     let content = html! {
         (heading("Learning", &new))
         (done(&query))
-        form action="/learning/compare" {
+        form.stacked action="/learning/compare" {
             section.card #runs data-live="run" {
                 @if runs.is_empty() { p.nothing { "Nothing was learned yet." } }
                 @else { (list(runs.iter().rev().map(|(id, record)| (*id, record)))) }
@@ -35,11 +35,11 @@ pub(super) async fn show(State(api): State<Api>, visitor: Visitor, Query(query):
 fn list<'a>(runs: impl Iterator<Item = (RunId, &'a RunRecord)>) -> Markup {
     html! {
         table.collapses {
-            thead { tr { th { } th.number { "No." } th { "Run" } th { "Strategy" } th { "Phase" } th.progress { "Rounds" } th { "Added" } } }
+            thead { tr { th.pick { } th.number { "No." } th { "Run" } th { "Strategy" } th { "Phase" } th.progress { "Rounds" } th { "Added" } } }
             tbody {
                 @for (id, record) in runs {
                     tr {
-                        td data-label="Compare" { input type="checkbox" name="run" value=(id) aria-label={ "Compare run " (id) }; }
+                        td.pick data-label="Compare" { input type="checkbox" name="run" value=(id) aria-label={ "Compare run " (id) }; }
                         td.number data-label="No." { (id) }
                         td data-label="Run" { a.name href={ "/learning/" (id) } { (record.title) } }
                         td data-label="Strategy" { (record.plan.recipe.strategy.name()) }

@@ -92,9 +92,9 @@ fn strategy(fields: &Fields) -> Markup {
     html! {
         fieldset.card {
             legend { "Strategy" }
-            div.gates {
+            div.strategies {
                 @for (name, meaning, parameters) in STRATEGIES {
-                    div.gate {
+                    div.strategy {
                         label.check { input type="radio" name="strategy" value=(name) checked[name == chosen]; b { (name) } }
                         span.meaning { (meaning) }
                         @for (parameter, default) in parameters {

@@ -135,7 +135,7 @@ fn round_list(id: RunId, rounds: &[RoundRecord], shown: u64) -> Markup {
                             td.number data-label="ε" { (words::figure(round.result.epsilon, 3)) }
                             td data-label="Took" {
                                 @if let Some(ended) = round.result.ended {
-                                    (format!("{:.1} s", ended.since(round.head.began).as_secs_f64()))
+                                    (seconds(ended.since(round.head.began).as_secs_f64()))
                                 } @else { "began " (words::ago(round.head.began)) }
                             }
                         }
@@ -157,7 +157,7 @@ fn member_list(members: &[(Participant, MemberRecord)]) -> Markup {
                     @for (participant, record) in members.iter().take(MEMBERS_SHOWN) {
                         @let (status, why) = record.status();
                         tr {
-                            td data-label="Participant" { (words::text(&participant.0)) }
+                            td data-label="Participant" { (name(&participant.0)) }
                             td data-label="Status" {
                                 (words::phase(status))
                                 @if let Some(why) = why { " " small { (words::text(why)) } }
@@ -167,7 +167,7 @@ fn member_list(members: &[(Participant, MemberRecord)]) -> Markup {
                                 small {
                                     @for (name, value) in &record.result.fit { (name) " " (format!("{value:.4}")) " " }
                                     @if let Some(norm) = record.result.norm { "moved by " (format!("{norm:.3}")) " " }
-                                    @if let Some(seconds) = record.result.seconds { "in " (format!("{seconds:.1}")) " s" }
+                                    @if let Some(seconds) = &record.result.seconds { "in " (self::seconds(*seconds)) }
                                 }
                             }
                         }
@@ -177,6 +177,19 @@ fn member_list(members: &[(Participant, MemberRecord)]) -> Markup {
             @if members.len() > MEMBERS_SHOWN { p.hint { "The first " (MEMBERS_SHOWN) " of " (members.len()) "." } }
         }
     }
+}
+
+/// Those that Flower's clients are given are long, and told apart by their beginning.
+fn name(participant: &str) -> Markup {
+    const CHARS_MAX: usize = 18;
+    match participant.char_indices().nth(CHARS_MAX) {
+        Some((end, _)) => html! { span title=(participant) { (&participant[..end]) "…" } },
+        None => html! { (participant) },
+    }
+}
+
+fn seconds(seconds: f64) -> String {
+    if seconds < 1.0 { format!("{:.0} ms", seconds * 1000.0) } else { format!("{seconds:.1} s") }
 }
 
 fn about(id: RunId, record: &RunRecord) -> Markup {

@@ -9,7 +9,7 @@ use prost::bytes::Bytes;
 use revoada_core::{Digest, Timestamp};
 use revoada_federated::Participant;
 use revoada_proto::{Invitation, LearnSettings};
-use tokio::runtime::Handle;
+use tokio::runtime::{Builder, Handle};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::{error, warn};
@@ -133,11 +133,16 @@ impl Hall<'_> {
 impl Learners {
     /// Keeps all runs going until `is_over` says so.
     pub fn keep(mut self, is_over: impl Fn() -> bool) {
+        // A clock of its own: the service's runtime may end first, where nobody stopped the service.
+        let clock = match Builder::new_current_thread().enable_time().build() {
+            Ok(clock) => clock,
+            Err(error) => return error!(%error, "cannot keep time: nothing is learned"),
+        };
         let (mut runs, mut task) = (BTreeMap::new(), 0);
         self.look(&mut runs, &mut task);
         while !is_over() {
             let mut words = Vec::new();
-            let first = self.runtime.block_on(async { timeout(LOOK_EVERY, self.heard.recv()).await });
+            let first = clock.block_on(async { timeout(LOOK_EVERY, self.heard.recv()).await });
             if let Ok(Some(first)) = first {
                 words.push(first);
                 while words.len() < BATCH_MAX

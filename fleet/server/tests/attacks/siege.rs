@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use rcgen::KeyPair;
@@ -88,7 +89,9 @@ impl Siege {
         }
         let request = request.body(body).unwrap();
         let asked = tokio::task::spawn_blocking(move || {
-            let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
+            let config = ureq::Agent::config_builder().http_status_as_error(false);
+            // Of a service that is slow to say no, a client that does not wait hears nothing but that the pipe is broken.
+            let agent: ureq::Agent = config.timeout_await_100(Some(Duration::from_secs(30))).build().into();
             let mut answer = agent.run(request).unwrap();
             let text = answer.body_mut().read_to_string().unwrap();
             Answer { status: answer.status().as_u16(), headers: answer.headers().clone(), text }

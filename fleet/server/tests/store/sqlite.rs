@@ -88,7 +88,7 @@ fn what_is_no_database_of_ours_is_refused_with_a_sentence() {
     };
     let later = ours("later.db");
     Connection::open(&later).unwrap().pragma_update(None, "user_version", 99).unwrap();
-    let known = "the database `fleet.db` is of version 99; this program knows up to 1, so run a later one on it";
+    let known = "the database `fleet.db` is of version 99; this program knows up to 2, so run a later one on it";
     assert_eq!(refusal(&later), known);
     let foreign = path("foreign.db");
     Connection::open(&foreign).unwrap().execute_batch("CREATE TABLE tracks (title TEXT)").unwrap();

@@ -2,6 +2,7 @@
 
 mod devices;
 mod fleet_state;
+mod learning;
 mod people;
 mod registry;
 
@@ -66,6 +67,10 @@ contract! {
     fleet_state::blueprints_are_read_as_they_were_planned,
     fleet_state::of_many_that_swap_at_once_one_wins,
     fleet_state::rules_and_alerts_are_kept,
+    learning::a_run_is_read_as_it_was_wanted_and_as_it_went,
+    learning::a_run_is_told_and_forgotten_and_no_number_is_given_twice,
+    learning::files_of_a_run_are_kept_first_and_newest,
+    learning::a_supernode_keeps_its_number,
     people::users_are_changed_and_the_last_administrator_stays,
     people::api_tokens_are_found_until_they_expire,
     people::browser_sessions_end_with_time_password_and_user,
