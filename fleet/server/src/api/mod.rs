@@ -17,8 +17,9 @@ mod runs;
 use std::sync::Arc;
 
 use axum::extract::DefaultBodyLimit;
-use axum::http::{HeaderValue, Request, Response, header};
+use axum::http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use axum::middleware::{self, Next};
+use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
 use humantime::format_rfc3339_millis;
@@ -93,7 +94,11 @@ pub fn router(api: Api) -> Router {
     let (routes, document) = described().split_for_parts();
     let document = Arc::new(with_problems(document));
     let routes = routes.route("/api/v1/openapi.json", get(move || async move { Json(document.as_ref().clone()) }));
-    routes.layer(DefaultBodyLimit::max(BODY_BYTES_MAX)).layer(middleware::from_fn(not_kept)).with_state(api)
+    routes
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn(not_too_long))
+        .layer(middleware::from_fn(not_kept))
+        .with_state(api)
 }
 
 fn described() -> OpenApiRouter<Api> {
@@ -129,6 +134,22 @@ fn with_problems(mut document: utoipa::openapi::OpenApi) -> utoipa::openapi::Ope
         }
     }
     document
+}
+
+/// Whoever says that too much will come is told before any of it is sent: a connection that ends while somebody writes takes
+/// the answer with it.
+async fn not_too_long(request: Request<axum::body::Body>, next: Next) -> Response<axum::body::Body> {
+    let is_piece = request.method() == Method::PATCH && request.uri().path().starts_with("/api/v1/blobs/");
+    let bytes_max = if is_piece { registry::PIECE_BYTES_MAX } else { BODY_BYTES_MAX };
+    let length: Option<u64> =
+        request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    match length {
+        Some(bytes) if bytes > bytes_max as u64 => {
+            let detail = format!("a body of {bytes} bytes is too long: at most {bytes_max} are read");
+            Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail).into_response()
+        }
+        _ => next.run(request).await,
+    }
 }
 
 /// What is only for who asked is kept nowhere.

@@ -24,7 +24,7 @@ use crate::service::{Change, kind_name, now};
 use crate::store::{Artefact, ArtefactVersion, PlanRecord, Role};
 
 /// Of one piece of an upload.
-const PIECE_BYTES_MAX: usize = 8 << 20;
+pub(super) const PIECE_BYTES_MAX: usize = 8 << 20;
 
 pub(super) fn routes() -> OpenApiRouter<Api> {
     let pieces = OpenApiRouter::new().routes(routes!(append)).layer(DefaultBodyLimit::max(PIECE_BYTES_MAX));

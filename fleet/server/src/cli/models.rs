@@ -159,7 +159,7 @@ fn register(
 }
 
 /// Uploads what the service does not have, going on where an earlier try ended.
-fn upload(client: &Client, path: &Path, digest: Digest, bytes: u64) -> anyhow::Result<()> {
+pub(super) fn upload(client: &Client, path: &Path, digest: Digest, bytes: u64) -> anyhow::Result<()> {
     let begun = client.post(&["blobs"], &json!({ "digest": digest, "bytes": bytes }))?;
     if begun["is_whole"] == true {
         return Ok(());

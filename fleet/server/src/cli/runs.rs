@@ -8,17 +8,17 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
+use revoada_bundle::hash_file;
 use revoada_core::Digest;
 use serde_json::{Value, json};
 use ureq::http::Method;
 
-use super::Access;
 use super::client::Client;
 use super::failure::Misuse;
 use super::terminal::{members, rows, say, say_json, table, text};
+use super::{Access, models};
 
 const ASK_EVERY: Duration = Duration::from_millis(500);
-const PIECE_BYTES: usize = 4 << 20;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
@@ -232,21 +232,8 @@ fn pairs<'a>(option: &str, texts: &'a [String]) -> Result<Vec<(&'a str, Value)>,
 
 /// Makes a blob of a file, unless the service has it.
 fn upload(client: &Client, path: &Path) -> anyhow::Result<Digest> {
-    let bytes = fs::read(path).with_context(|| format!("cannot read `{}`", path.display()))?;
-    let digest = revoada_bundle::hash(&bytes);
-    let name = digest.to_string();
-    let begun = client.post(&["blobs"], &json!({ "digest": name, "bytes": bytes.len() }))?;
-    if begun["is_whole"] == true {
-        return Ok(digest);
-    }
-    let mut offset = usize::try_from(begun["offset"].as_u64().context("the service names no offset")?)?;
-    while offset < bytes.len() {
-        let piece = &bytes[offset..bytes.len().min(offset + PIECE_BYTES)];
-        let request = client.request(Method::PATCH, &["blobs", &name], &[("offset", &offset.to_string())])?;
-        client.run(request.header("content-type", "application/octet-stream").body(piece)?)?;
-        offset += piece.len();
-    }
-    client.post(&["blobs", &name, "complete"], &json!({}))?;
+    let (digest, bytes) = hash_file(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+    models::upload(client, path, digest, bytes)?;
     Ok(digest)
 }
 

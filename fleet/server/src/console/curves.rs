@@ -26,7 +26,9 @@ pub(super) fn draw(title: &str, curves: &[Curve]) -> Markup {
     };
     let top = match all().map(|(_, value)| *value).fold(f64::MIN, f64::max) {
         high if high > 0.0 => ceiling(high),
-        _ => 0.0,
+        // A scale has a length, also where everything is nothing.
+        _ if bottom < 0.0 => 0.0,
+        _ => 1.0,
     };
     let (first, last) = all().fold((u64::MAX, 0), |(first, last), (round, _)| (first.min(*round), last.max(*round)));
     let x = |round: u64| (round - first) as f64 / (last - first).max(1) as f64 * WIDTH;
