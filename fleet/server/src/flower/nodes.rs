@@ -41,6 +41,15 @@ pub enum Allowed {
     Listed(BTreeSet<NodeKey>),
 }
 
+impl Allowed {
+    pub fn includes(&self, key: &NodeKey) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Listed(keys) => keys.contains(key),
+        }
+    }
+}
+
 /// Kept for as long as the process lives.
 #[derive(Debug)]
 pub struct MemoryNodes {
@@ -79,10 +88,7 @@ impl Nodes for MemoryNodes {
     }
 
     fn is_allowed(&self, key: &NodeKey) -> Result<bool, NodesError> {
-        Ok(match &self.allowed {
-            Allowed::Any => true,
-            Allowed::Listed(keys) => keys.contains(key),
-        })
+        Ok(self.allowed.includes(key))
     }
 
     fn forget(&self, id: u64) -> Result<(), NodesError> {

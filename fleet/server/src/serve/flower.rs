@@ -117,10 +117,7 @@ impl Nodes for KnownNodes {
     }
 
     fn is_allowed(&self, key: &NodeKey) -> Result<bool, NodesError> {
-        Ok(match &self.allowed {
-            Allowed::Any => true,
-            Allowed::Listed(keys) => keys.contains(key),
-        })
+        Ok(self.allowed.includes(key))
     }
 
     fn forget(&self, id: u64) -> Result<(), NodesError> {
