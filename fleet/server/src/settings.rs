@@ -8,6 +8,7 @@ use std::time::Duration;
 use revoada_bundle::sign::TrustedKeys;
 use revoada_bundle::strict::{Document, Problems, Table};
 
+use crate::learning::Pictures;
 use crate::planner::Limits;
 
 const DAY: Duration = Duration::from_hours(24);
@@ -29,6 +30,8 @@ pub struct Settings {
     /// Signs bundles of what devices have learned, where its owner has made it for that: its public half is to be among `trusted`,
     /// here and on the devices.
     pub learning_key: Option<PathBuf>,
+    /// By which the service judges what was learned.
+    pub pictures: Pictures,
     /// Who may sign what is rolled out. Nobody, where none are named: nothing can be registered then.
     pub trusted: Vec<TrustedKeys>,
     pub blob_bytes_max: u64,
@@ -96,6 +99,8 @@ fn read(root: &Table<'_>, base: &Path) -> Settings {
     let duration = |table: &Option<Table<'_>>, key: &str, range, default| {
         table.as_ref().and_then(|table| table.duration(key, range)).unwrap_or(default)
     };
+    let learning = root.table("learning");
+    let path = |table: &Option<Table<'_>>, key: &str| Some(base.join(table.as_ref()?.string(key)?));
     let certificate_validity = duration(&identity, "certificate_validity", DAY..=DAY * 3650, DAY * 90);
     Settings {
         folder: root.string("folder").map_or_else(|| "/var/lib/revoada-fleet".into(), |folder| base.join(folder)),
@@ -103,7 +108,8 @@ fn read(root: &Table<'_>, base: &Path) -> Settings {
         mqtt: address(root, "mqtt", ([0, 0, 0, 0], 8883)),
         devices: address(root, "devices", ([0, 0, 0, 0], 8443)),
         operators: read_operators(operators.as_ref(), base),
-        learning_key: root.table("learning").and_then(|table| table.string("key")).map(|path| base.join(path)),
+        learning_key: path(&learning, "key"),
+        pictures: Pictures { folder: path(&learning, "pictures"), program: path(&learning, "program") },
         flower: read_flower(root.table("flower").as_ref(), base),
         trusted: read_trusted(root, base),
         blob_bytes_max: bytes(&root.table("blobs"), "gib_max", 1 << 30).unwrap_or(100 << 30),

@@ -62,6 +62,8 @@ impl Stage {
         let mut command = revoada_fleet();
         command.args(["serve", "--name", "localhost", "--mqtt", "127.0.0.1:0", "--devices", "127.0.0.1:0"]);
         command.args(["--operators", "127.0.0.1:0", "--learning-key"]).arg(folder.path().join("learning.pem"));
+        // What the devices have to judge a deployment by is a set of pictures for the service, too.
+        command.arg("--learning-pictures").arg(folder.path());
         command.arg("--folder").arg(folder.path().join("fleet")).arg("--trust").arg(folder.path().join("owner.pub"));
         let log = File::create(folder.path().join("fleet.log")).unwrap();
         let mut service = Running(command.stdout(Stdio::piped()).stderr(log).spawn().unwrap());

@@ -23,13 +23,14 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
 use humantime::format_rfc3339_millis;
-use revoada_bundle::sign::{PublicKey, SecretKey};
+use revoada_bundle::sign::PublicKey;
 use revoada_core::{Digest, Timestamp};
 use serde::{Deserialize, Serialize};
 use utoipa::{OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::blobs::Blobs;
+use crate::learning::{Pictures, Releaser};
 use crate::service::{self, Fleet};
 use crate::store::Page;
 
@@ -53,8 +54,10 @@ pub struct Api {
     pub trusted: Arc<[PublicKey]>,
     /// Whether operators come in with TLS of the service's own: browsers are then told to show their cookie to nobody else.
     pub is_encrypted: bool,
-    /// Signs what devices have learned.
-    pub learning_key: Option<Arc<SecretKey>>,
+    /// Makes versions of what devices have learned.
+    pub releaser: Arc<Releaser>,
+    /// By which the service judges it.
+    pub pictures: Arc<Pictures>,
     /// SHA-256 of the authority's certificate: what enrolment tokens end with.
     pub root: Digest,
 }

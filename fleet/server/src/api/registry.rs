@@ -361,15 +361,8 @@ async fn add_version(
     Ok((StatusCode::CREATED, Json(version.into())))
 }
 
-pub(super) fn check_names(name: &str, version: &str) -> Result<(), Problem> {
-    for (what, text) in [("name", name), ("version", version)] {
-        let is_right = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '+');
-        if !(1..=64).contains(&text.len()) || !text.chars().all(is_right) {
-            let detail = format!("a {what} has 1 to 64 letters, digits, `-`, `_`, `.` and `+`");
-            return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail));
-        }
-    }
-    Ok(())
+fn check_names(name: &str, version: &str) -> Result<(), Problem> {
+    crate::registry::check_names(name, version).map_err(|detail| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail))
 }
 
 /// A bundle somewhere else.

@@ -1,7 +1,5 @@
 //! `/runs`: what the fleet learns together.
 
-use std::sync::Arc;
-
 use axum::Json;
 use axum::extract::rejection::{JsonRejection, PathRejection};
 use axum::extract::{Path, State};
@@ -12,12 +10,10 @@ use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use super::registry::{check_names, importer};
 use super::{Api, Caller, Problem, Time};
-use crate::learning::{self, MemberRecord, ReleaseError, RoundRecord, RunId, RunIntent, learned_model, rounds_csv};
-use crate::registry::Import;
-use crate::service::{Change, RunForm, chain, now, wall};
-use crate::store::{Role, RunRecord};
+use crate::learning::{MemberRecord, Outcome, ReleaseError, RoundRecord, RunId, RunIntent, rounds_csv};
+use crate::service::{Principal, RunForm, chain, wall};
+use crate::store::RunRecord;
 
 pub(super) fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
@@ -41,7 +37,7 @@ pub(super) struct RunJson {
     created_at: Time,
     /// As Flower names it.
     strategy: &'static str,
-    /// `waiting`, `learning`, `evaluating`, `finished`, `stopped` or `failed`.
+    /// `waiting`, `learning`, `evaluating`, `releasing`, `finished`, `stopped` or `failed`.
     phase: &'static str,
     /// How far it is, for people.
     status: String,
@@ -55,6 +51,30 @@ pub(super) struct RunJson {
     epsilon: Option<f64>,
     /// Who was refused too often.
     set_aside: Vec<String>,
+    /// Of a run that is finished and of which a release was planned.
+    outcome: Option<OutcomeJson>,
+}
+
+/// What became of what was learned.
+#[derive(Serialize, ToSchema)]
+struct OutcomeJson {
+    /// The share of the service's pictures that the model was right about.
+    accuracy_before: Option<f64>,
+    /// The share that it is right about with what was learned.
+    accuracy: Option<f64>,
+    /// The version that it became.
+    digest: Option<String>,
+    /// That began with it.
+    rollout: Option<u64>,
+    /// Why it became no version, or was not rolled out.
+    why: Option<String>,
+}
+
+impl From<Outcome> for OutcomeJson {
+    fn from(outcome: Outcome) -> Self {
+        let Outcome { accuracy_before, accuracy, digest, rollout, why } = outcome;
+        Self { accuracy_before, accuracy, digest: digest.map(|digest| digest.to_string()), rollout, why }
+    }
 }
 
 impl RunJson {
@@ -72,6 +92,7 @@ impl RunJson {
             weights: record.state.weights.map(|held| held.digest.to_string()),
             epsilon: record.state.epsilon,
             set_aside: record.state.set_aside.into_iter().map(|participant| participant.0).collect(),
+            outcome: record.state.outcome.map(OutcomeJson::from),
             title: record.title,
         }
     }
@@ -111,6 +132,10 @@ struct RoundJson {
     /// Of the new weights, weighted by examples.
     evaluation: Vec<FigureJson>,
     evaluated_by: usize,
+    /// By the service's own pictures: `accuracy` and `loss`.
+    judged: Vec<FigureJson>,
+    /// Why it could not tell.
+    not_judged: Option<String>,
     /// ε of all rounds so far.
     epsilon: Option<f64>,
     clipping_norm: Option<f64>,
@@ -135,6 +160,8 @@ impl From<RoundRecord> for RoundJson {
             fit: figures(result.fit),
             evaluation: figures(result.evaluation),
             evaluated_by: result.evaluated_by,
+            judged: figures(result.judged),
+            not_judged: result.not_judged,
             epsilon: result.epsilon,
             clipping_norm: result.clipping_norm,
         }
@@ -201,7 +228,7 @@ async fn add(
     form: Result<Json<RunForm>, JsonRejection>,
 ) -> Result<(StatusCode, Json<RunAdded>), Problem> {
     let Json(form) = form?;
-    let id = api.ask(move |fleet| fleet.add_run(&by, &form)).await?;
+    let id = api.add_run(by, form).await?;
     Ok((StatusCode::CREATED, Json(RunAdded { id: id.0 })))
 }
 
@@ -304,41 +331,36 @@ async fn release(
     id: Result<Path<u64>, PathRejection>,
     form: Result<Json<ReleaseForm>, JsonRejection>,
 ) -> Result<(StatusCode, Json<ReleasedJson>), Problem> {
-    by.require(Role::Operator)?;
     let (id, Json(form)) = (RunId(id?.0), form?);
-    let asker = by.clone();
-    let (record, model) = api
-        .ask(move |fleet| {
-            let record = fleet.run(&asker, id)?;
-            let model = match learned_model(&record) {
-                Some(model) => Some(fleet.version(&asker, &model)?.0.name),
-                None => None,
-            };
-            Ok((record, model))
-        })
-        .await?;
-    check_names(model.as_deref().unwrap_or("model"), &form.version)?;
-    let conflict = |detail: &str| Problem::new(StatusCode::CONFLICT, detail.to_owned());
-    let Some(key) = api.learning_key.clone() else {
-        return Err(conflict("this service has no key for what is learned: name one in `learning.key`"));
-    };
-    let folder = tempfile::tempdir().map_err(|error| Problem::internal(&error))?;
-    let (path, fleet, blobs) = (folder.path().to_owned(), Arc::clone(&api.fleet), Arc::clone(&api.blobs));
-    let runtime = tokio::runtime::Handle::current();
-    let made = tokio::task::spawn_blocking(move || {
-        let read = |digest, bytes_max| runtime.block_on(blobs.read_whole(digest, bytes_max));
-        learning::release(fleet.store(), read, (id, &record), &key, &path)
-    });
-    let bundle = made.await.map_err(|error| Problem::internal(&error))?.map_err(|error| match error {
-        ReleaseError::Blob(error) => Problem::from(error),
-        ReleaseError::Store(_) | ReleaseError::Bundle(_) => Problem::internal(&error),
-        error => conflict(&chain(&error)),
-    })?;
-    let import = Import { name: model, version: form.version, parents: Vec::new() };
-    let version = importer(&api).folder(&bundle, import, by.actor, now()).await?;
-    api.fleet.tell(Change::Registry);
+    let version = api.releaser.release(&by, id, &form.version).await?;
     let released = ReleasedJson { name: version.name, version: version.version, digest: version.digest.to_string() };
     Ok((StatusCode::CREATED, Json(released)))
+}
+
+impl From<ReleaseError> for Problem {
+    fn from(error: ReleaseError) -> Self {
+        match error {
+            ReleaseError::Blob(error) => error.into(),
+            ReleaseError::Import(error) => error.into(),
+            ReleaseError::Service(error) => error.into(),
+            ReleaseError::Store(_) | ReleaseError::Bundle(_) | ReleaseError::Folder(_) => Self::internal(&error),
+            error => Self::new(StatusCode::CONFLICT, chain(&error)),
+        }
+    }
+}
+
+impl Api {
+    /// Adds a run whose pictures and key there are.
+    pub(crate) async fn add_run(&self, by: Principal, form: RunForm) -> Result<RunId, Problem> {
+        let wrong = |detail: String| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail);
+        if let Some(set) = &form.pictures {
+            self.pictures.set(set).map_err(wrong)?;
+        }
+        if form.release.is_some() && self.releaser.key.is_none() {
+            return Err(ReleaseError::NoKey.into());
+        }
+        self.ask(move |fleet| fleet.add_run(&by, &form)).await
+    }
 }
 
 async fn intend(api: &Api, by: Caller, id: u64, intent: RunIntent) -> Result<StatusCode, Problem> {

@@ -60,6 +60,27 @@ pub(crate) enum Verb {
     Remove { id: u64 },
 }
 
+/// In which waves, and what has to hold for the next.
+#[derive(Debug, clap::Args)]
+pub(super) struct StepsArgs {
+    /// A number of devices or a share such as 10%, counted with the waves before; may be given again.
+    #[arg(long = "wave", value_name = "SIZE")]
+    waves: Vec<String>,
+    /// How long each wave is watched before the next.
+    #[arg(long, value_name = "DURATION", requires = "waves")]
+    soak: Option<String>,
+    /// outcome, restarts=PER_HOUR, fps=SHARE, latency=SHARE, agreement=SHARE, accuracy=SHARE (of a classifier on the
+    /// device's labelled pictures) or temperature=CELSIUS; may be given again.
+    #[arg(long = "gate", value_name = "GATE")]
+    gates: Vec<String>,
+    /// A device's figures count for gates once they cover so long.
+    #[arg(long, value_name = "DURATION", requires = "gates")]
+    over: Option<String>,
+    /// Share of the devices, in percent, that may miss a gate.
+    #[arg(long, value_name = "PERCENT", requires = "gates")]
+    breaches: Option<u8>,
+}
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct StartArgs {
     /// What was registered.
@@ -74,25 +95,11 @@ pub(crate) struct StartArgs {
     /// Which devices.
     #[arg(long, value_name = "FILTER")]
     filter: Option<String>,
-    /// A number of devices or a share such as 10%, counted with the waves before; may be given again.
-    #[arg(long = "wave", value_name = "SIZE")]
-    waves: Vec<String>,
-    /// How long each wave is watched before the next.
-    #[arg(long, value_name = "DURATION", requires = "waves")]
-    soak: Option<String>,
+    #[command(flatten)]
+    steps: StepsArgs,
     /// A wave is complete after so long, if any device runs it.
     #[arg(long, value_name = "DURATION", requires = "waves")]
     timeout: Option<String>,
-    /// outcome, restarts=PER_HOUR, fps=SHARE, latency=SHARE, agreement=SHARE, accuracy=SHARE (of a classifier on the
-    /// device's labelled pictures) or temperature=CELSIUS; may be given again.
-    #[arg(long = "gate", value_name = "GATE")]
-    gates: Vec<String>,
-    /// A device's figures count for gates once they cover so long.
-    #[arg(long, value_name = "DURATION", requires = "gates")]
-    over: Option<String>,
-    /// Share of the devices, in percent, that may miss a gate.
-    #[arg(long, value_name = "PERCENT", requires = "gates")]
-    breaches: Option<u8>,
     /// Orders to one device before it is given up.
     #[arg(long, value_name = "N")]
     attempts: Option<u32>,
@@ -120,22 +127,29 @@ impl StartArgs {
         if let Some(attempts) = self.attempts {
             form["retry"] = json!({ "attempts_max": attempts });
         }
-        for size in &self.waves {
-            let mut wave = json!({ "size": size });
-            for (key, value) in [("soak", &self.soak), ("timeout", &self.timeout)] {
-                if let Some(value) = value {
-                    wave[key] = json!(value);
-                }
+        self.steps.fill(&mut form)?;
+        if let Some(timeout) = &self.timeout {
+            for wave in form["waves"].as_array_mut().into_iter().flatten() {
+                wave["timeout"] = json!(timeout);
             }
-            form["waves"].as_array_mut().map(|waves| waves.push(wave.clone())).unwrap_or_else(|| {
-                form["waves"] = json!([wave]);
-            });
-        }
-        let gates = self.gates.iter().map(|gate| self.gate(gate)).collect::<Result<Vec<_>, _>>()?;
-        if !gates.is_empty() {
-            form["gates"] = json!(gates);
         }
         Ok(form)
+    }
+}
+
+impl StepsArgs {
+    pub(super) fn fill(&self, form: &mut Value) -> Result<(), Misuse> {
+        if !self.waves.is_empty() {
+            let wave = |size: &String| match &self.soak {
+                Some(soak) => json!({ "size": size, "soak": soak }),
+                None => json!({ "size": size }),
+            };
+            form["waves"] = self.waves.iter().map(wave).collect();
+        }
+        if !self.gates.is_empty() {
+            form["gates"] = self.gates.iter().map(|gate| self.gate(gate)).collect::<Result<_, _>>()?;
+        }
+        Ok(())
     }
 
     fn gate(&self, text: &str) -> Result<Value, Misuse> {

@@ -15,6 +15,7 @@ use ureq::http::Method;
 
 use super::client::Client;
 use super::failure::Misuse;
+use super::rollouts::StepsArgs;
 use super::terminal::{members, rows, say, say_json, table, text};
 use super::{Access, models};
 
@@ -55,6 +56,7 @@ pub(crate) enum Verb {
         revoada-fleet runs start --strategy FedAdam --option eta=0.05 --config epochs=2 --sample 10%\n  \
         revoada-fleet runs start --strategy Krum --option num_malicious_nodes=2 --quorum 7\n  \
         revoada-fleet runs start --model digits --model-version 1 --rounds 30 --config epochs=2 --watch\n  \
+        revoada-fleet runs start --model digits --model-version 1 --pictures digits --release 2 --roll-out\n  \
         revoada-fleet runs start --app app.fab --app-id anna/digits --app-version 1.0.0 --weights first.safetensors")]
     Start(Box<StartArgs>),
     /// Say whenever something changes, until it is over; fails where it did not finish.
@@ -143,6 +145,20 @@ pub(crate) struct StartArgs {
     /// What there is to be told apart, where it is not what the model tells apart; may be given again.
     #[arg(long = "label", value_name = "LABEL", requires = "model")]
     labels: Vec<String>,
+    /// Judge the weights after each round by the service's own labelled pictures: a set of this name.
+    #[arg(long, value_name = "SET", requires = "model")]
+    pictures: Option<String>,
+    /// Register what was learned as this version once the run has ended, if it is right about more of the pictures.
+    #[arg(long, value_name = "VERSION", requires = "pictures")]
+    release: Option<String>,
+    /// By how much more of the pictures it has to be right about, 0 to 1.
+    #[arg(long, value_name = "SHARE", requires = "release")]
+    gain: Option<f64>,
+    /// Roll out what was released, to the devices that were asked to learn.
+    #[arg(long, requires = "release")]
+    roll_out: bool,
+    #[command(flatten)]
+    steps: StepsArgs,
     /// The weights to begin with: a safetensors file. A client is asked where there is none.
     #[arg(long, value_name = "FILE")]
     weights: Option<PathBuf>,
@@ -208,6 +224,24 @@ impl StartArgs {
                 form["devices"]["filter"] = json!(filter);
             }
         }
+        if let Some(set) = &self.pictures {
+            form["pictures"] = json!(set);
+        }
+        if let Some(version) = &self.release {
+            form["release"] = json!({ "version": version });
+            if let Some(gain) = self.gain {
+                form["release"]["gain_min"] = json!(gain);
+            }
+        }
+        let mut rollout = json!({});
+        self.steps.fill(&mut rollout)?;
+        match (self.roll_out, rollout.as_object().is_some_and(|steps| !steps.is_empty())) {
+            (true, _) => form["release"]["rollout"] = rollout,
+            (false, true) => {
+                return Err(Misuse("`--wave` and `--gate` are of a rollout: add `--roll-out`".to_owned()).into());
+            }
+            (false, false) => {}
+        }
         if let Some(path) = &self.weights {
             form["weights"] = json!(upload(client, path)?.to_string());
         }
@@ -271,8 +305,10 @@ pub(crate) fn run(verb: &Verb, access: &Access) -> anyhow::Result<()> {
             for (line, round) in lines.iter_mut().zip(answer.as_array().into_iter().flatten()) {
                 line.push(figures(&round["fit"]));
                 line.push(figures(&round["evaluation"]));
+                line.push(figures(&round["judged"]));
             }
-            let head = ["round", "status", "invited", "updates", "refused", "examples", "ε", "fit", "evaluation"];
+            let head =
+                ["round", "status", "invited", "updates", "refused", "examples", "ε", "fit", "evaluation", "judged"];
             say(&table(&head, &lines))
         }
         Verb::Participants { id, round, json } => {
@@ -325,8 +361,17 @@ fn watch(client: &Client, id: u64) -> anyhow::Result<()> {
             }
             told += 1;
             let (status, updates) = (text(&round["status"]), &round["updates"]);
-            let line = [figures(&round["fit"]), figures(&round["evaluation"])].join("; ");
-            say(&format!("round {number} {status}: {updates} updates; {line}"))?;
+            let mut line = format!("round {number} {status}: {updates} updates");
+            for (what, of) in [("", "fit"), ("evaluated: ", "evaluation"), ("judged: ", "judged")] {
+                let figures = figures(&round[of]);
+                if !figures.is_empty() {
+                    line += &format!("; {what}{figures}");
+                }
+            }
+            if let Some(why) = round["not_judged"].as_str() {
+                line += &format!("; not judged: {why}");
+            }
+            say(&line)?;
         }
         let status = text(&run["status"]);
         if status != said && run["phase"] == "waiting" {
@@ -334,7 +379,7 @@ fn watch(client: &Client, id: u64) -> anyhow::Result<()> {
         }
         said = status;
         match run["phase"].as_str() {
-            Some("finished") => return Ok(()),
+            Some("finished") => return say(&said),
             Some("stopped" | "failed") => bail!("run {id} {said}"),
             _ => thread::sleep(ASK_EVERY),
         }

@@ -43,6 +43,9 @@ pub(crate) struct Args {
     /// Signs bundles of what devices have learned; wins over the file.
     #[arg(long, value_name = "FILE")]
     learning_key: Option<PathBuf>,
+    /// Labelled pictures by which the service judges what was learned, FOLDER/SET/LABEL/picture.jpg; wins over the file.
+    #[arg(long, value_name = "FOLDER")]
+    learning_pictures: Option<PathBuf>,
     /// Where clients of Flower's `start_client` come in; wins over the file.
     #[arg(long, value_name = "ADDRESS")]
     flower: Option<std::net::SocketAddr>,
@@ -121,6 +124,9 @@ fn settings(args: &Args) -> anyhow::Result<Settings> {
     }
     if let Some(path) = &args.learning_key {
         settings.learning_key = Some(path.clone());
+    }
+    if let Some(folder) = &args.learning_pictures {
+        settings.pictures.folder = Some(folder.clone());
     }
     settings.flower.join = args.flower.or(settings.flower.join);
     settings.flower.nodes = args.supernodes.or(settings.flower.nodes);

@@ -79,9 +79,12 @@ pub(super) fn curve(run: String, rounds: &[RoundRecord], of: Figures, name: &str
     Curve { name: run, points: rounds.iter().filter_map(value).collect() }
 }
 
-/// What participants said after learning, and of the new weights.
-pub(super) const KINDS: [(&str, Figures); 2] =
-    [("after learning", |round| &round.result.fit), ("of the new weights", |round| &round.result.evaluation)];
+/// What participants said after learning, and of the new weights, and what the service has found out itself.
+pub(super) const KINDS: [(&str, Figures); 3] = [
+    ("Reported after learning", |round| &round.result.fit),
+    ("Reported of the new weights", |round| &round.result.evaluation),
+    ("Judged by the service's pictures", |round| &round.result.judged),
+];
 
 pub(super) async fn compare(State(api): State<Api>, visitor: Visitor, Query(query): Query) -> Answer {
     let chosen: BTreeSet<RunId> =
@@ -101,7 +104,7 @@ pub(super) async fn compare(State(api): State<Api>, visitor: Visitor, Query(quer
             @let known: BTreeSet<String> = runs.iter().flat_map(|(_, _, rounds)| names(rounds, of)).collect();
             @if !known.is_empty() {
                 section.card {
-                    h2 { "Reported " (kind) }
+                    h2 { (kind) }
                     div.charts.wide {
                         @for name in &known {
                             @let curves: Vec<Curve> = runs.iter()

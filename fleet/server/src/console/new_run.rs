@@ -143,7 +143,7 @@ pub(super) async fn add(State(api): State<Api>, visitor: Visitor, Form(fields): 
     let by = visitor.by.clone();
     let added = match read(&fields) {
         Err(problem) => Err(problem),
-        Ok(form) => api.ask(move |fleet| fleet.add_run(&by, &form)).await,
+        Ok(form) => api.add_run(by, form).await,
     };
     match added {
         Ok(id) => Ok(Redirect::to(&format!("/learning/{id}?done=run")).into_response()),

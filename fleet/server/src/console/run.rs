@@ -104,7 +104,7 @@ fn figures(id: RunId, rounds: &[RoundRecord]) -> Markup {
         @for (kind, of) in KINDS {
             @let known = names(rounds, of);
             @if !known.is_empty() {
-                h2 { "Reported " (kind) }
+                h2 { (kind) }
                 div.charts {
                     @for name in &known { (draw(name, &[curve(id.to_string(), rounds, of, name)])) }
                 }
@@ -127,7 +127,10 @@ fn round_list(id: RunId, rounds: &[RoundRecord], shown: u64) -> Markup {
                         @let (status, why) = round.status();
                         tr aria-current=[(round.head.number == shown).then_some("step")] {
                             td.number data-label="Round" { a href={ "/learning/" (id) "?round=" (round.head.number) } { (round.head.number) } }
-                            td data-label="Status" { (words::phase(status)) @if let Some(why) = why { " " small { (words::text(why)) } } }
+                            td data-label="Status" {
+                                (words::phase(status))
+                                @if let Some(why) = why.or(round.result.not_judged.as_deref()) { " " small { (words::text(why)) } }
+                            }
                             td.number data-label="Updates" { (round.result.updates) " of " (round.result.invited) }
                             td.number data-label="Refused" { (round.result.refused) }
                             td.number data-label="Examples" { (words::whole(round.result.examples)) }
@@ -207,6 +210,20 @@ fn about(id: RunId, record: &RunRecord) -> Markup {
             div { dt { "added" } dd { (words::ago(record.created_at)) " by " (record.created_by) } }
             @if let Some(starts_at) = plan.starts_at { div { dt { "begins" } dd { (words::ago(starts_at)) } } }
             @if let Some(held) = &record.state.weights { div { dt { "newest weights" } dd { (words::digest(&held.digest)) } } }
+            @if let Some(set) = &plan.pictures { div { dt { "judged by" } dd { "the pictures of " (set) } } }
+            @if let Some(release) = &plan.release {
+                div { dt { "released as" } dd {
+                    (release.version) ", if better"
+                    @if release.gain_min > 0.0 { " by " (format!("{:.1} %", release.gain_min * 100.0)) }
+                    @if release.rollout.is_some() { ", and rolled out" }
+                } }
+            }
+            @if let Some(outcome) = &record.state.outcome {
+                @if let Some(digest) = &outcome.digest { div { dt { "version" } dd { (words::digest(digest)) } } }
+                @if let Some(rollout) = outcome.rollout {
+                    div { dt { "rollout" } dd { a href={ "/rollouts/" (rollout) } { (rollout) } } }
+                }
+            }
             @if !record.state.set_aside.is_empty() {
                 div { dt { "set aside" } dd { (words::count(record.state.set_aside.len(), "participant")) } }
             }

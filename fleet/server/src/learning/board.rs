@@ -10,6 +10,7 @@ use revoada_federated::Participant;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::examiner::Examined;
 use super::task::{Door, Reply, RunId, Task};
 
 /// What has happened at the board.
@@ -18,6 +19,8 @@ pub enum Word {
     Came(Participant),
     Gone(Participant),
     Said(Said),
+    /// The examiner has found something out about a run.
+    Examined(RunId, Examined),
     /// Somebody wants something else of a run.
     Wanted,
 }
@@ -153,6 +156,10 @@ impl Board {
     /// Has runs looked at again.
     pub fn wake(&self) {
         self.tell(Word::Wanted);
+    }
+
+    pub(super) fn examined(&self, run: RunId, examined: Examined) {
+        self.tell(Word::Examined(run, examined));
     }
 
     /// Nobody listens once the service stops.

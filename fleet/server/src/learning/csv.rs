@@ -7,16 +7,23 @@ use revoada_core::Timestamp;
 
 use super::plan::RoundRecord;
 
-/// One line a round. What participants report is in columns `fit.NAME` and `evaluation.NAME`; `time` writes moments.
+/// Figures of a round.
+type Of = fn(&RoundRecord) -> &Vec<(String, f64)>;
+
+/// One line a round. What participants report is in columns `fit.NAME` and `evaluation.NAME`, what the service has
+/// found out in `judged.NAME`; `time` writes moments.
 pub fn rounds_csv(rounds: &[RoundRecord], time: impl Fn(Timestamp) -> String) -> String {
-    let names = |of: fn(&RoundRecord) -> &Vec<(String, f64)>| -> BTreeSet<&str> {
-        rounds.iter().flat_map(of).map(|(name, _)| name.as_str()).collect()
-    };
-    let (fit, evaluation) = (names(|round| &round.result.fit), names(|round| &round.result.evaluation));
+    let names = |of: Of| -> BTreeSet<&str> { rounds.iter().flat_map(of).map(|(name, _)| name.as_str()).collect() };
+    let columns: [(&str, Of); 3] = [
+        ("fit", |round| &round.result.fit),
+        ("evaluation", |round| &round.result.evaluation),
+        ("judged", |round| &round.result.judged),
+    ];
+    let columns = columns.map(|(prefix, of)| (prefix, of, names(of)));
     let mut text = "round,began,ended,status,why,invited,updates,refused,examples,bytes_received,bytes_sent,\
         evaluated_by,epsilon,clipping_norm"
         .to_owned();
-    for (prefix, names) in [("fit", &fit), ("evaluation", &evaluation)] {
+    for (prefix, _, names) in &columns {
         for name in names {
             write!(text, ",{}", quoted(&format!("{prefix}.{name}"))).expect(STRING);
         }
@@ -43,9 +50,9 @@ pub fn rounds_csv(rounds: &[RoundRecord], time: impl Fn(Timestamp) -> String) ->
             optional(result.clipping_norm),
         )
         .expect(STRING);
-        for (names, figures) in [(&fit, &result.fit), (&evaluation, &result.evaluation)] {
+        for (_, of, names) in &columns {
             for name in names {
-                let value = figures.iter().find(|(known, _)| known == name).map(|(_, value)| *value);
+                let value = of(round).iter().find(|(known, _)| known == name).map(|(_, value)| *value);
                 write!(text, ",{}", optional(value)).expect(STRING);
             }
         }

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 use tracing::{error, warn};
 
 use super::board::{Board, Said, Word};
+use super::examiner::ExaminerDesk;
 use super::plan::{HeadPlan, HeldWeights, Participants};
 use super::run::{Run, RunError};
 use super::spool::Spool;
@@ -42,6 +43,8 @@ pub struct Learners {
     pub runtime: Handle,
     /// Decides who is drawn.
     pub seed: u64,
+    /// Which judges what was learned.
+    pub examiner: ExaminerDesk,
 }
 
 /// What a run may use.
@@ -52,6 +55,7 @@ pub(super) struct Hall<'a> {
     pub(super) folder: &'a Path,
     pub(super) now: Timestamp,
     pub(super) seed: u64,
+    pub(super) examiner: &'a ExaminerDesk,
     blobs: &'a Blobs,
     runtime: &'a Handle,
     task: &'a mut u64,
@@ -166,6 +170,7 @@ impl Learners {
             folder: &self.folder,
             now: now(),
             seed: self.seed,
+            examiner: &self.examiner,
             blobs: &self.blobs,
             runtime: &self.runtime,
             task,
@@ -221,6 +226,11 @@ impl Learners {
                     // Who went meanwhile is told nothing.
                     None => drop(verdict.send(Err("the run is over".to_owned()))),
                 },
+                Word::Examined(run, examined) => {
+                    if let Some(run) = runs.get_mut(&run) {
+                        run.examined(&mut hall, examined);
+                    }
+                }
                 Word::Wanted => {}
             }
         }
@@ -229,7 +239,10 @@ impl Learners {
         }
         let mut ended = Vec::new();
         for (id, run) in runs.iter_mut() {
-            let is_stored = run.take_changes().is_none_or(|changes| self.store(*id, &changes));
+            let is_stored = match run.take_changes() {
+                None => true,
+                Some(changes) => self.store(*id, &changes) || run.keep_changes(changes),
+            };
             self.fleet.count_learning(run.take_counts());
             run.tell_verdicts(is_stored);
             if run.is_over() {

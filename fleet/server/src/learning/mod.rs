@@ -5,6 +5,7 @@
 
 mod board;
 mod csv;
+mod examiner;
 mod hall;
 mod head;
 mod plan;
@@ -16,11 +17,12 @@ mod task;
 
 pub use board::{Board, Presence, Said, TooMany, Word};
 pub use csv::rounds_csv;
+pub use examiner::{Examined, Examiner, ExaminerDesk, Marks, Pictures};
 pub use hall::Learners;
 pub use plan::{
-    AppNote, ElementName, HeadPlan, HeadSettings, HeldWeights, MemberRecord, MemberResult, Participants, ROUNDS_MAX,
-    RUNS_MAX, RoundRecord, RoundResult, RunIntent, RunPhase, RunPlan, RunState,
+    AppNote, ElementName, HeadPlan, HeadSettings, HeldWeights, MemberRecord, MemberResult, Outcome, Participants,
+    ROUNDS_MAX, RUNS_MAX, ReleasePlan, RoundRecord, RoundResult, RunIntent, RunPhase, RunPlan, RunState,
 };
-pub use release::{ReleaseError, learned_model, release};
+pub use release::{ReleaseError, Releaser};
 pub use report::LearningCounts;
 pub use task::{App, Config, Door, Metrics, Reply, Reported, RunId, Sheet, Task, Tensor, Value, Work};

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::task::Config;
 use crate::filter::Filter;
+use crate::service::RolloutForm;
 
 /// Of one service.
 pub const RUNS_MAX: usize = 1000;
@@ -41,10 +42,28 @@ pub struct RunPlan {
     pub failures_max: u32,
     /// Whether participants say after each round how good the weights are.
     pub evaluates: bool,
+    /// The set of the service's labelled pictures by which it judges the weights itself.
+    #[serde(default)]
+    pub pictures: Option<String>,
+    /// What becomes of what devices have learned.
+    #[serde(default)]
+    pub release: Option<ReleasePlan>,
     /// For the program that learns.
     pub config: Config,
     /// To begin with: a safetensors file; `None` where a participant is to say them.
     pub weights: Option<Digest>,
+}
+
+/// What becomes of what was learned, once all rounds are over.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReleasePlan {
+    /// The next of the model whose head was learned.
+    pub version: String,
+    /// By how much it has to be right about more pictures than the model was, 0 to 1.
+    pub gain_min: f64,
+    /// To whom, and how carefully; without it, it is registered.
+    pub rollout: Option<RolloutForm>,
 }
 
 /// Who learns.
@@ -122,6 +141,30 @@ pub struct RunState {
     pub epsilon: Option<f64>,
     /// Who was refused too often, and is not invited any more.
     pub set_aside: BTreeSet<Participant>,
+    /// What became of what was learned, where a release was planned.
+    #[serde(default)]
+    pub outcome: Option<Outcome>,
+}
+
+/// What became of what was learned.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Outcome {
+    /// The share of the pictures that the model was right about.
+    pub accuracy_before: Option<f64>,
+    /// The share that it is right about with what was learned.
+    pub accuracy: Option<f64>,
+    /// The version that it became.
+    pub digest: Option<Digest>,
+    pub rollout: Option<u64>,
+    /// Why it became no version, or was not rolled out.
+    pub why: Option<String>,
+}
+
+impl Outcome {
+    pub(super) fn not(why: impl Into<String>) -> Self {
+        Self { why: Some(why.into()), ..Self::default() }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -134,8 +177,10 @@ pub enum RunPhase {
     },
     /// A round is under way.
     Learning,
-    /// Participants say how good the newest weights are.
+    /// Participants say how good the newest weights are, or the service finds out.
     Evaluating,
+    /// All rounds are over, and what was learned is being made a version.
+    Releasing,
     Finished,
     Stopped,
     Failed {
@@ -153,6 +198,7 @@ impl RunPhase {
             Self::Waiting { .. } => "waiting",
             Self::Learning => "learning",
             Self::Evaluating => "evaluating",
+            Self::Releasing => "releasing",
             Self::Finished => "finished",
             Self::Stopped => "stopped",
             Self::Failed { .. } => "failed",
@@ -170,6 +216,7 @@ impl RunState {
             failures: 0,
             epsilon: None,
             set_aside: BTreeSet::new(),
+            outcome: None,
         }
     }
 }
@@ -239,6 +286,10 @@ pub struct RoundResult {
     /// The same after the weights were made: `loss`, and what else they reported.
     pub evaluation: Vec<(String, f64)>,
     pub evaluated_by: usize,
+    /// By the service's own pictures: `accuracy` and `loss`.
+    pub judged: Vec<(String, f64)>,
+    /// Why it could not tell.
+    pub not_judged: Option<String>,
     /// ε of all rounds so far.
     pub epsilon: Option<f64>,
     /// The norm that updates were clipped to.

@@ -3,20 +3,22 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use prost::bytes::Bytes;
-use revoada_bundle::bundle::{BundleError, BundleErrorKind, BundleWriter, Index, Lineage, MANIFEST, MODEL};
+use revoada_bundle::bundle::{Bundle, BundleError, BundleErrorKind, BundleWriter, Index, Lineage, MANIFEST, MODEL};
 use revoada_bundle::manifest::Manifest;
 use revoada_bundle::onnx::{Linear, LinearError, OnnxError, OnnxModel};
-use revoada_bundle::sign::SecretKey;
+use revoada_bundle::sign::{PublicKey, SecretKey};
 use revoada_core::Digest;
 use revoada_federated::{SafetensorsError, Weights, from_safetensors};
 use thiserror::Error;
+use tokio::runtime::Handle;
 
 use super::head::{HEAD_BIAS, HEAD_WEIGHT, HIDDEN_BIAS, HIDDEN_WEIGHT, read_manifest};
 use super::plan::{HeadPlan, HeldWeights, Participants};
 use super::task::RunId;
-use crate::blobs::BlobError;
-use crate::store::{RunRecord, Store, StoreError};
+use crate::blobs::{BlobError, Blobs};
+use crate::registry::{Import, ImportError, Importer, check_names};
+use crate::service::{Change, Fleet, Principal, ServiceError, now};
+use crate::store::{ArtefactVersion, Role, RunRecord, StoreError};
 
 /// Of one file of a bundle.
 const FILE_BYTES_MAX: usize = 4 << 30;
@@ -44,6 +46,14 @@ pub enum ReleaseError {
     Weights(#[from] SafetensorsError),
     #[error(transparent)]
     Bundle(#[from] BundleError),
+    #[error("this service has no key for what is learned: name one in `learning.key`")]
+    NoKey,
+    #[error("cannot use a temporary folder")]
+    Folder(#[source] std::io::Error),
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    #[error(transparent)]
+    Service(#[from] ServiceError),
     #[error(transparent)]
     Blob(#[from] BlobError),
     #[error(transparent)]
@@ -51,51 +61,93 @@ pub enum ReleaseError {
 }
 
 /// Which bundle a run learns the head of.
-pub fn learned_model(record: &RunRecord) -> Option<Digest> {
+pub(super) fn learned_model(record: &RunRecord) -> Option<Digest> {
     match &record.plan.participants {
         Participants::Devices { head, .. } => Some(head.model),
         Participants::Flower { .. } => None,
     }
 }
 
-/// Puts the newest weights of a run into the model that it learns the head of, and signs the bundle. `read` gives a whole blob
-/// of no more than so many bytes. The bundle has no golden answers: those of its parent are another head's.
-pub fn release(
-    store: &dyn Store,
-    read: impl Fn(Digest, usize) -> Result<Bytes, BlobError>,
-    (id, record): (RunId, &RunRecord),
-    key: &SecretKey,
-    folder: &Path,
-) -> Result<PathBuf, ReleaseError> {
-    let Participants::Devices { head, .. } = &record.plan.participants else {
-        return Err(ReleaseError::NotOfDevices(id));
-    };
-    let held = record.state.weights.as_ref().filter(|_| record.state.round > 0).ok_or(ReleaseError::Nothing(id))?;
-    let version = store.version(&head.model)?.ok_or(ReleaseError::NoModel(head.model))?;
-    let file = |name: &str| {
-        let found = version.files.get(name).ok_or(ReleaseError::NoModel(head.model))?;
-        Ok::<_, ReleaseError>(read(found.digest, FILE_BYTES_MAX)?)
-    };
-    let parent = Index::parse(&read(head.model, FILE_BYTES_MAX)?).map_err(ReleaseError::Index)?;
-    let manifest = read_manifest(&file(MANIFEST)?).map_err(ReleaseError::Manifest)?;
-    let manifest = Manifest { labels: held.labels.clone(), ..manifest };
-    let weights = from_safetensors(&read(held.digest, FILE_BYTES_MAX)?, Some(&Arc::new(held.layout.clone())))?;
-    let model = OnnxModel::parse(file(MODEL)?)?.merge_head(None, &layers(&weights)?)?.encode();
-    let path = folder.join(format!("run-{id}.bundle"));
-    let mut writer = BundleWriter::create(&path)?;
-    writer.add(MODEL, &model)?;
-    writer.add(MANIFEST, manifest.to_toml().as_bytes())?;
-    let index = Index {
-        lineage: Lineage {
-            source: Some(revoada_bundle::hash(&model)),
-            parent: Some(head.model),
-            steps: steps(id, record, head, held),
-        },
-        producer: format!("revoada-fleet {}", env!("CARGO_PKG_VERSION")),
-        ..parent
-    };
-    writer.seal(index, Some(key))?.publish()?;
-    Ok(path)
+/// Makes versions of models of what was learned.
+pub struct Releaser {
+    pub fleet: Arc<Fleet>,
+    pub blobs: Arc<Blobs>,
+    /// The owner's public keys.
+    pub trusted: Arc<[PublicKey]>,
+    /// What the owner has made for what is learned; without it there is no release.
+    pub key: Option<SecretKey>,
+}
+
+impl Releaser {
+    /// Registers the newest weights of a run as a version of the model that they are the head of. Where they are one already,
+    /// it is that.
+    pub async fn release(
+        self: &Arc<Self>,
+        by: &Principal,
+        id: RunId,
+        version: &str,
+    ) -> Result<ArtefactVersion, ReleaseError> {
+        by.require(Role::Operator)?;
+        check_names("model", version).map_err(ServiceError::Invalid)?;
+        let folder = tempfile::tempdir().map_err(ReleaseError::Folder)?;
+        let path = folder.path().to_owned();
+        let (releaser, asker, runtime) = (Arc::clone(self), by.clone(), Handle::current());
+        let made = tokio::task::spawn_blocking(move || releaser.make(&asker, id, &path, &runtime));
+        let (name, bundle) = made.await.map_err(|error| ReleaseError::Folder(error.into()))??;
+        let digest = Bundle::open(&bundle)?.digest();
+        let store = self.fleet.shared_store();
+        if let Some(known) = store.version(&digest)?.filter(|known| known.version == version) {
+            return Ok(known);
+        }
+        let importer = Importer { store, blobs: Arc::clone(&self.blobs), trusted: Arc::clone(&self.trusted) };
+        let import = Import { name: Some(name), version: version.to_owned(), parents: Vec::new() };
+        let made = importer.folder(&bundle, import, by.actor.clone(), now()).await?;
+        self.fleet.tell(Change::Registry);
+        Ok(made)
+    }
+
+    /// Puts the newest weights of a run into the model that it learns the head of, and signs the bundle. It has no golden
+    /// answers: those of its parent are another head's. With the model's name.
+    fn make(
+        &self,
+        by: &Principal,
+        id: RunId,
+        folder: &Path,
+        runtime: &Handle,
+    ) -> Result<(String, PathBuf), ReleaseError> {
+        let record = self.fleet.run(by, id)?;
+        let Participants::Devices { head, .. } = &record.plan.participants else {
+            return Err(ReleaseError::NotOfDevices(id));
+        };
+        let key = self.key.as_ref().ok_or(ReleaseError::NoKey)?;
+        let held = record.state.weights.as_ref().filter(|_| record.state.round > 0).ok_or(ReleaseError::Nothing(id))?;
+        let version = self.fleet.store().version(&head.model)?.ok_or(ReleaseError::NoModel(head.model))?;
+        let read = |digest| runtime.block_on(self.blobs.read_whole(digest, FILE_BYTES_MAX));
+        let file = |name: &str| {
+            let found = version.files.get(name).ok_or(ReleaseError::NoModel(head.model))?;
+            Ok::<_, ReleaseError>(read(found.digest)?)
+        };
+        let parent = Index::parse(&read(head.model)?).map_err(ReleaseError::Index)?;
+        let manifest = read_manifest(&file(MANIFEST)?).map_err(ReleaseError::Manifest)?;
+        let manifest = Manifest { labels: held.labels.clone(), ..manifest };
+        let weights = from_safetensors(&read(held.digest)?, Some(&Arc::new(held.layout.clone())))?;
+        let model = OnnxModel::parse(file(MODEL)?)?.merge_head(None, &layers(&weights)?)?.encode();
+        let path = folder.join(format!("run-{id}.bundle"));
+        let mut writer = BundleWriter::create(&path)?;
+        writer.add(MODEL, &model)?;
+        writer.add(MANIFEST, manifest.to_toml().as_bytes())?;
+        let index = Index {
+            lineage: Lineage {
+                source: Some(revoada_bundle::hash(&model)),
+                parent: Some(head.model),
+                steps: steps(id, &record, head, held),
+            },
+            producer: format!("revoada-fleet {}", env!("CARGO_PKG_VERSION")),
+            ..parent
+        };
+        writer.seal(index, Some(key))?.publish()?;
+        Ok((version.name, path))
+    }
 }
 
 /// How it came about: whoever looks at the bundle later has nothing else.

@@ -99,6 +99,17 @@ pub enum ImportError {
 
 type Result<T> = std::result::Result<T, ImportError>;
 
+/// What an artefact and a version of it may be called, or why one may not be called so.
+pub fn check_names(name: &str, version: &str) -> std::result::Result<(), String> {
+    for (what, text) in [("name", name), ("version", version)] {
+        let is_right = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '+');
+        if !(1..=64).contains(&text.len()) || !text.chars().all(is_right) {
+            return Err(format!("a {what} has 1 to 64 letters, digits, `-`, `_`, `.` and `+`"));
+        }
+    }
+    Ok(())
+}
+
 impl Importer {
     /// A bundle in a folder of this machine.
     pub async fn folder(&self, folder: &Path, import: Import, by: Actor, now: Timestamp) -> Result<ArtefactVersion> {

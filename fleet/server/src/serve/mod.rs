@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use revoada_bundle::sign::SecretKey;
+use revoada_bundle::sign::{PublicKey, SecretKey};
 use thiserror::Error;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -31,7 +31,7 @@ use crate::api::Api;
 use crate::broker::{Broker, BrokerLimits, BrokerOptions, BrokerStats, Incoming};
 use crate::device_port::{DevicePort, DevicePortLimits, DevicePortOptions, DevicePortStats};
 use crate::identity::IdentityError;
-use crate::learning::{Board, Learners};
+use crate::learning::{Board, Examiner, ExaminerDesk, Learners, Releaser};
 use crate::service::{Fleet, ServiceError, Validity, tell_webhooks};
 use crate::settings::Settings;
 use crate::store::sqlite::{self, Sqlite};
@@ -141,7 +141,7 @@ impl Service {
             join: listen_where(settings.flower.join).await?,
             nodes: listen_where(settings.flower.nodes).await?,
         };
-        let learning_key = settings.learning_key.as_deref().map(SecretKey::load).transpose()?.map(Arc::new);
+        let learning_key = settings.learning_key.as_deref().map(SecretKey::load).transpose()?;
         let operators_tls = operators::tls(&settings.operators)?;
         let local = |listener: &TcpListener, address| {
             listener.local_addr().map_err(|source| ServeError::Listen { address, source })
@@ -213,13 +213,30 @@ impl Service {
                 ..DevicePortLimits::default()
             },
         });
+        let trusted: Arc<[PublicKey]> = folder::trusted(settings)?.into();
+        let releaser = Arc::new(Releaser {
+            fleet: Arc::clone(&fleet),
+            blobs: Arc::clone(&blobs),
+            trusted: Arc::clone(&trusted),
+            key: learning_key,
+        });
+        let (examiner_desk, requests) = ExaminerDesk::new();
+        let examiner = Examiner {
+            fleet: Arc::clone(&fleet),
+            board: Arc::clone(&board),
+            releaser: Arc::clone(&releaser),
+            pictures: settings.pictures.clone(),
+            requests,
+            runtime: Handle::current(),
+        };
         let api = Api {
             fleet: Arc::clone(&fleet),
             blobs: Arc::clone(&blobs),
             root,
-            trusted: folder::trusted(settings)?.into(),
+            trusted,
             is_encrypted: settings.operators.tls.is_some(),
-            learning_key,
+            releaser,
+            pictures: Arc::new(settings.pictures.clone()),
         };
 
         let (broker_stats, port_stats, ports) = metrics::stats();
@@ -238,9 +255,14 @@ impl Service {
                 let (fleet, blobs, runtime) = (Arc::clone(&fleet), Arc::clone(&blobs), Handle::current());
                 let folder = settings.folder.join(folder::LEARNING);
                 let board = Arc::clone(&board);
-                let learners = Learners { fleet, blobs, board, heard, folder, runtime, seed: folder_seed };
+                let (seed, examiner) = (folder_seed, examiner_desk);
+                let learners = Learners { fleet, blobs, board, heard, folder, runtime, seed, examiner };
                 let is_over = Arc::clone(&is_over);
                 move || learners.keep(|| is_over.load(Ordering::Relaxed))
+            })?,
+            spawn("examiner", {
+                let is_over = Arc::clone(&is_over);
+                move || examiner.keep(|| is_over.load(Ordering::Relaxed))
             })?,
             spawn("webhooks", move || tell_webhooks(notices))?,
             spawn("housekeeping", {

@@ -9,7 +9,7 @@ use revoada_proto::{Channel, DeviceId, Dispatch, Invitation, Kind, Topic};
 
 use super::{Change, Fleet, Principal, Result, RunForm, ServiceError, now, wall};
 use crate::filter::Filter;
-use crate::learning::{HeldWeights, LearningCounts, MemberRecord, RoundRecord, RunId, RunIntent, RunPhase};
+use crate::learning::{HeldWeights, LearningCounts, MemberRecord, Outcome, RoundRecord, RunId, RunIntent, RunPhase};
 use crate::store::{Role, RunRecord};
 
 impl Fleet {
@@ -151,10 +151,32 @@ impl RunRecord {
             RunPhase::Waiting { why } => format!("after round {round} of {rounds}: {why}"),
             RunPhase::Learning => format!("round {round} of {rounds}"),
             RunPhase::Evaluating => format!("round {round} of {rounds} is evaluated"),
-            RunPhase::Finished => format!("finished after {round} rounds"),
+            RunPhase::Releasing => format!("after {round} rounds: whether it is better is found out"),
+            RunPhase::Finished => match &self.state.outcome {
+                None => format!("finished after {round} rounds"),
+                Some(outcome) => format!("finished after {round} rounds: {}", outcome.said()),
+            },
             RunPhase::Stopped => format!("stopped after {round} rounds"),
             RunPhase::Failed { why } => format!("failed in round {round}: {why}"),
         }
+    }
+}
+
+impl Outcome {
+    /// For people.
+    fn said(&self) -> String {
+        let share = |share: f64| format!("{:.1} %", share * 100.0);
+        let better = match (self.accuracy_before, self.accuracy) {
+            (Some(before), Some(after)) => format!("right about {}, before it was {}", share(after), share(before)),
+            _ => "not compared".to_owned(),
+        };
+        let released = match (self.digest, self.rollout) {
+            (Some(_), Some(rollout)) => Some(format!("rollout {rollout} has begun")),
+            (Some(digest), None) => Some(format!("registered as {}", digest.short())),
+            (None, _) => None,
+        };
+        let said = [Some(better), released, self.why.clone()];
+        said.into_iter().flatten().collect::<Vec<_>>().join("; ")
     }
 }
 

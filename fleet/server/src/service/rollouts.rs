@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use revoada_core::Digest;
-use revoada_proto::{DeviceId, Kind};
+use revoada_proto::{Deployable, DeviceId, Kind};
 use serde::Serialize;
 
 use super::planning::RolloutProgress;
@@ -91,6 +91,14 @@ impl Fleet {
             Some(_) => self.store.set_intent(id, intent, &by.actor, now())?,
         }
         self.policy_changed(id)
+    }
+
+    /// The newest rollout of this that was not aborted.
+    pub(crate) fn rollout_of(&self, kind: Kind, digest: Digest) -> Option<RolloutId> {
+        let wanted = Deployable { kind, digest };
+        let live = self.live();
+        let mut rollouts = live.policy.policy.rollouts().iter().rev();
+        rollouts.find(|(_, rollout)| rollout.deployable == wanted && rollout.intent == Intent::Run).map(|(id, _)| *id)
     }
 
     /// Forgets a rollout; its devices keep what they have.

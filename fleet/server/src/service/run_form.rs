@@ -8,15 +8,17 @@ use std::time::Duration;
 
 use revoada_core::Digest;
 use revoada_federated::{Clipping, Optimiser, Privacy, Recipe, RecipeError, Robust, Sample, Strategy};
+use revoada_proto::Kind;
 use revoada_proto::message::LABELS_MAX;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use utoipa::ToSchema;
 
-use super::DurationText;
+use super::{DurationText, GateForm, RetryForm, RolloutForm, RolloutFormError, WaveForm};
 use crate::FilterError;
 use crate::api::Time;
-use crate::learning::{AppNote, Config, HeadPlan, HeadSettings, Participants, ROUNDS_MAX, RunPlan, Value};
+use crate::learning::{AppNote, Config, HeadPlan, HeadSettings, Participants, ROUNDS_MAX, ReleasePlan, RunPlan, Value};
+use crate::registry::check_names;
 
 /// What is to be learned, by whom, and how.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -65,6 +67,10 @@ pub struct RunForm {
     pub failures_max: u32,
     /// Ask participants after each round how good the new weights are.
     pub evaluate: bool,
+    /// Judge the weights after each round by the service's own set of labelled pictures of this name. Of devices.
+    pub pictures: Option<String>,
+    /// Register and roll out what was learned once the run has ended, if it is right about more of these pictures.
+    pub release: Option<ReleaseForm>,
     /// For the programs that learn, by name: booleans, numbers, texts.
     #[schema(value_type = Object)]
     pub config: BTreeMap<String, ConfigValue>,
@@ -88,6 +94,34 @@ pub struct DevicesForm {
     /// What there is to be told apart: what the model tells apart where none are named.
     #[serde(default)]
     pub labels: Vec<String>,
+}
+
+/// What becomes of what was learned.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReleaseForm {
+    /// What people call it: a version of the model whose head devices learn.
+    pub version: String,
+    /// By how much more of the pictures it has to be right about, 0 to 1.
+    #[serde(default)]
+    #[schema(minimum = 0, maximum = 1)]
+    pub gain_min: f64,
+    /// To whom, and how carefully. Without it, it is registered and not rolled out.
+    #[serde(default)]
+    pub rollout: Option<ReleaseRolloutForm>,
+}
+
+/// A rollout of what was learned.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReleaseRolloutForm {
+    /// Which devices: those that were asked to learn, where it is not given.
+    pub filter: Option<String>,
+    /// One canary, a tenth, everybody, where none are given.
+    pub waves: Vec<WaveForm>,
+    /// That no device has given up, where none are given.
+    pub gates: Option<Vec<GateForm>>,
+    pub retry: RetryForm,
 }
 
 fn all() -> String {
@@ -137,6 +171,8 @@ impl Default for RunForm {
             refusals_max: 3,
             failures_max: 3,
             evaluate: true,
+            pictures: None,
+            release: None,
             config: BTreeMap::new(),
             weights: None,
         }
@@ -349,6 +385,14 @@ pub enum RunFormError {
     Label(String),
     #[error("`config.{name}` has to be {expected}, for devices")]
     Setting { name: String, expected: String },
+    #[error("clients of Flower have weights of their own, which the service neither judges nor releases")]
+    NotOfDevices,
+    #[error("a release needs `pictures` that say whether it is better")]
+    Unjudged,
+    #[error("the release cannot be called so: {0}")]
+    Version(String),
+    #[error("the rollout of what was learned: {0}")]
+    Rollout(#[from] RolloutFormError),
     #[error("the filter cannot be read: {0}")]
     Filter(#[from] FilterError),
     #[error(transparent)]
@@ -412,9 +456,41 @@ impl RunForm {
             refusals_max: self.refusals_max,
             failures_max: self.failures_max,
             evaluates: self.evaluate,
+            pictures: self.pictures.clone(),
+            release: self.release()?,
             config: self.config(),
             weights: self.weights,
         })
+    }
+
+    /// A rollout is written with the name of the model, which is not known here, once there is a version.
+    fn release(&self) -> Result<Option<ReleasePlan>, RunFormError> {
+        if self.devices.is_none() && (self.pictures.is_some() || self.release.is_some()) {
+            return Err(RunFormError::NotOfDevices);
+        }
+        let (Some(form), Some(devices)) = (&self.release, &self.devices) else { return Ok(None) };
+        if self.pictures.is_none() {
+            return Err(RunFormError::Unjudged);
+        }
+        check_names(&devices.model, &form.version).map_err(RunFormError::Version)?;
+        if !(0.0..=1.0).contains(&form.gain_min) {
+            let (found, expected) = (form.gain_min.to_string(), "0 to 1".to_owned());
+            return Err(RunFormError::Number { field: "gain_min", found, expected });
+        }
+        let rollout = form.rollout.as_ref().map(|steps| RolloutForm {
+            title: String::new(),
+            kind: Kind::Model,
+            name: devices.model.clone(),
+            version: form.version.clone(),
+            filter: steps.filter.clone().unwrap_or_else(|| devices.filter.clone()),
+            waves: steps.waves.clone(),
+            gates: steps.gates.clone(),
+            retry: steps.retry.clone(),
+        });
+        if let Some(rollout) = &rollout {
+            rollout.read(Digest::new([0; 32]))?;
+        }
+        Ok(Some(ReleasePlan { version: form.version.clone(), gain_min: form.gain_min, rollout }))
     }
 
     fn participants(&self, model: Option<Digest>) -> Result<Participants, RunFormError> {
@@ -546,6 +622,38 @@ mod tests {
             let refusal = read(form).unwrap_err();
             assert!(refusal.contains(said), "{refusal}");
         }
+    }
+
+    #[test]
+    fn what_is_better_is_released_with_the_care_that_is_asked_for() {
+        let form = |release: Json, pictures: Json| {
+            let form = json!({
+                "devices": { "model": "digits", "version": "1", "filter": "tag = door" },
+                "pictures": pictures, "release": release,
+            });
+            let form: RunForm = serde_json::from_value(form).map_err(|error| error.to_string())?;
+            form.read(Some(Digest::new([1; 32]))).map_err(|error| error.to_string())
+        };
+        let rollout = json!({ "waves": [{ "size": "1" }], "gates": [{ "measure": "accuracy", "threshold": 0.9 }] });
+        let plan = form(json!({ "version": "2", "rollout": rollout }), json!("digits")).unwrap().release.unwrap();
+        let rollout = plan.rollout.unwrap();
+        assert_eq!((rollout.name.as_str(), rollout.version.as_str()), ("digits", "2"));
+        assert_eq!((rollout.filter.as_str(), rollout.waves.len()), ("tag = door", 1));
+        for (release, pictures, said) in [
+            (json!({ "version": "2" }), json!(null), "a release needs `pictures`"),
+            (json!({ "version": "2/3" }), json!("digits"), "a version has 1 to 64 letters"),
+            (json!({ "version": "2", "gain_min": 2 }), json!("digits"), "`gain_min` is 2"),
+            (
+                json!({ "version": "2", "rollout": { "gates": [{ "measure": "fps" }] } }),
+                json!("digits"),
+                "needs a `threshold`",
+            ),
+        ] {
+            let refusal = form(release, pictures).unwrap_err();
+            assert!(refusal.contains(said), "{refusal}");
+        }
+        let refusal = read(json!({ "pictures": "digits" })).unwrap_err();
+        assert!(refusal.contains("neither judges nor releases"), "{refusal}");
     }
 
     #[test]
