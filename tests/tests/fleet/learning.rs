@@ -1,5 +1,14 @@
 //! Devices learn together from pictures that none of them shows, and what they have learned is deployed as any other model.
 
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use fastrand::Rng;
+use revoada_bundle::hash_file;
+use revoada_federated::from_safetensors;
+use revoada_tests::wait_for;
 use serde_json::Value;
 
 use crate::models;
@@ -51,6 +60,93 @@ fn devices_learn_from_different_pictures_and_run_what_they_have_learned() {
     assert!(watched.stdout.contains("no better than the model was"), "{}", watched.stdout);
     stage.expect_running(&digest);
     stage.end();
+}
+
+const SEED: u64 = 20_261_130;
+const KILLS: usize = 8;
+const ROUNDS: u64 = 10;
+
+/// `REVOADA_SEED=7` kills others at other moments.
+#[test]
+fn whoever_is_killed_every_round_ends_and_no_weights_are_half_written() {
+    let seed = std::env::var("REVOADA_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(SEED);
+    println!("REVOADA_SEED={seed}");
+    let mut stage = Stage::set(2);
+    pictures::shades(&stage.path("door-1/pictures"), &["red", "green"]);
+    pictures::shades(&stage.path("door-2/pictures"), &["green", "blue"]);
+    stage.wait_for_devices(2);
+    let first = stage.register(models::ignorant("first"), "1");
+    stage.roll_out(&["faces", "1", "--wave", "100%", "--soak", "1s"]).expect_code(0);
+    stage.expect_running(&first);
+
+    let rounds = ROUNDS.to_string();
+    let learn = ["runs", "start", "--model", "faces", "--model-version", "1", "--rounds", &rounds, "--timeout", "45s"];
+    stage.fleet(&[&learn[..], &["--config", "epochs=8", "--config", "rate=0.2"]].concat()).expect_code(0);
+    let mut random = Rng::with_seed(seed);
+    let mut kills = 0;
+    while kills < KILLS && !is_over(&stage) {
+        // Somewhere in a round, or between two.
+        thread::sleep(Duration::from_millis(random.u64(0..1500)));
+        match random.usize(0..3) {
+            0 => stage.kill_service(),
+            device => stage.kill_agent(device - 1),
+        }
+        kills += 1;
+        assert_whole(&stage);
+    }
+    assert_eq!(kills, KILLS, "the run was over before anybody was killed: let it have more rounds");
+    wait_for("the run is over", || is_over(&stage).then_some(()));
+
+    let run = stage.json(&["runs", "show", "1"]);
+    let rounds = stage.json(&["runs", "rounds", "1"]);
+    for (index, round) in rounds.as_array().unwrap().iter().enumerate() {
+        assert_eq!(round["round"], index as u64 + 1, "{rounds}");
+        let is_finished = round["status"] == "finished" && round["updates"] == 2;
+        let is_called_off = round["status"] == "called-off" && !round["why"].as_str().unwrap().is_empty();
+        assert!(is_finished || is_called_off, "{round}");
+        assert!(!round["ended_at"].is_null(), "{round}");
+    }
+    println!("{rounds:#}");
+    assert_eq!((&run["phase"], &run["round"]), (&"finished".into(), &ROUNDS.into()), "{run}");
+    let last = rounds.as_array().unwrap().iter().rfind(|round| round["status"] == "finished").unwrap();
+    assert!(figure(last, "fit", "accuracy") > 0.9, "{rounds}");
+    assert_whole(&stage);
+    let weights = run["weights"].as_str().unwrap().strip_prefix("sha256:").unwrap();
+    let file = stage.path("fleet/blobs/objects/sha256").join(&weights[..2]).join(weights);
+    from_safetensors(&fs::read(file).unwrap(), None).unwrap();
+    stage.end();
+}
+
+fn is_over(stage: &Stage) -> bool {
+    matches!(stage.json(&["runs", "show", "1"])["phase"].as_str(), Some("finished" | "stopped" | "failed"))
+}
+
+/// Every blob of the service is what its name says, and so is what a device says that it has learned.
+fn assert_whole(stage: &Stage) {
+    for folder in fs::read_dir(stage.path("fleet/blobs/objects/sha256")).unwrap() {
+        for blob in fs::read_dir(folder.unwrap().path()).unwrap() {
+            let path = blob.unwrap().path();
+            // It may have been collected meanwhile.
+            let Ok((digest, _)) = hash_file(&path) else { continue };
+            assert_eq!(digest.hex(), path.file_name().unwrap().to_str().unwrap());
+        }
+    }
+    for device in ["door-1", "door-2"] {
+        let folder = stage.path(device).join("pictures/.revoada-learn");
+        assert_record(&folder);
+    }
+}
+
+/// A record is there only with its update; where a newer lesson has begun meanwhile, neither is.
+fn assert_record(folder: &Path) {
+    let (record, update) = (folder.join("update.json"), folder.join("update.safetensors"));
+    let Ok(before) = fs::read(&record) else { return };
+    let found = hash_file(&update);
+    if fs::read(&record).is_ok_and(|after| after == before) {
+        let record: Value = serde_json::from_slice(&before).unwrap();
+        let (digest, bytes) = found.unwrap();
+        assert_eq!((&record["update"], &record["bytes"]), (&digest.to_string().into(), &bytes.into()), "{record}");
+    }
 }
 
 fn figure(round: &Value, kind: &str, name: &str) -> f64 {

@@ -33,7 +33,7 @@ pub(crate) struct Stage {
     pipeline: &'static str,
     emulated: Option<Emulated>,
     owner: SecretKey,
-    url: String,
+    addresses: Addresses,
     service: Running,
     agents: Vec<Running>,
 }
@@ -59,35 +59,23 @@ impl Stage {
         fs::write(folder.path().join("owner.pub"), format!("{}\n{}\n", owner.public(), learning.public())).unwrap();
         pictures::label(&folder.path().join("labelled"));
 
-        let mut command = revoada_fleet();
-        command.args(["serve", "--name", "localhost", "--mqtt", "127.0.0.1:0", "--devices", "127.0.0.1:0"]);
-        command.args(["--operators", "127.0.0.1:0", "--learning-key"]).arg(folder.path().join("learning.pem"));
-        // What the devices have to judge a deployment by is a set of pictures for the service, too.
-        command.arg("--learning-pictures").arg(folder.path());
-        command.arg("--folder").arg(folder.path().join("fleet")).arg("--trust").arg(folder.path().join("owner.pub"));
-        let log = File::create(folder.path().join("fleet.log")).unwrap();
-        let mut service = Running(command.stdout(Stdio::piped()).stderr(log).spawn().unwrap());
-        let mut said = BufReader::new(service.0.stdout.take().unwrap()).lines();
-        let mut line = || said.next().expect("the service says where it listens").unwrap();
-        let url = line().strip_prefix("operators: ").unwrap().to_owned();
-        let devices_port = line();
-        let devices_port = devices_port.strip_prefix("devices: 127.0.0.1:").unwrap().split(',').next().unwrap();
-        let server = format!("localhost:{devices_port}");
-        // Whatever it says later is read, so that it never waits for a reader.
-        thread::spawn(move || said.for_each(drop));
-
-        let mut stage = Self { folder, pipeline, emulated, owner, url, service, agents: Vec::new() };
+        let (service, addresses) = serve(folder.path(), &Addresses::any());
+        let mut stage = Self { folder, pipeline, emulated, owner, addresses, service, agents: Vec::new() };
         for index in 1..=devices {
-            stage.add_agent(&format!("door-{index}"), &server);
+            let device = format!("door-{index}");
+            stage.enrol(&device);
+            let agent = stage.start_agent(&device);
+            stage.agents.push(agent);
         }
         stage
     }
 
-    fn add_agent(&mut self, device: &str, server: &str) {
+    fn enrol(&self, device: &str) {
         let home = self.path(device);
         fs::create_dir(&home).unwrap();
-        let trust = self.path("owner.pub");
-        let config = format!("server = \"{server}\"\nfolder = \"state\"\ntrust = \"{}\"\n{AGENT}", trust.display());
+        let (trust, port) = (self.path("owner.pub"), self.addresses.devices.rsplit(':').next().unwrap());
+        let config =
+            format!("server = \"localhost:{port}\"\nfolder = \"state\"\ntrust = \"{}\"\n{AGENT}", trust.display());
         fs::write(home.join("agent.toml"), config).unwrap();
         // What it comes with, and runs before anybody says anything.
         fs::write(home.join("cameras.toml"), self.pipeline).unwrap();
@@ -96,14 +84,32 @@ impl Stage {
         let mut enrol = revoada();
         enrol.args(["agent", "enrol", "--device", device, "--token", token.trim(), "--config"]);
         finish(enrol.arg(home.join("agent.toml"))).expect_code(0);
-        let log = File::create(home.join("agent.log")).unwrap();
+    }
+
+    fn start_agent(&self, device: &str) -> Running {
+        let home = self.path(device);
+        let log = log(&home.join("agent.log"));
         let mut run = revoada();
         run.args(["agent", "run", "--config"]).arg(home.join("agent.toml"));
         at_home(&mut run, &home);
         if let Some(emulated) = &self.emulated {
             emulated.present(&mut run, &home.join("emulator.log"));
         }
-        self.agents.push(Running(run.stdout(Stdio::null()).stderr(log).spawn().unwrap()));
+        Running(run.stdout(Stdio::null()).stderr(log).spawn().unwrap())
+    }
+
+    /// Kills the service as a loss of power does, and starts it again.
+    pub(crate) fn kill_service(&mut self) {
+        self.service.0.kill().unwrap();
+        self.service.0.wait().unwrap();
+        (self.service, self.addresses) = serve(self.folder.path(), &self.addresses);
+    }
+
+    /// The same with an agent; what it has started goes on alone.
+    pub(crate) fn kill_agent(&mut self, index: usize) {
+        self.agents[index].0.kill().unwrap();
+        self.agents[index].0.wait().unwrap();
+        self.agents[index] = self.start_agent(&format!("door-{}", index + 1));
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -113,7 +119,10 @@ impl Stage {
     /// Asks the service as its administrator.
     pub(crate) fn fleet(&self, arguments: &[&str]) -> Finished {
         let mut command: Command = revoada_fleet();
-        command.args(["--server", &self.url, "--token-file"]).arg(self.path("fleet/admin.token")).args(arguments);
+        command
+            .args(["--server", &self.addresses.operators, "--token-file"])
+            .arg(self.path("fleet/admin.token"))
+            .args(arguments);
         finish(&mut command)
     }
 
@@ -219,6 +228,48 @@ impl Stage {
         }
         assert!(self.service.0.wait().unwrap().success(), "the service ends in order");
     }
+}
+
+/// Where the service listens.
+struct Addresses {
+    mqtt: String,
+    devices: String,
+    /// With its scheme.
+    operators: String,
+}
+
+impl Addresses {
+    /// Wherever there is a port.
+    fn any() -> Self {
+        let any = || "127.0.0.1:0".to_owned();
+        Self { mqtt: any(), devices: any(), operators: format!("http://{}", any()) }
+    }
+}
+
+/// Starts the service, and waits until it says where it listens.
+fn serve(folder: &Path, addresses: &Addresses) -> (Running, Addresses) {
+    let mut command = revoada_fleet();
+    command.args(["serve", "--name", "localhost", "--mqtt", &addresses.mqtt, "--devices", &addresses.devices]);
+    command.args(["--operators", addresses.operators.strip_prefix("http://").unwrap()]);
+    command.arg("--learning-key").arg(folder.join("learning.pem"));
+    // What the devices have to judge a deployment by is a set of pictures for the service, too.
+    command.arg("--learning-pictures").arg(folder);
+    command.arg("--folder").arg(folder.join("fleet")).arg("--trust").arg(folder.join("owner.pub"));
+    let mut service = Running(command.stdout(Stdio::piped()).stderr(log(&folder.join("fleet.log"))).spawn().unwrap());
+    let mut said = BufReader::new(service.0.stdout.take().unwrap()).lines();
+    let mut line = || said.next().expect("the service says where it listens").unwrap();
+    let operators = line().strip_prefix("operators: ").unwrap().to_owned();
+    let ports = line();
+    let (devices, mqtt) = ports.strip_prefix("devices: ").unwrap().split_once(", MQTT: ").unwrap();
+    let addresses = Addresses { mqtt: mqtt.to_owned(), devices: devices.to_owned(), operators };
+    // Whatever it says later is read, so that it never waits for a reader.
+    thread::spawn(move || said.for_each(drop));
+    (service, addresses)
+}
+
+/// What a process says is put behind what the one before it has said.
+fn log(path: &Path) -> File {
+    File::options().create(true).append(true).open(path).unwrap()
 }
 
 impl Drop for Stage {
