@@ -15,6 +15,8 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 const SIDE: u32 = 8;
+/// What no test waits for.
+const LONG: [&str; 8] = ["--epochs", "100000", "--backend", "rten", "--log", "off", "--time-max", "5m"];
 const LABELS: [&str; 3] = ["left", "right", "even"];
 
 fn revoada(args: &[&str]) -> Output {
@@ -94,6 +96,15 @@ impl Place {
         self.folder.path().join(name)
     }
 
+    /// Until a training has its features, and goes on.
+    fn wait_for_features(&self) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !self.path("pictures/.revoada-learn/features").exists() {
+            assert!(Instant::now() < deadline, "no features are kept");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     fn text(&self, name: &str) -> String {
         self.path(name).to_str().unwrap().to_owned()
     }
@@ -167,23 +178,33 @@ fn a_training_that_is_stopped_keeps_what_it_has_learned() {
     let [model, data, labels] = ["tiny.onnx", "pictures", "labels.txt"].map(|name| place.text(name));
     let output = place.text("w.safetensors");
     let train = ["learn", "train", &model, "--data", &data, "--labels", &labels, "--output", &output, "--json"];
-    let child = Command::new(env!("CARGO_BIN_EXE_revoada"))
-        .args(train)
-        .args(["--epochs", "100000", "--backend", "rten", "--log", "off", "--time-max", "5m"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let (features, deadline) =
-        (place.path("pictures/.revoada-learn/features"), Instant::now() + Duration::from_secs(60));
-    while !features.exists() {
-        assert!(Instant::now() < deadline, "no features are kept");
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    let child =
+        Command::new(env!("CARGO_BIN_EXE_revoada")).args(train).args(LONG).stdout(Stdio::piped()).spawn().unwrap();
+    place.wait_for_features();
     kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
     let ended = child.wait_with_output().unwrap();
     let record: Value = serde_json::from_slice(&ended.stdout).unwrap();
     assert_eq!((ended.status.code(), &record["ended"]), (Some(0), &"stopped".into()), "{record}");
     assert!(Path::new(&output).exists());
+}
+
+#[test]
+fn a_training_ends_with_who_has_started_it() {
+    let place = Place::new();
+    let [model, data, labels] = ["tiny.onnx", "pictures", "labels.txt"].map(|name| place.text(name));
+    let output = place.text("w.safetensors");
+    let train = ["learn", "train", &model, "--data", &data, "--labels", &labels, "--output", &output, "--json"];
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "\"$@\" --parent $$ & wait", "sh", env!("CARGO_BIN_EXE_revoada")]).args(train).args(LONG);
+    let shell = shell.stdout(Stdio::piped()).spawn().unwrap();
+    place.wait_for_features();
+    kill_process(Pid::from_child(&shell), Signal::KILL).unwrap();
+    // Once nobody holds the other end.
+    assert_eq!(shell.wait_with_output().unwrap().stdout, b"");
+    assert!(!Path::new(&output).exists());
+
+    let (code, said) = refused(&[&train[..], &["--parent", "1"]].concat());
+    assert!(code == Some(1) && said.contains("process 1, with which this was to end"), "{code:?} {said}");
 }
 
 #[test]

@@ -165,6 +165,7 @@ impl Learner {
         child.arg("--data").arg(&self.config.data).arg("--labels").arg(&labels);
         child.arg("--weights").arg(self.weights()).arg("--output").arg(self.update());
         child.arg("--control").arg(&self.socket).args(["--json", "--log", "warn"]);
+        child.args(["--parent", &std::process::id().to_string()]);
         child.args(["--memory-max", &self.config.memory_mib_max.to_string()]);
         child.args(["--seed", &(invitation.round ^ invitation.run.rotate_left(32)).to_string()]);
         if let Some(celsius) = self.config.celsius_max {

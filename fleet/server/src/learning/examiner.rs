@@ -223,16 +223,17 @@ impl Examiner {
         let program = self.pictures.program();
         let mut command = Command::new(&program);
         command.args(["learn", "evaluate"]).arg(known.bundle()).arg("--trust").arg(known.trust());
-        command.arg("--data").arg(&set).args(["--json", "--log", "warn", "--time-max", "1h", "--weights"]);
+        command.arg("--data").arg(&set).args(["--json", "--log", "warn", "--time-max", "1h"]);
+        command.args(["--parent", &std::process::id().to_string()]);
         match weights {
             Some(held) => {
                 let (file, labels) = (known.folder.path().join("weights"), known.folder.path().join("labels"));
                 fs::write(&file, self.read(held.digest)?)?;
                 fs::write(&labels, held.labels.join("\n"))?;
-                command.arg(file).arg("--labels").arg(labels);
+                command.arg("--weights").arg(file).arg("--labels").arg(labels);
             }
             None if names(&set)?.is_disjoint(&known.labels) => return Ok(Marks { accuracy: 0.0, loss: None }),
-            None => drop(command.arg("model")),
+            None => drop(command.args(["--weights", "model"])),
         }
         let said = self.answer(command, program, is_over)?;
         marks(&said).ok_or_else(|| ExamError::said("the program that judges says nothing that can be read"))

@@ -8,6 +8,7 @@ use revoada_bundle::strict::parse_duration;
 use revoada_learn::{Limits, Pause, Signs, Yielding, hottest};
 use revoada_pipeline::control::{Client, Command};
 use revoada_pipeline::run::{StopFlag, StopLevel};
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
 use serde_json::Value;
 use tracing::{info, warn};
 
@@ -33,6 +34,9 @@ pub(super) struct CourtesyArgs {
     /// The longest that all of it may take, waiting included, such as 30m.
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = parse_time)]
     time_max: Duration,
+    /// End with the process of this number, which has to be the one that started this.
+    #[arg(long, value_name = "PID")]
+    parent: Option<i32>,
 }
 
 fn parse_time(text: &str) -> Result<Duration, String> {
@@ -56,6 +60,9 @@ pub(super) struct Courtesy {
 
 impl Courtesy {
     pub(super) fn start(args: &CourtesyArgs) -> anyhow::Result<Self> {
+        if let Some(parent) = args.parent {
+            end_with(parent)?;
+        }
         rustix::process::nice(args.nice).context("cannot lower the priority")?;
         let limits = Limits { celsius_max: args.celsius_max.map(f32::from), cooling: 5.0 };
         Ok(Self {
@@ -125,6 +132,16 @@ impl Courtesy {
         self.unheard = true;
         None
     }
+}
+
+/// Nobody waits for what an orphan learns, and it is not to write where the next one does.
+fn end_with(parent: i32) -> anyhow::Result<()> {
+    set_parent_process_death_signal(Some(Signal::KILL))
+        .context("cannot be told when the process ends that started this")?;
+    // It may have ended before.
+    let is_there = getppid().is_some_and(|found| found.as_raw_nonzero().get() == parent);
+    anyhow::ensure!(is_there, "process {parent}, with which this was to end, has not started it or is gone");
+    Ok(())
 }
 
 /// The sum over the streams.
