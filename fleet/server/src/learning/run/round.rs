@@ -39,12 +39,16 @@ impl Collecting {
 }
 
 impl Run {
-    /// Takes up the round that was under way.
+    /// Takes up the round that was under way, or the question how good its weights are.
     pub(super) fn resume(&mut self, hall: &mut Hall<'_>) -> Result<(), RunError> {
-        let last = hall.store.rounds(self.id)?.pop();
-        let Some(RoundRecord { head, result }) = last.filter(|last| last.result.ended.is_none()) else {
+        let Some(RoundRecord { head, result }) = hall.store.rounds(self.id)?.pop() else { return Ok(()) };
+        if result.ended.is_some() {
+            // Whoever was asked how good its weights are may be gone; the service's own pictures are not.
+            if self.state.phase == RunPhase::Evaluating {
+                self.evaluate(hall, head, result);
+            }
             return Ok(());
-        };
+        }
         let Some(sheet) = self.sheet.clone() else { return Ok(()) };
         let records = hall.store.members(self.id, head.number)?;
         let details = records.iter().map(|(who, record)| (who.clone(), record.result.clone())).collect();
