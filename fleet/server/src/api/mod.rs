@@ -37,6 +37,7 @@ pub(crate) use caller::check_origin;
 pub use caller::{COOKIE, Caller, cookie_of};
 pub(crate) use people::signed_in;
 pub use problem::Problem;
+pub(crate) use runs::release_run;
 
 /// JSON that people and programs write by hand is small; blobs have a limit of their own.
 const BODY_BYTES_MAX: usize = 1 << 20;

@@ -16,8 +16,8 @@ use super::registry::{check_names, importer};
 use super::{Api, Caller, Problem, Time};
 use crate::learning::{self, MemberRecord, ReleaseError, RoundRecord, RunId, RunIntent, learned_model, rounds_csv};
 use crate::registry::Import;
-use crate::service::{Change, RunForm, chain, now, wall};
-use crate::store::{Role, RunRecord};
+use crate::service::{Change, Principal, RunForm, chain, now, wall};
+use crate::store::{ArtefactVersion, Role, RunRecord};
 
 pub(super) fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
@@ -304,8 +304,20 @@ async fn release(
     id: Result<Path<u64>, PathRejection>,
     form: Result<Json<ReleaseForm>, JsonRejection>,
 ) -> Result<(StatusCode, Json<ReleasedJson>), Problem> {
-    by.require(Role::Operator)?;
     let (id, Json(form)) = (RunId(id?.0), form?);
+    let version = release_run(&api, by, id, form.version).await?;
+    let released = ReleasedJson { name: version.name, version: version.version, digest: version.digest.to_string() };
+    Ok((StatusCode::CREATED, Json(released)))
+}
+
+/// Makes a bundle of what a run has learned, and registers it.
+pub(crate) async fn release_run(
+    api: &Api,
+    by: Principal,
+    id: RunId,
+    version: String,
+) -> Result<ArtefactVersion, Problem> {
+    by.require(Role::Operator)?;
     let asker = by.clone();
     let (record, model) = api
         .ask(move |fleet| {
@@ -317,7 +329,7 @@ async fn release(
             Ok((record, model))
         })
         .await?;
-    check_names(model.as_deref().unwrap_or("model"), &form.version)?;
+    check_names(model.as_deref().unwrap_or("model"), &version)?;
     let conflict = |detail: &str| Problem::new(StatusCode::CONFLICT, detail.to_owned());
     let Some(key) = api.learning_key.clone() else {
         return Err(conflict("this service has no key for what is learned: name one in `learning.key`"));
@@ -334,11 +346,10 @@ async fn release(
         ReleaseError::Store(_) | ReleaseError::Bundle(_) => Problem::internal(&error),
         error => conflict(&chain(&error)),
     })?;
-    let import = Import { name: model, version: form.version, parents: Vec::new() };
-    let version = importer(&api).folder(&bundle, import, by.actor, now()).await?;
+    let import = Import { name: model, version, parents: Vec::new() };
+    let version = importer(api).folder(&bundle, import, by.actor, now()).await?;
     api.fleet.tell(Change::Registry);
-    let released = ReleasedJson { name: version.name, version: version.version, digest: version.digest.to_string() };
-    Ok((StatusCode::CREATED, Json(released)))
+    Ok(version)
 }
 
 async fn intend(api: &Api, by: Caller, id: u64, intent: RunIntent) -> Result<StatusCode, Problem> {
