@@ -59,6 +59,8 @@ impl Decoder for SquareDecoder {
     fn decode(&self, outputs: &[TensorRef<'_>], row: usize, _: &Placement) -> Result<Prediction, DecodeError> {
         let [answer, score] = outputs[0].as_slice::<f32>().unwrap()[row * 2..][..2] else { panic!("two numbers") };
         let square = |left: usize, top: f32| Detection {
+            // The sink looks whether an answer is its frame's.
+            class: answer as u32,
             score,
             bbox: Rect::new(left as f32, top, SIDE as f32, SIDE as f32),
             ..Detection::default()
@@ -71,6 +73,11 @@ impl Decoder for SquareDecoder {
     }
 }
 
+/// Every frame's squares are of another class.
+fn tracked() -> [(&'static str, Value); 2] {
+    [("tracker.algorithm", "sort".into()), ("tracker.across_classes", true.into())]
+}
+
 struct Scene {
     folder: tempfile::TempDir,
     client: Client,
@@ -81,7 +88,7 @@ impl Scene {
     fn start(settings: &[(&str, Value)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("control.sock");
-        let script = Script::new(&[("gate/1", FILE, &[&[Step::FramesWithoutEnd]])]);
+        let script = Script::new(&[("gate", FILE, &[&[Step::FramesWithoutEnd]])]);
         let script = script.showing(squares).decoding(SquareDecoder).set("control.socket", socket.display().to_string());
         let script = settings.iter().fold(script, |script, (key, value)| script.set(key, value.clone()));
         let run = script.start();
@@ -98,7 +105,7 @@ impl Scene {
     }
 
     fn tracked() -> Self {
-        Self::start(&[("tracker.algorithm", "sort".into())])
+        Self::start(&tracked())
     }
 
     fn data(&self) -> PathBuf {
@@ -106,7 +113,7 @@ impl Scene {
     }
 
     fn label(&mut self, track: u64, count: u32) -> Result<PathBuf, String> {
-        self.label_into(track, count, &self.data(), "gate/1")
+        self.label_into(track, count, &self.data(), "gate")
     }
 
     fn label_into(&mut self, track: u64, count: u32, folder: &Path, stream: &str) -> Result<PathBuf, String> {
@@ -145,10 +152,10 @@ impl Scene {
 #[test]
 fn so_many_pictures_show_the_track_alone_with_nothing_drawn() {
     let mut scene = Scene::tracked();
-    scene.run.collected[0].wait_for("gate/1", 10);
+    scene.run.collected[0].wait_for("gate", 10);
     let first = scene.label(1, 3).unwrap();
     let name = first.file_name().unwrap().to_str().unwrap();
-    assert!(name.starts_with("gate_1-1-2") && name.ends_with(".jpg") && !name.contains([':', ' ']), "{name}");
+    assert!(name.starts_with("gate-1-2") && name.ends_with(".jpg") && !name.contains([':', ' ']), "{name}");
     let kept = scene.wait_for_pictures(3);
     assert!(kept.contains(&first));
     for path in &kept {
@@ -162,8 +169,8 @@ fn so_many_pictures_show_the_track_alone_with_nothing_drawn() {
         assert!(picture.pixels().all(is_grey), "{path:?} has no coloured box");
     }
     // Many more are due by then.
-    let seen = scene.run.collected[0].of("gate/1").len();
-    scene.run.collected[0].wait_for("gate/1", seen + 100);
+    let seen = scene.run.collected[0].of("gate").len();
+    scene.run.collected[0].wait_for("gate", seen + 100);
     scene.client.request(Command::EndLabels).unwrap();
     assert_eq!(scene.pictures().len(), 3);
     scene.end();
@@ -172,13 +179,13 @@ fn so_many_pictures_show_the_track_alone_with_nothing_drawn() {
 #[test]
 fn no_more_are_kept_once_they_are_ended() {
     let mut scene = Scene::tracked();
-    scene.run.collected[0].wait_for("gate/1", 10);
+    scene.run.collected[0].wait_for("gate", 10);
     scene.label(1, 500).unwrap();
     scene.wait_for_pictures(2);
     assert_eq!(scene.client.request(Command::EndLabels).unwrap(), json!({ "ended": 1 }));
     let kept = scene.pictures().len();
-    let seen = scene.run.collected[0].of("gate/1").len();
-    scene.run.collected[0].wait_for("gate/1", seen + 100);
+    let seen = scene.run.collected[0].of("gate").len();
+    scene.run.collected[0].wait_for("gate", seen + 100);
     assert_eq!(scene.pictures().len(), kept);
     assert_eq!(scene.client.request(Command::EndLabels).unwrap(), json!({ "ended": 0 }));
     scene.end();
@@ -187,10 +194,10 @@ fn no_more_are_kept_once_they_are_ended() {
 #[test]
 fn a_track_that_is_gone_is_kept_for_as_long_as_it_was_there() {
     let mut scene = Scene::tracked();
-    scene.run.collected[0].wait_for("gate/1", 10);
+    scene.run.collected[0].wait_for("gate", 10);
     // At five a second of its time, and twenty-five frames.
     scene.label(2, 500).unwrap();
-    scene.run.collected[0].wait_for("gate/1", 400);
+    scene.run.collected[0].wait_for("gate", 400);
     assert_eq!(scene.client.request(Command::EndLabels).unwrap(), json!({ "ended": 0 }), "it ended by itself");
     let kept = scene.pictures();
     assert!((1..=40).contains(&kept.len()), "{}", kept.len());
@@ -198,16 +205,16 @@ fn a_track_that_is_gone_is_kept_for_as_long_as_it_was_there() {
         assert!(image::open(path).unwrap().to_luma8().get_pixel(7, 7)[0] < 30, "{path:?} shows the other square");
     }
     let refused = scene.label(2, 1).unwrap_err();
-    assert_eq!(refused, "stream `gate/1` does not show track 2; it shows 1");
+    assert_eq!(refused, "stream `gate` does not show track 2; it shows 1");
     scene.end();
 }
 
 #[test]
 fn a_snapshot_says_which_tracks_it_shows() {
     let mut scene = Scene::tracked();
-    scene.run.collected[0].wait_for("gate/1", 10);
+    scene.run.collected[0].wait_for("gate", 10);
     let path = scene.data().join("shot.png");
-    let answer = scene.client.request(Command::snapshot("gate/1", &path, Path::new("/"))).unwrap();
+    let answer = scene.client.request(Command::snapshot("gate", &path, Path::new("/"))).unwrap();
     let tracks: Vec<_> = answer["tracks"].as_array().unwrap().iter().map(|track| track["track"].clone()).collect();
     assert_eq!(tracks, [json!(1), json!(2)]);
     scene.end();
@@ -216,13 +223,13 @@ fn a_snapshot_says_which_tracks_it_shows() {
 #[test]
 fn what_cannot_be_kept_is_refused_with_the_reason() {
     let mut scene = Scene::tracked();
-    scene.run.collected[0].wait_for("gate/1", 10);
+    scene.run.collected[0].wait_for("gate", 10);
     let data = scene.data();
     for (track, folder, stream, reason) in [
-        (1, data.as_path(), "attic", "there is no stream `attic`; choose one of `gate/1`"),
-        (9, &data, "gate/1", "stream `gate/1` has no track 9: the newest is 2"),
-        (0, &data, "gate/1", "stream `gate/1` has no track 0"),
-        (1, Path::new("/no/such"), "gate/1", "there is no folder `/no/such`"),
+        (1, data.as_path(), "attic", "there is no stream `attic`; choose one of `gate`"),
+        (9, &data, "gate", "stream `gate` has no track 9: the newest is 2"),
+        (0, &data, "gate", "stream `gate` has no track 0"),
+        (1, Path::new("/no/such"), "gate", "there is no folder `/no/such`"),
     ] {
         let refused = scene.label_into(track, 1, folder, stream).unwrap_err();
         assert!(refused.contains(reason), "{refused}");
@@ -230,16 +237,21 @@ fn what_cannot_be_kept_is_refused_with_the_reason() {
     assert_eq!(fs::read_dir(&data).unwrap().count(), 0, "nothing is left behind");
     scene.end();
 
-    let mut untracked = Scene::start(&[]);
-    let refused = untracked.label(1, 1).unwrap_err();
+}
+
+#[test]
+fn without_a_tracker_there_is_nothing_to_keep() {
+    let mut scene = Scene::start(&[]);
+    let refused = scene.label(1, 1).unwrap_err();
     assert!(refused.starts_with("nothing is tracked here"), "{refused}");
-    untracked.end();
+    scene.end();
 }
 
 #[test]
 fn what_is_anonymized_is_not_kept() {
-    let mut scene = Scene::start(&[("tracker.algorithm", "sort".into()), ("draw.anonymize.method", "blur".into())]);
-    scene.run.collected[0].wait_for("gate/1", 10);
+    let hidden = ("draw.anonymize.method", "blur".into());
+    let mut scene = Scene::start(&tracked().into_iter().chain([hidden]).collect::<Vec<_>>());
+    scene.run.collected[0].wait_for("gate", 10);
     let refused = scene.label(1, 1).unwrap_err();
     assert_eq!(refused, "track 1 is of a class that this pipeline anonymizes: it is not kept");
     assert!(scene.pictures().is_empty());

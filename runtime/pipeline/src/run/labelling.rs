@@ -21,7 +21,7 @@ use tracing::{info, warn};
 
 use crate::draw::Painter;
 use crate::lock::lock;
-use crate::sink::jpeg;
+use crate::sink::{file_name, jpeg};
 
 /// Tracks of which pictures are kept at once, each by a thread; one more is refused.
 const AT_ONCE_MAX: usize = 8;
@@ -33,8 +33,6 @@ const MARGIN: f32 = 0.1;
 const ABSENT_MAX: Duration = Duration::from_secs(3);
 /// Whoever learns from it should not learn what JPEG does.
 const JPEG_QUALITY: u8 = 95;
-/// Of a stream's id, in the names of files.
-const NAME_CHARS_MAX: usize = 64;
 /// Tracks that are named to whoever asks for one that is not there.
 const NAMED_MAX: usize = 16;
 
@@ -313,7 +311,7 @@ impl Shot {
         let time = self.wall.and_then(|wall| epoch.checked_add(wall.since(Timestamp::ZERO)));
         let time = humantime::format_rfc3339_millis(time.unwrap_or_else(SystemTime::now)).to_string();
         let time = time.replace(|c: char| !c.is_ascii_alphanumeric(), "");
-        let name = format!("{}-{track}-{time}-{:06}.jpg", safe(stream), self.frame.sequence);
+        let name = format!("{}-{track}-{time}-{:06}.jpg", file_name(stream), self.frame.sequence);
         let path = folder.join(name);
         match fs::create_dir(folder) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -329,29 +327,9 @@ fn grown(bbox: Rect) -> Rect {
     Rect::new(bbox.x - x, bbox.y - y, bbox.width + 2.0 * x, bbox.height + 2.0 * y)
 }
 
-/// A stream's id as part of a file's name that every system and shell takes as it is.
-fn safe(stream: &StreamId) -> String {
-    let is_safe = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    let name = stream.as_str().chars().take(NAME_CHARS_MAX).map(|c| if is_safe(c) { c } else { '_' });
-    let name: String = name.collect();
-    // A hidden file would not be learned from, and one that begins so is taken for an option.
-    match name.strip_prefix(['.', '-']) {
-        Some(rest) => format!("_{rest}"),
-        None => name,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_of_files_are_safe_whatever_a_stream_is_called() {
-        for (id, expected) in [("door", "door"), ("../a b", "_.__a_b"), ("-rf", "_rf"), ("Tür/2", "T_r_2")] {
-            assert_eq!(safe(&StreamId::new(id)), expected);
-        }
-        assert_eq!(safe(&StreamId::new(&"ä".repeat(99))).len(), NAME_CHARS_MAX);
-    }
 
     #[test]
     fn a_label_has_room_for_so_many_pictures() {
