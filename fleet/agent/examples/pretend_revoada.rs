@@ -200,8 +200,7 @@ fn run(words: &[&str]) -> Done {
     let listener = UnixListener::bind(&socket)?;
     let pipeline = std::fs::read_to_string(words[1])?;
     let model = (model, 0);
-    let running =
-        Running { began: Instant::now(), model, shadow_began: None, pipeline, keeps: None, drains: false };
+    let running = Running { began: Instant::now(), model, shadow_began: None, pipeline, keeps: None, drains: false };
     let running = Arc::new(Mutex::new(running));
     let serving = Arc::clone(&running);
     thread::spawn(move || {

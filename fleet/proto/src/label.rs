@@ -17,7 +17,9 @@ pub struct Label(String);
 
 /// A text that is no label.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("expected a label of 1 to {BYTES_MAX} bytes without `/`, `\\`, a dot in front and spaces around it, got `{text}`")]
+#[error(
+    "expected a label of 1 to {BYTES_MAX} bytes without `/`, `\\`, a dot in front and spaces around it, got `{text}`"
+)]
 pub struct LabelError {
     /// At most so many characters of it, without control characters.
     text: String,

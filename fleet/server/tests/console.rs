@@ -383,7 +383,10 @@ async fn an_operator_commands_tags_and_rolls_out() {
             (&[("ask", "forget"), ("label", "")], "the command lacks its label"),
             (&[("ask", "label"), ("stream", "door"), ("label", "a")], "the command lacks its track"),
             (&[("ask", "label"), ("stream", "door"), ("track", "0"), ("label", "a")], "tracks are numbered from 1"),
-            (&[("ask", "label"), ("stream", "door"), ("track", "1"), ("label", "../a")], "expected a label of 1 to 128"),
+            (
+                &[("ask", "label"), ("stream", "door"), ("track", "1"), ("label", "../a")],
+                "expected a label of 1 to 128",
+            ),
         ] {
             let refused = world.post("/devices/cam-1/command", Some(&otto), fields);
             assert_eq!(refused.status(), 422, "{fields:?}");
@@ -456,7 +459,8 @@ async fn an_operator_has_devices_learn_and_releases_what_they_have_learned() {
             ("config", "epochs=2"),
         ];
         let with = |more: &[(&'static str, &'static str)]| {
-            let fields: Vec<_> = fields.iter().filter(|(name, _)| more.iter().all(|(other, _)| other != name)).collect();
+            let fields: Vec<_> =
+                fields.iter().filter(|(name, _)| more.iter().all(|(other, _)| other != name)).collect();
             fields.into_iter().copied().chain(more.iter().copied()).collect::<Vec<_>>()
         };
         for (more, why) in [

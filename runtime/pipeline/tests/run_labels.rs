@@ -89,7 +89,8 @@ impl Scene {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("control.sock");
         let script = Script::new(&[("gate", FILE, &[&[Step::FramesWithoutEnd]])]);
-        let script = script.showing(squares).decoding(SquareDecoder).set("control.socket", socket.display().to_string());
+        let script =
+            script.showing(squares).decoding(SquareDecoder).set("control.socket", socket.display().to_string());
         let script = settings.iter().fold(script, |script, (key, value)| script.set(key, value.clone()));
         let run = script.start();
         let deadline = Instant::now() + fakes::DEADLINE;
@@ -236,7 +237,6 @@ fn what_cannot_be_kept_is_refused_with_the_reason() {
     }
     assert_eq!(fs::read_dir(&data).unwrap().count(), 0, "nothing is left behind");
     scene.end();
-
 }
 
 #[test]

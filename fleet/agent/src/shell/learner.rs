@@ -65,7 +65,11 @@ pub(super) struct Lesson {
 pub(super) enum Todo {
     Learn(Box<Lesson>),
     /// Erase the pictures of a label, or all.
-    Forget { label: Option<Label>, active: Active, answer: oneshot::Sender<Result<String, String>> },
+    Forget {
+        label: Option<Label>,
+        active: Active,
+        answer: oneshot::Sender<Result<String, String>>,
+    },
 }
 
 /// What has come of a lesson, for people.

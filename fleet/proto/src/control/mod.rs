@@ -233,7 +233,8 @@ fn take_track(message: &mut Map<String, Value>) -> Result<u64, String> {
 /// A number from 1 to `max`, or what it is where nobody says.
 fn take_number(message: &mut Map<String, Value>, key: &str, default: u32, max: u32) -> Result<u32, String> {
     let Some(number) = message.remove(key) else { return Ok(default) };
-    let within = number.as_u64().and_then(|number| u32::try_from(number).ok()).filter(|number| (1..=max).contains(number));
+    let within =
+        number.as_u64().and_then(|number| u32::try_from(number).ok()).filter(|number| (1..=max).contains(number));
     within.ok_or_else(|| format!("expected `{key}` from 1 to {max}, got {number}"))
 }
 
@@ -315,7 +316,11 @@ mod tests {
             (r#"{"version":1,"id":3,"command":"add-stream","stream":"a.mp4"}"#, 3, "not an object"),
             (r#"{"version":1,"id":3,"command":"label","stream":"a"}"#, 3, "`track` is missing"),
             (r#"{"version":1,"id":3,"command":"label","stream":"a","track":-1}"#, 3, "not the number of a track"),
-            (r#"{"version":1,"id":3,"command":"label","stream":"a","track":1,"label":"../b"}"#, 3, "expected a label of"),
+            (
+                r#"{"version":1,"id":3,"command":"label","stream":"a","track":1,"label":"../b"}"#,
+                3,
+                "expected a label of",
+            ),
             (
                 r#"{"version":1,"id":3,"command":"label","stream":"a","track":1,"label":"b","folder":"c"}"#,
                 3,

@@ -39,7 +39,8 @@ pub(crate) fn write(store: &dyn Store, anna: &Actor, now: Timestamp) -> Outcome 
 
 /// One of devices, whose weights can be released.
 fn by_devices(store: &dyn Store, anna: &Actor, began: Timestamp) -> Outcome {
-    let form = json!({ "rounds": ROUNDS, "devices": { "model": "gloves", "version": "1.0.0", "filter": "tag = hall" } });
+    let form =
+        json!({ "rounds": ROUNDS, "devices": { "model": "gloves", "version": "1.0.0", "filter": "tag = hall" } });
     let form: RunForm = serde_json::from_value(form)?;
     let plan = form.read(Some(registry::digest("gloves", "1.0.0")))?;
     let id = store.add_run("Gloves, by the devices of the hall", &plan, anna, began)?;

@@ -34,14 +34,7 @@ const ARTEFACTS: [Entry; 5] = [
         "Apache-2.0",
         &[("1.1.0", 40)],
     ),
-    (
-        Kind::Model,
-        "gloves",
-        &["classifier"],
-        "Whether hands wear gloves.",
-        "Apache-2.0",
-        &[("1.0.0", 30)],
-    ),
+    (Kind::Model, "gloves", &["classifier"], "Whether hands wear gloves.", "Apache-2.0", &[("1.0.0", 30)]),
     (Kind::Pipeline, "dock-counting", &[], "Counts what comes and goes at a dock.", "MIT", &[("7", 12), ("8", 2)]),
     (Kind::Package, "revoada", &["arm64"], "The runtime itself.", "Apache-2.0", &[("1.3.2", 45), ("1.4.0", 6)]),
 ];

@@ -239,7 +239,8 @@ async fn read(api: &Api, by: &Principal, fields: &Fields) -> Result<RunForm, Pro
     let of_devices = SETTINGS.map(|(name, _)| name).into_iter().chain(["filter", "labels", "balanced"]);
     match of_devices.into_iter().find(|name| fields.some(name).is_some()) {
         Some(name) => {
-            let detail = format!("`{name}` is for devices: choose the model whose last layers they learn, or leave it empty");
+            let detail =
+                format!("`{name}` is for devices: choose the model whose last layers they learn, or leave it empty");
             Err(wrong(detail))
         }
         None => Ok(form),

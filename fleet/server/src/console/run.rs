@@ -13,9 +13,7 @@ use super::shell::{Answer, Place, Refusal, done, heading, page};
 use super::visitor::Visitor;
 use super::words;
 use crate::api::{Api, Problem, release_run};
-use crate::learning::{
-    MemberRecord, Participants, RoundRecord, RunId, RunIntent, RunPhase, learned_model, rounds_csv,
-};
+use crate::learning::{MemberRecord, Participants, RoundRecord, RunId, RunIntent, RunPhase, learned_model, rounds_csv};
 use crate::service::{SampleText, wall};
 use crate::store::{Role, RunRecord};
 

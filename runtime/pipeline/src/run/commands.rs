@@ -87,8 +87,7 @@ impl Commands {
         }
         let (reply, picture) = sync_channel(1);
         self.controls.snapshots().request(stream.clone(), reply);
-        let Snapshot { frame, tracks } =
-            picture.recv_timeout(PICTURE_TIMEOUT).map_err(|_| no_picture(&stream))?;
+        let Snapshot { frame, tracks } = picture.recv_timeout(PICTURE_TIMEOUT).map_err(|_| no_picture(&stream))?;
         let encoded = match extension {
             Some("png") => png(&frame.view()),
             _ => jpeg(&frame.view(), JPEG_QUALITY),

@@ -270,13 +270,7 @@ fn cannot_keep(folder: &Path, error: &io::Error) -> String {
 }
 
 /// Writes pictures until there are enough, or no more frames.
-fn keep(
-    wish: &Wish,
-    folder: &Path,
-    count: usize,
-    shots: &Receiver<Shot>,
-    first: &SyncSender<Result<PathBuf, String>>,
-) {
+fn keep(wish: &Wish, folder: &Path, count: usize, shots: &Receiver<Shot>, first: &SyncSender<Result<PathBuf, String>>) {
     let Wish { stream, track, label, .. } = wish;
     let mut kept = 0;
     for shot in shots {
