@@ -26,6 +26,7 @@ PAGES = {
     "new-rollout": "/rollouts/new",
     "learning": "/learning",
     "run": "/learning/2",
+    "run-of-devices": "/learning/4",
     "compare": "/learning/compare?run=1&run=2",
     "new-run": "/learning/new",
     "alerts": "/alerts",

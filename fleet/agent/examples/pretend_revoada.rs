@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         ["build", bundle, ..] => build(Path::new(bundle), &words),
         ["verify", bundle, ..] => verify(Path::new(bundle)),
         ["classify", "--model", model, "--trust", _, "--json", pictures @ ..] => classify(Path::new(model), pictures),
+        ["learn", "forget", ..] => forget(&words),
         ["learn", "train", bundle, ..] => learn(Path::new(bundle), &words),
         ["run", ..] if words.contains(&"--print-config") => print_config(Path::new(words[1])),
         ["run", ..] if words.contains(&"--source") => try_model(&words),
@@ -119,6 +120,16 @@ fn learn(bundle: &Path, words: &[&str]) -> Done {
     say(&json!({ "examples": 30, "train_loss": 0.5, "after": { "loss": 0.6, "accuracy": 0.75 } }).to_string())
 }
 
+/// Notes beside the pictures how it was asked. Nobody may keep pictures meanwhile.
+fn forget(words: &[&str]) -> Done {
+    let data = Path::new(option(words, "--data").ok_or("forget what?")?);
+    if data.join("keeps").exists() {
+        return Err("pictures are still kept".into());
+    }
+    std::fs::write(data.join("forgotten"), words.join(" "))?;
+    say("erased 1 files made of pictures and 2 pictures, 3 bytes")
+}
+
 fn print_config(pipeline: &Path) -> Done {
     let text = std::fs::read_to_string(pipeline)?;
     if text.contains("broken") { Err("this pipeline is broken".into()) } else { say(&text) }
@@ -163,6 +174,8 @@ struct Running {
     model: (String, u64),
     shadow_began: Option<u64>,
     pipeline: String,
+    /// The mark of a track of which pictures are kept.
+    keeps: Option<PathBuf>,
     drains: bool,
 }
 
@@ -186,7 +199,8 @@ fn run(words: &[&str]) -> Done {
     drop(std::fs::remove_file(&socket));
     let listener = UnixListener::bind(&socket)?;
     let pipeline = std::fs::read_to_string(words[1])?;
-    let running = Running { began: Instant::now(), model: (model, 0), shadow_began: None, pipeline, drains: false };
+    let model = (model, 0);
+    let running = Running { began: Instant::now(), model, shadow_began: None, pipeline, keeps: None, drains: false };
     let running = Arc::new(Mutex::new(running));
     let serving = Arc::clone(&running);
     thread::spawn(move || {
@@ -257,9 +271,26 @@ fn answer(command: Command, running: &Mutex<Running>) -> Result<Value, String> {
         Command::EndShadow => running.shadow_began.take().map(|_| json!({})).ok_or("there is none".to_owned()),
         Command::Snapshot { stream, path } if stream == "door" => {
             std::fs::write(path, b"a picture of the door").map_err(|error| error.to_string())?;
-            Ok(json!({}))
+            Ok(json!({ "tracks": [{ "track": 7, "label": "parcel" }, { "track": 9 }] }))
         }
         Command::Snapshot { stream, .. } => Err(format!("there is no stream `{stream}`")),
+        Command::Label { stream, track: 7, label, folder, count, .. } => {
+            let keeps = folder.join("keeps");
+            let folder = folder.join(label.as_str());
+            let keep = || {
+                std::fs::create_dir(&folder)?;
+                std::fs::write(folder.join("7.jpg"), format!("one of {count} of {stream}"))?;
+                std::fs::write(&keeps, "")
+            };
+            keep().map_err(|error| error.to_string())?;
+            running.keeps = Some(keeps);
+            Ok(json!({}))
+        }
+        Command::Label { track, .. } => Err(format!("there is no track {track}")),
+        Command::EndLabels => {
+            let ended = running.keeps.take().map(std::fs::remove_file);
+            Ok(json!({ "ended": usize::from(ended.is_some()) }))
+        }
         Command::Drain => {
             running.drains = true;
             Ok(json!({}))

@@ -13,6 +13,17 @@ use crate::pictures::{self, PicturesError};
 /// Files below the folder of what was made of pictures; more are somebody else's.
 const FILES_MAX: usize = 10_000;
 
+/// What is to be erased. What was made of pictures always is, since that of one cannot be told from that of another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Erase<'a> {
+    /// And no picture.
+    Derived,
+    /// And the pictures of one label.
+    Label(&'a str),
+    /// And all pictures.
+    Pictures,
+}
+
 /// What is there no more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Forgotten {
@@ -37,9 +48,9 @@ pub enum ForgetError {
 }
 
 /// Erases everything that was made of the pictures in a folder: their features, and the weights and updates that lie with
-/// those. With `pictures` those are erased, too, and the folders of labels that are empty then. What is erased before an error
-/// stays erased; links are erased and not followed.
-pub fn forget(folder: &Path, pictures: bool) -> Result<Forgotten, ForgetError> {
+/// those. Where pictures are erased, too, so are the folders of labels that are empty then. What is erased before an error stays
+/// erased; links are erased and not followed. A label of which there is no picture is none to forget, and no error.
+pub fn forget(folder: &Path, what: Erase<'_>) -> Result<Forgotten, ForgetError> {
     let mut forgotten = Forgotten::default();
     let derived = derived_folder(folder);
     let is_folder = fs::symlink_metadata(&derived).is_ok_and(|metadata| metadata.is_dir());
@@ -58,9 +69,10 @@ pub fn forget(folder: &Path, pictures: bool) -> Result<Forgotten, ForgetError> {
         forgotten.bytes += erase(&derived)?;
         forgotten.derived += 1;
     }
-    if pictures {
+    if what != Erase::Derived {
+        let is_wanted = |label: &str| !matches!(what, Erase::Label(wanted) if wanted != label);
         let mut found = Vec::new();
-        pictures::each(folder, |_, path| found.push(path))?;
+        pictures::each(folder, |label, path| found.extend(is_wanted(label).then_some(path)))?;
         for path in &found {
             forgotten.bytes += erase(path)?;
             forgotten.pictures += 1;
@@ -105,14 +117,18 @@ mod tests {
         for path in ["a/1.png", "a/2.jpg", "b/1.png", "b/notes.txt", "notes.txt"] {
             write(path);
         }
-        assert_eq!(forget(folder.path(), false).unwrap(), Forgotten::default());
+        assert_eq!(forget(folder.path(), Erase::Derived).unwrap(), Forgotten::default());
         write(".revoada-learn/features");
         write(".revoada-learn/update.safetensors");
-        let derived = forget(folder.path(), false).unwrap();
+        let derived = forget(folder.path(), Erase::Derived).unwrap();
         assert_eq!(derived, Forgotten { derived: 2, pictures: 0, bytes: 8 });
         assert!(!folder.path().join(".revoada-learn").exists() && folder.path().join("a/1.png").exists());
-        let all = forget(folder.path(), true).unwrap();
-        assert_eq!(all, Forgotten { derived: 0, pictures: 3, bytes: 12 });
+        write(".revoada-learn/features");
+        let label = forget(folder.path(), Erase::Label("b")).unwrap();
+        assert_eq!(label, Forgotten { derived: 1, pictures: 1, bytes: 8 });
+        assert_eq!(forget(folder.path(), Erase::Label("c")).unwrap(), Forgotten::default());
+        let all = forget(folder.path(), Erase::Pictures).unwrap();
+        assert_eq!(all, Forgotten { derived: 0, pictures: 2, bytes: 8 });
         assert!(!folder.path().join("a").exists());
         assert!(folder.path().join("b/notes.txt").exists() && folder.path().join("notes.txt").exists());
     }
@@ -125,7 +141,7 @@ mod tests {
         std::os::unix::fs::symlink(other.path(), folder.path().join(".revoada-learn")).unwrap();
         fs::create_dir(folder.path().join("a")).unwrap();
         std::os::unix::fs::symlink(&kept, folder.path().join("a/1.png")).unwrap();
-        let forgotten = forget(folder.path(), true).unwrap();
+        let forgotten = forget(folder.path(), Erase::Pictures).unwrap();
         assert_eq!((forgotten.derived, forgotten.pictures), (1, 1));
         assert!(kept.exists());
     }

@@ -48,7 +48,7 @@ pub use cache::derived_folder;
 pub use evaluate::{ClassCounts, Evaluation, evaluate};
 pub use examples::{ExampleError, Examples};
 pub use features::{Backbone, Extracted, FeaturesError};
-pub use forget::{ForgetError, Forgotten, forget};
+pub use forget::{Erase, ForgetError, Forgotten, forget};
 pub use head::{HeadError, HeadShape, layers, weights_of};
 pub use pictures::{Labelled, Picture, PicturesError, labelled};
 pub use train::{ClassWeights, Ended, Optimiser, Pause, Settings, TrainError, Trained, train};

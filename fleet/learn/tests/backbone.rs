@@ -12,7 +12,7 @@ use revoada_bundle::onnx::{Attribute, GraphBuilder, OnnxModel};
 use revoada_core::{ColorSpec, DType, Frame, ImageLayout, PixelFormat, Rect, Size, Tensor, TensorRef};
 use revoada_engine::{Backend, BackendOptions, LoadOptions, ModelFormat, ModelSource, backends, picture_input, select};
 use revoada_learn::{
-    Backbone, Extracted, FeaturesError, HeadShape, Pause, Picture, derived_folder, forget, layers, weights_of,
+    Backbone, Erase, Extracted, FeaturesError, HeadShape, Pause, Picture, derived_folder, forget, layers, weights_of,
 };
 
 const SIDE: usize = 4;
@@ -157,7 +157,7 @@ fn features_are_computed_once_and_again_where_they_are_damaged_or_foreign() {
     fs::write(&cache, bytes).unwrap();
     let recomputed = examples(&plain, folder.path(), &pictures);
     assert_eq!((recomputed.computed, recomputed.examples), (13, whole.examples));
-    forget(folder.path(), false).unwrap();
+    forget(folder.path(), Erase::Derived).unwrap();
     assert!(!cache.exists() && pictures.iter().all(|picture| picture.path.exists()));
     assert_eq!(examples(&plain, folder.path(), &pictures).computed, 13);
 }

@@ -3,6 +3,8 @@
 use revoada_core::Digest;
 use serde::{Deserialize, Serialize};
 
+use crate::Label;
+
 /// Something that an operator asks of a device. It changes nothing of what is desired.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Command {
@@ -27,6 +29,16 @@ pub enum Ask {
     FetchLogs {
         lines: u32,
     },
+    /// Keep pictures of a track that a stream shows, as examples of a label; they stay on the device.
+    Label {
+        stream: String,
+        track: u64,
+        label: Label,
+    },
+    /// Erase the labelled pictures, all of them or those of one label, and everything that was made of any.
+    Forget {
+        label: Option<Label>,
+    },
 }
 
 impl Ask {
@@ -37,6 +49,8 @@ impl Ask {
             Self::SwapModel { .. } => "swap-model",
             Self::Snapshot { .. } => "snapshot",
             Self::FetchLogs { .. } => "fetch-logs",
+            Self::Label { .. } => "label",
+            Self::Forget { .. } => "forget",
         }
     }
 }

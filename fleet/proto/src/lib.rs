@@ -27,6 +27,7 @@ mod command;
 pub mod control;
 mod device_id;
 mod invitation;
+mod label;
 pub mod message;
 mod order;
 mod report;
@@ -51,6 +52,7 @@ pub mod wire {
 pub use command::{Ask, Command};
 pub use device_id::{DeviceId, DeviceIdError};
 pub use invitation::{Invitation, LearnSettings};
+pub use label::{Label, LabelError};
 pub use message::{Dispatch, MessageError, Receipt, Signed};
 pub use order::{Deployable, Generation, Kind, Order};
 pub use report::{

@@ -13,7 +13,7 @@ use thiserror::Error;
 use crate::report::{Blame, CommandResult, Details, Event, Fact, Figures, Level, Progress, Report, SlotContent};
 use crate::topic::MESSAGE_BYTES_MAX;
 use crate::{
-    Ask, Command, Deployable, DeviceId, Generation, Invitation, Kind, LearnSettings, Order, StreamHealth, wire,
+    Ask, Command, Deployable, DeviceId, Generation, Invitation, Kind, Label, LearnSettings, Order, StreamHealth, wire,
 };
 
 /// In one report.
@@ -100,6 +100,10 @@ impl Dispatch<Command> {
             Ask::SwapModel { digest } => Wire::SwapModel(wire::SwapModel { digest: to_digest(digest) }),
             Ask::Snapshot { stream } => Wire::Snapshot(wire::Snapshot { stream: stream.clone() }),
             Ask::FetchLogs { lines } => Wire::FetchLogs(wire::FetchLogs { lines: *lines }),
+            Ask::Label { stream, track, label } => {
+                Wire::Label(wire::LabelTrack { stream: stream.clone(), track: *track, label: label.to_string() })
+            }
+            Ask::Forget { label } => Wire::Forget(wire::Forget { label: label.as_ref().map(ToString::to_string) }),
         };
         let command = wire::Command {
             device: self.device.to_string(),
@@ -119,6 +123,10 @@ impl Dispatch<Command> {
             Wire::SwapModel(swap) => Ask::SwapModel { digest: from_digest(&swap.digest)? },
             Wire::Snapshot(snapshot) => Ask::Snapshot { stream: text(snapshot.stream, "stream")? },
             Wire::FetchLogs(logs) => Ask::FetchLogs { lines: logs.lines },
+            Wire::Label(wire::LabelTrack { stream, track, label }) => {
+                Ask::Label { stream: text(stream, "stream")?, track, label: from_label(&label)? }
+            }
+            Wire::Forget(forget) => Ask::Forget { label: forget.label.as_deref().map(from_label).transpose()? },
         };
         dispatched(&message.device, Command { number: message.number, ask }, message.issued_at, message.expires_at)
     }
@@ -179,6 +187,10 @@ impl Dispatch<Invitation> {
         };
         dispatched(&message.device, invitation, message.issued_at, message.expires_at)
     }
+}
+
+fn from_label(text: &str) -> Result<Label, MessageError> {
+    text.parse().map_err(|_| field("label"))
 }
 
 fn dispatched<T>(device: &str, content: T, issued: u64, expires: Option<u64>) -> Result<Dispatch<T>, MessageError> {

@@ -10,8 +10,8 @@ use revoada_core::Digest;
 use revoada_proto::message::{self, FACTS_MAX, TEXT_BYTES_MAX};
 use revoada_proto::topic::MESSAGE_BYTES_MAX;
 use revoada_proto::{
-    Ask, Blame, Command, CommandResult, Deployable, Details, Dispatch, Event, Fact, Figures, Generation, Kind, Level,
-    MessageError, Order, Progress, Receipt, Report, Signed, SlotContent, StreamHealth, wire,
+    Ask, Blame, Command, CommandResult, Deployable, Details, Dispatch, Event, Fact, Figures, Generation, Kind, Label,
+    Level, MessageError, Order, Progress, Receipt, Report, Signed, SlotContent, StreamHealth, wire,
 };
 
 fn digest() -> impl Strategy<Value = Digest> {
@@ -20,6 +20,10 @@ fn digest() -> impl Strategy<Value = Digest> {
 
 fn kind() -> impl Strategy<Value = Kind> {
     prop_oneof![Just(Kind::Model), Just(Kind::Pipeline), Just(Kind::Package)]
+}
+
+fn label() -> impl Strategy<Value = Label> {
+    "[a-z][a-z ]{0,9}[a-z]".prop_map(|text| text.parse().unwrap())
 }
 
 fn figure() -> impl Strategy<Value = Option<f64>> {
@@ -116,6 +120,8 @@ proptest! {
             digest().prop_map(|digest| Ask::SwapModel { digest }),
             "[a-z]{1,9}".prop_map(|stream| Ask::Snapshot { stream }),
             any::<u32>().prop_map(|lines| Ask::FetchLogs { lines }),
+            ("[a-z]{1,9}", any::<u64>(), label()).prop_map(|(stream, track, label)| Ask::Label { stream, track, label }),
+            proptest::option::of(label()).prop_map(|label| Ask::Forget { label }),
         ],
         numbers in proptest::collection::vec(any::<u64>(), 1..9),
         outcome in proptest::option::of(prop_oneof![
@@ -169,6 +175,19 @@ fn what_is_out_of_bounds_is_refused() {
         order.deployables.push(wire::Deployable { kind: wire::Kind::Model.into(), digest: vec![1; 31].into() });
     };
     assert_eq!(order(short), field("digest"));
+
+    let command = |ask: Option<wire::command::Ask>| {
+        let command = wire::Command { device: "gate-7".into(), number: 1, ask, ..wire::Command::default() };
+        Dispatch::<Command>::decode(&command.encode_to_vec()).map(drop)
+    };
+    // What a later service asks is nothing that is known here.
+    assert_eq!(command(None), field("ask"));
+    for (label, expected) in [("parcel", Ok(())), ("../parcel", field("label")), ("", field("label"))] {
+        let track = wire::LabelTrack { stream: "door".into(), track: 3, label: label.into() };
+        assert_eq!(command(Some(wire::command::Ask::Label(track))), expected);
+        let forget = wire::Forget { label: Some(label.into()) };
+        assert_eq!(command(Some(wire::command::Ask::Forget(forget))), expected);
+    }
 
     let report = |change: fn(&mut wire::Report)| {
         let progress = Some(wire::report::Progress::Done(wire::Done {}));

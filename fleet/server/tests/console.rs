@@ -9,6 +9,7 @@ use revoada_bundle::bundle::Lineage;
 use revoada_bundle::sign::{Purpose, SecretKey};
 use revoada_core::{Digest, Timestamp};
 use revoada_fleet::broker::Incoming;
+use revoada_fleet::learning::{Participants, RunId};
 use revoada_fleet::serve::Service;
 use revoada_fleet::service::{Principal, RolloutForm};
 use revoada_fleet::settings::Settings;
@@ -19,7 +20,7 @@ use revoada_fleet::store::{
 use revoada_fleet::tls::Peer;
 use revoada_proto::message::encode_report;
 use revoada_proto::{
-    Channel, Details, DeviceId, Event, Fact, Figures, Generation, Kind, Level, Progress, Report, SlotContent,
+    Ask, Channel, Details, DeviceId, Event, Fact, Figures, Generation, Kind, Level, Progress, Report, SlotContent,
     StreamHealth,
 };
 use ureq::Agent;
@@ -190,6 +191,8 @@ fn pages(rollout: u64) -> Vec<String> {
         "/models",
         "/rollouts",
         "/rollouts/new",
+        "/learning",
+        "/learning/new",
         "/alerts",
         "/audit",
         "/people",
@@ -362,12 +365,35 @@ async fn an_operator_commands_tags_and_rolls_out() {
             &[("ask", "snapshot"), ("stream", "door")],
             &[("ask", "fetch-logs"), ("lines", "200")],
             &[("ask", "swap-model"), ("digest", &Digest::new([8; 32]).to_string())],
+            &[("ask", "label"), ("stream", "door"), ("track", "12"), ("label", "Egyptian cat")],
+            &[("ask", "forget"), ("label", "parcel")],
+            &[("ask", "forget-all")],
         ] {
             let answer = world.post("/devices/cam-1/command", Some(&otto), fields);
             assert_eq!(answer.headers()["location"], "/devices/cam-1?done=command", "{fields:?}");
         }
-        assert_eq!(world.service.fleet.store().open_commands(&device).unwrap().len(), 4);
-        assert_eq!(world.post("/devices/cam-1/command", Some(&otto), &[("ask", "dance")]).status(), 422);
+        let asked = world.service.fleet.store().open_commands(&device).unwrap();
+        let label = "Egyptian cat".parse().unwrap();
+        assert_eq!(asked[4].ask, Ask::Label { stream: "door".to_owned(), track: 12, label });
+        assert_eq!(asked[5].ask, Ask::Forget { label: Some("parcel".parse().unwrap()) });
+        assert_eq!((asked.len(), &asked[6].ask), (7, &Ask::Forget { label: None }));
+        for (fields, why) in [
+            (&[("ask", "dance")][..], "there is no such command"),
+            // What is left empty is not everything.
+            (&[("ask", "forget"), ("label", "")], "the command lacks its label"),
+            (&[("ask", "label"), ("stream", "door"), ("label", "a")], "the command lacks its track"),
+            (&[("ask", "label"), ("stream", "door"), ("track", "0"), ("label", "a")], "tracks are numbered from 1"),
+            (
+                &[("ask", "label"), ("stream", "door"), ("track", "1"), ("label", "../a")],
+                "expected a label of 1 to 128",
+            ),
+        ] {
+            let refused = world.post("/devices/cam-1/command", Some(&otto), fields);
+            assert_eq!(refused.status(), 422, "{fields:?}");
+            assert!(refused.body().contains(why), "{}", refused.body());
+        }
+        let page = world.get("/devices/cam-1", Some(&otto)).into_body();
+        assert!(page.contains("Keep track 12 of door as Egyptian cat"), "{page}");
         assert_eq!(world.post("/devices/cam-1/tags", Some(&otto), &[("tags", "door, west wing,")]).status(), 303);
         let tags = world.service.fleet.store().device(&device).unwrap().unwrap().tags;
         assert_eq!(tags, ["door".to_owned(), "west wing".to_owned()].into());
@@ -410,6 +436,65 @@ async fn an_operator_commands_tags_and_rolls_out() {
             let view = world.service.fleet.rollout(&Principal::service(), view.id).unwrap();
             assert_eq!(view.is_paused, is_paused, "{intent}");
         }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_has_devices_learn_and_releases_what_they_have_learned() {
+    beside(World::new().await, |world| {
+        let otto = world.sign_in("otto");
+        let model = digest().to_string();
+        let page = world.get("/learning/new", Some(&otto)).into_body();
+        assert!(page.contains(&format!("<option value=\"{model}\"")), "{page}");
+        let fields = [
+            ("title", "At the door"),
+            ("participants_min", "3"),
+            ("model", &model),
+            ("filter", "tag = door"),
+            ("labels", "parcel\r\n Egyptian cat \r\n\r\n"),
+            ("hidden", "32"),
+            ("rate", "0.05"),
+            ("balanced", "yes"),
+            ("config", "epochs=2"),
+        ];
+        let with = |more: &[(&'static str, &'static str)]| {
+            let fields: Vec<_> =
+                fields.iter().filter(|(name, _)| more.iter().all(|(other, _)| other != name)).collect();
+            fields.into_iter().copied().chain(more.iter().copied()).collect::<Vec<_>>()
+        };
+        for (more, why) in [
+            (&[("model", "")][..], "`hidden` is for devices: choose the model"),
+            (&[("epochs", "3")], "`epochs` is said twice"),
+            (&[("rate", "fast")], "`rate` is `fast`, and has to be a number"),
+            (&[("filter", "tag =")], "the filter cannot be read"),
+            (&[("held_out", "1")], "`config.held_out` has to be at least 0 and below 1"),
+        ] {
+            let refused = world.post("/learning", Some(&otto), &with(more));
+            assert_eq!(refused.status(), 422, "{more:?}");
+            assert!(refused.body().contains(why), "{why}: {}", refused.body());
+            // What was typed is still there.
+            assert!(refused.body().contains("value=\"At the door\"") && refused.body().contains("Egyptian cat"));
+        }
+        let added = world.post("/learning", Some(&otto), &with(&[]));
+        assert_eq!(added.headers()["location"], "/learning/1?done=run", "{}", added.body());
+        let record = world.service.fleet.run(&Principal::service(), RunId(1)).unwrap();
+        let Participants::Devices { filter, devices_min, head } = record.plan.participants else {
+            panic!("{:?}", record.plan.participants)
+        };
+        assert_eq!((filter.to_string().as_str(), devices_min, head.model), ("tag = door", 3, digest()));
+        assert_eq!(head.labels, ["parcel", "Egyptian cat"]);
+        let settings = head.settings;
+        assert_eq!((settings.hidden, settings.epochs, settings.rate), (Some(32), Some(2), Some(0.05)));
+        assert!(settings.balanced && settings.batch.is_none() && settings.held_out.is_none());
+
+        // There is nothing to release yet, nor a key to sign it with; and a viewer is not asked for either.
+        assert!(!world.get("/learning/1", Some(&otto)).into_body().contains("Release as version"));
+        let release = |who: &str| world.post("/learning/1/release", Some(who), &[("version", "2")]);
+        let refused = release(&otto);
+        assert_eq!(refused.status(), 409, "{}", refused.body());
+        assert_eq!(release(&world.sign_in("vera")).status(), 403);
+        assert_eq!(world.get("/learning/new", Some(&world.sign_in("vera"))).status(), 403);
     })
     .await;
 }

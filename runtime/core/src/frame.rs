@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::{Size, Timestamp};
+use crate::{Rect, Size, Timestamp};
 
 /// The name of a stream, unique in one pipeline; cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -289,6 +289,32 @@ impl<'a> ImageView<'a> {
     pub fn bytes(&self) -> &'a [u8] {
         self.bytes
     }
+
+    /// The pixels that `area` touches, as a picture of its own without a copy; `None` where that is none. It begins at an even
+    /// column and row where pixels share their chroma. Any number may stand in `area`.
+    pub fn part(&self, area: Rect) -> Option<Self> {
+        let size = self.size();
+        let inside = area.clamped_to(size);
+        // Also where they are no numbers.
+        if !(inside.width > 0.0 && inside.height > 0.0) {
+            return None;
+        }
+        let begin = |at: f32| if self.format().is_yuv() { at as usize & !1 } else { at as usize };
+        let (left, top) = (begin(inside.x), begin(inside.y));
+        let right = (inside.right().ceil() as usize).min(size.width);
+        let bottom = (inside.bottom().ceil() as usize).min(size.height);
+        let mut layout = ImageLayout { size: Size::new(right - left, bottom - top), ..self.layout };
+        for (index, plane) in layout.planes.iter_mut().enumerate() {
+            let (column, row) = match (self.format(), index) {
+                (PixelFormat::Rgb | PixelFormat::Bgr, _) => (left * 3, top),
+                (PixelFormat::Nv12, 1) => (left, top / 2),
+                (PixelFormat::I420, 1 | 2) => (left / 2, top / 2),
+                _ => (left, top),
+            };
+            plane.offset += row * plane.stride + column;
+        }
+        Some(Self { layout, bytes: self.bytes })
+    }
 }
 
 fn check(layout: &ImageLayout, got: usize) -> Result<(), FrameError> {
@@ -323,6 +349,42 @@ mod tests {
         assert_eq!(layout.bytes(), Some(15 + 6 * 2));
         let layout = ImageLayout::packed(PixelFormat::I420, ColorSpec::default(), Size::new(5, 3));
         assert_eq!(layout.bytes(), Some(15 + 2 * 3 * 2));
+    }
+
+    #[test]
+    fn a_part_of_a_picture_has_its_pixels() {
+        let size = Size::new(9, 7);
+        for format in [PixelFormat::Nv12, PixelFormat::I420, PixelFormat::Rgb, PixelFormat::Bgr, PixelFormat::Gray] {
+            let layout = ImageLayout::packed(format, ColorSpec::default(), size);
+            let bytes: Vec<u8> = (0..=255).cycle().take(layout.bytes().unwrap()).collect();
+            let whole = ImageView::new(layout, &bytes).unwrap();
+            // Reaches past the right and the lower border.
+            let part = whole.part(Rect::new(3.5, 2.2, 50.0, 50.0)).unwrap();
+            let left = if format.is_yuv() { 2 } else { 3 };
+            assert_eq!(part.size(), Size::new(9 - left, 5), "{format:?}");
+            for index in 0..format.planes(size).as_slice().len() {
+                let (from, to) = (whole.plane(index), part.plane(index));
+                let (column, row) = match (format, index) {
+                    (PixelFormat::Rgb | PixelFormat::Bgr, _) => (left * 3, 2),
+                    (PixelFormat::Nv12, 1) => (left, 1),
+                    (PixelFormat::I420, 1 | 2) => (left / 2, 1),
+                    _ => (left, 2),
+                };
+                for y in 0..to.rows {
+                    assert_eq!(to.row(y), &from.row(y + row)[column..][..to.row], "{format:?} {index} {y}");
+                }
+            }
+            assert!(ImageView::new(*part.layout(), &bytes).is_ok());
+            for nowhere in [
+                Rect::new(9.0, 0.0, 5.0, 5.0),
+                Rect::new(-5.0, 0.0, 5.0, 5.0),
+                Rect::new(0.0, 0.0, 0.0, 5.0),
+                Rect::new(f32::NAN, 0.0, 5.0, 5.0),
+                Rect::new(f32::NEG_INFINITY, 0.0, f32::INFINITY, 5.0),
+            ] {
+                assert!(whole.part(nowhere).is_none(), "{nowhere:?}");
+            }
+        }
     }
 
     #[test]

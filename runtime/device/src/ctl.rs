@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 use revoada_pipeline::config::SourceConfig;
-use revoada_pipeline::control::{Client, Command, RECORD_SECONDS_MAX};
+use revoada_pipeline::control::{
+    Client, Command, LABEL_COUNT, LABEL_COUNT_MAX, LABEL_EVERY_MS, LABEL_EVERY_MS_MAX, Label, RECORD_SECONDS_MAX,
+};
 use revoada_pipeline::run::RunSummary;
 use serde_json::{Map, Value};
 
@@ -19,7 +21,8 @@ use crate::terminal::say;
     revoada ctl --socket /run/user/1000/revoada.sock swap /models/faces-2.bundle\n  \
     revoada ctl --socket /run/user/1000/revoada.sock add-stream rtsp://10.0.0.9/gate --id gate --set interval=2\n  \
     revoada ctl --socket /run/user/1000/revoada.sock snapshot --stream door --path door.jpg\n  \
-    revoada ctl --socket /run/user/1000/revoada.sock record door --seconds 60")]
+    revoada ctl --socket /run/user/1000/revoada.sock record door --seconds 60\n  \
+    revoada ctl --socket /run/user/1000/revoada.sock label door 12 parcel --folder /var/lib/revoada/learning")]
 pub(crate) struct Args {
     /// The socket that the pipeline listens on (`--control`, or `[control] socket` in its file).
     #[arg(long, value_name = "SOCKET")]
@@ -73,7 +76,7 @@ enum Ask {
         #[arg(value_name = "STREAM")]
         stream: String,
     },
-    /// Write the next picture of a stream, as sinks show it.
+    /// Write the next picture of a stream, as sinks show it, and say which tracks it shows.
     Snapshot {
         /// The stream's name.
         #[arg(long, value_name = "STREAM")]
@@ -90,6 +93,30 @@ enum Ask {
         /// For how long; as the sink does behind an event where it is not given.
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=RECORD_SECONDS_MAX))]
         seconds: Option<u64>,
+    },
+    /// Keep pictures of a track as examples of a label, to learn from; `snapshot` shows the numbers of tracks.
+    Label {
+        /// The stream's name.
+        #[arg(value_name = "STREAM", required_unless_present = "end")]
+        stream: Option<String>,
+        /// The track's number.
+        #[arg(value_name = "TRACK", required_unless_present = "end")]
+        track: Option<u64>,
+        /// What it shows.
+        #[arg(value_name = "LABEL", required_unless_present = "end")]
+        label: Option<Label>,
+        /// Where pictures lie in a folder for each label.
+        #[arg(long, value_name = "FOLDER", required_unless_present = "end")]
+        folder: Option<PathBuf>,
+        /// So many pictures, unless the track ends before.
+        #[arg(long, value_name = "N", default_value_t = LABEL_COUNT, value_parser = clap::value_parser!(u32).range(1..=i64::from(LABEL_COUNT_MAX)))]
+        count: u32,
+        /// From one picture to the next, in milliseconds of the stream's time.
+        #[arg(long, value_name = "MS", default_value_t = LABEL_EVERY_MS, value_parser = clap::value_parser!(u32).range(1..=i64::from(LABEL_EVERY_MS_MAX)))]
+        every_ms: u32,
+        /// Keep no more pictures of any track.
+        #[arg(long, exclusive = true)]
+        end: bool,
     },
 }
 
@@ -130,16 +157,44 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         Ask::Snapshot { stream, path } => {
             // The pipeline may run in another folder than the person who asks.
             let path = std::path::absolute(path)?;
-            client.request(Command::Snapshot { stream: stream.clone(), path: path.clone() })?;
+            let answer = client.request(Command::Snapshot { stream: stream.clone(), path: path.clone() })?;
             say(&format!("wrote {}", path.display()))?;
+            let tracks = tracks(&answer);
+            if !tracks.is_empty() {
+                say(&format!("it shows {}", tracks.join(", ")))?;
+            }
         }
         Ask::Record { stream, seconds } => {
             let answer = client.request(Command::Record { stream: stream.clone(), seconds: *seconds })?;
             let mut files = answer["files"].as_array().into_iter().flatten().filter_map(Value::as_str);
             files.try_for_each(|file| say(&format!("recording {file}")))?;
         }
+        Ask::Label { stream, track, label, folder, count, every_ms, .. } => {
+            let (Some(stream), Some(track), Some(label), Some(folder)) = (stream, track, label, folder) else {
+                return Ok(say(&client.request(Command::EndLabels)?.to_string())?);
+            };
+            let answer = client.request(Command::Label {
+                stream: stream.clone(),
+                track: *track,
+                label: label.clone(),
+                folder: std::path::absolute(folder)?,
+                count: *count,
+                every_ms: *every_ms,
+            })?;
+            say(&format!("kept {}", answer["file"].as_str().unwrap_or_default()))?;
+        }
     }
     Ok(())
+}
+
+/// The tracks that a snapshot shows, for people.
+fn tracks(answer: &Value) -> Vec<String> {
+    let tracks = answer["tracks"].as_array().into_iter().flatten();
+    let name = |track: &Value| match track["label"].as_str() {
+        Some(label) => format!("track {} ({label})", track["track"]),
+        None => format!("track {}", track["track"]),
+    };
+    tracks.map(name).collect()
 }
 
 /// The table of a stream. A path is made absolute: the pipeline may run in another folder than the person who asks.

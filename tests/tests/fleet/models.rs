@@ -10,6 +10,7 @@ use revoada_core::{DType, TensorRef};
 /// What is to become a bundle.
 pub(crate) struct Model {
     onnx: Vec<u8>,
+    manifest: &'static str,
     /// Makes bundles of the same model different.
     note: &'static str,
 }
@@ -24,12 +25,12 @@ fn graph(name: &str) -> GraphBuilder {
 }
 
 pub(crate) fn good(note: &'static str) -> Model {
-    Model { onnx: graph("good").node("Add", &["flat", "bias"], &["y"]).encode(), note }
+    Model { onnx: graph("good").node("Add", &["flat", "bias"], &["y"]).encode(), manifest: MANIFEST_TEXT, note }
 }
 
 /// Sees another class than the good one in every picture.
 pub(crate) fn blind(note: &'static str) -> Model {
-    Model { onnx: graph("blind").node("Sub", &["flat", "bias"], &["y"]).encode(), note }
+    Model { onnx: graph("blind").node("Sub", &["flat", "bias"], &["y"]).encode(), manifest: MANIFEST_TEXT, note }
 }
 
 /// Has a head that knows nothing yet.
@@ -42,7 +43,7 @@ pub(crate) fn ignorant(note: &'static str) -> Model {
         .node("Flatten", &["mean"], &["flat"])
         .node_with("Gemm", &["flat", "weight", "bias"], &["y"], &[("transB", Attribute::Int(1))])
         .output("y", DType::F32, "N,3");
-    Model { onnx: graph.encode(), note }
+    Model { onnx: graph.encode(), manifest: MANIFEST_TEXT, note }
 }
 
 /// One whose plans `tests/emulator` runs, by its name.
@@ -52,12 +53,12 @@ pub(crate) fn channel_means(note: &'static str) -> Model {
         .node("GlobalAveragePool", &["x"], &["means"])
         .node("Flatten", &["means"], &["y"])
         .output("y", DType::F32, "N,3");
-    Model { onnx: graph.encode(), note }
+    Model { onnx: graph.encode(), manifest: MANIFEST_TEXT, note }
 }
 
 pub(crate) fn unloadable(note: &'static str) -> Model {
     let graph = graph("unloadable").node("NoSuchOperator", &["flat"], &["z"]).node("Add", &["z", "bias"], &["y"]);
-    Model { onnx: graph.encode(), note }
+    Model { onnx: graph.encode(), manifest: MANIFEST_TEXT, note }
 }
 
 /// Answers like the good one until something white touches the right edge of the picture: then it looks for an element
@@ -76,8 +77,47 @@ pub(crate) fn crashing(note: &'static str) -> Model {
         .node("Gather", &["zeros", "index"], &["nothing"])
         .node("Add", &["flat", "nothing"], &["same"])
         .node("Add", &["same", "bias"], &["y"]);
-    Model { onnx: graph.encode(), note }
+    Model { onnx: graph.encode(), manifest: MANIFEST_TEXT, note }
 }
+
+/// Sides of the picture that it looks at.
+const WATCHED: usize = 64;
+
+/// A detector of one bright thing before a dark ground: a box around the centre of what is bright.
+pub(crate) fn watching(note: &'static str) -> Model {
+    // Of each value its weight, and that times its column and its row.
+    let place = |value: usize| [1.0, (value % WATCHED) as f32 + 0.5, (value / WATCHED % WATCHED) as f32 + 0.5];
+    let values = 3 * WATCHED * WATCHED;
+    let moments: Vec<f32> = (0..values).flat_map(place).collect();
+    let graph = GraphBuilder::new("watching")
+        .input("x", DType::F32, "N,3,64,64")
+        .initializer("places", TensorRef::of(&[values, 3], &moments).unwrap())
+        .initializer("all", TensorRef::of(&[3, 1], &[1f32, 0.0, 0.0]).unwrap())
+        .initializer(
+            "twice",
+            TensorRef::of(&[3, 4], &[0f32, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0, 1.0]).unwrap(),
+        )
+        .initializer("sides", TensorRef::of(&[1, 4], &[-5f32, -6.0, 5.0, 6.0]).unwrap())
+        .initializer("none", TensorRef::of(&[3, 2], &[0f32; 6]).unwrap())
+        .initializer("sure", TensorRef::of(&[1, 2], &[0.9f32, 0.0]).unwrap())
+        .initializer("shape", TensorRef::of(&[3], &[-1i64, 1, 6]).unwrap())
+        .node("Flatten", &["x"], &["flat"])
+        .node("MatMul", &["flat", "places"], &["moments"])
+        .node("MatMul", &["moments", "all"], &["weight"])
+        .node("MatMul", &["moments", "twice"], &["sums"])
+        .node("Div", &["sums", "weight"], &["centre"])
+        .node("Add", &["centre", "sides"], &["box"])
+        .node("MatMul", &["moments", "none"], &["nothing"])
+        .node("Add", &["nothing", "sure"], &["score"])
+        .node_with("Concat", &["box", "score"], &["row"], &[("axis", Attribute::Int(1))])
+        .node("Reshape", &["row", "shape"], &["y"])
+        .output("y", DType::F32, "N,1,6");
+    Model { onnx: graph.encode(), manifest: WATCHING_TEXT, note }
+}
+
+const WATCHING_TEXT: &str = "version = 1\nname = \"watching\"\nlabels = [\"thing\"]\n\
+    [input]\nsize = [64, 64]\nscale = [0.00392156862745098, 0.00392156862745098, 0.00392156862745098]\n\
+    [output]\ndecoder = \"yolo-nms\"\nscore_min = 0.5\n";
 
 const MANIFEST_TEXT: &str = "version = 1\nname = \"brightest\"\nlabels = [\"red\", \"green\", \"blue\"]\n\
     [input]\nsize = [32, 32]\nscale = [0.00392156862745098, 0.00392156862745098, 0.00392156862745098]\n\
@@ -87,14 +127,14 @@ impl Model {
     /// Writes it with its manifest beside it.
     pub(crate) fn write(&self, path: &Path) {
         std::fs::write(path, &self.onnx).unwrap();
-        std::fs::write(path.with_extension("toml"), MANIFEST_TEXT).unwrap();
+        std::fs::write(path.with_extension("toml"), self.manifest).unwrap();
     }
 
     /// Writes it as a bundle that its owner has signed.
     pub(crate) fn seal(&self, folder: &Path, owner: &SecretKey) -> Bundle {
         let mut writer = BundleWriter::create(folder).unwrap();
         writer.add(MODEL, &self.onnx).unwrap();
-        writer.add(MANIFEST, MANIFEST_TEXT.as_bytes()).unwrap();
+        writer.add(MANIFEST, self.manifest.as_bytes()).unwrap();
         let index = Index {
             version: 1,
             name: "faces".to_owned(),

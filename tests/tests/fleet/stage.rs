@@ -28,9 +28,15 @@ const AGENT: &str = "heartbeat = \"1s\"\n\n[default]\npipeline = \"cameras.toml\
 const PIPELINE_OF_PLANS: &str = "[[stream]]\nid = \"door\"\nuri = \"test://ball?width=320&height=240&fps=30&live=true\"\n\n\
     [model]\npath = \"deployed\"\nrebuild = false\n\n[batch]\nframes_max = 2\n";
 
+/// The same, with what moves in it followed.
+const PIPELINE_OF_TRACKS: &str = "[[stream]]\nid = \"door\"\nuri = \"test://ball?width=320&height=240&fps=30&live=true\"\n\n\
+    [model]\npath = \"deployed\"\nbackend = \"rten\"\n\n[tracker]\nalgorithm = \"sort\"\n";
+
 pub(crate) struct Stage {
     folder: tempfile::TempDir,
     pipeline: &'static str,
+    /// What devices come with.
+    factory: Model,
     emulated: Option<Emulated>,
     owner: SecretKey,
     addresses: Addresses,
@@ -41,15 +47,20 @@ pub(crate) struct Stage {
 impl Stage {
     /// Starts a service and so many enrolled agents.
     pub(crate) fn set(devices: usize) -> Self {
-        Self::set_on(devices, PIPELINE, None)
+        Self::set_on(devices, PIPELINE, models::good("factory"), None)
+    }
+
+    /// One device that follows the ball as it comes.
+    pub(crate) fn set_watching() -> Self {
+        Self::set_on(1, PIPELINE_OF_TRACKS, models::watching("factory"), None)
     }
 
     /// The same on emulated devices, whose pipelines run plans.
     pub(crate) fn set_emulated(devices: usize, profile: Profile) -> Self {
-        Self::set_on(devices, PIPELINE_OF_PLANS, Some(Emulated::new(profile)))
+        Self::set_on(devices, PIPELINE_OF_PLANS, models::good("factory"), Some(Emulated::new(profile)))
     }
 
-    fn set_on(devices: usize, pipeline: &'static str, emulated: Option<Emulated>) -> Self {
+    fn set_on(devices: usize, pipeline: &'static str, factory: Model, emulated: Option<Emulated>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let owner = SecretKey::generate().unwrap();
         owner.save(&folder.path().join("owner.pem")).unwrap();
@@ -60,7 +71,7 @@ impl Stage {
         pictures::label(&folder.path().join("labelled"));
 
         let (service, addresses) = serve(folder.path(), &Addresses::any());
-        let mut stage = Self { folder, pipeline, emulated, owner, addresses, service, agents: Vec::new() };
+        let mut stage = Self { folder, pipeline, factory, emulated, owner, addresses, service, agents: Vec::new() };
         for index in 1..=devices {
             let device = format!("door-{index}");
             stage.enrol(&device);
@@ -79,7 +90,7 @@ impl Stage {
         fs::write(home.join("agent.toml"), config).unwrap();
         // What it comes with, and runs before anybody says anything.
         fs::write(home.join("cameras.toml"), self.pipeline).unwrap();
-        models::good("factory").seal(&home.join("factory.bundle"), &self.owner);
+        self.factory.seal(&home.join("factory.bundle"), &self.owner);
         let token = self.fleet(&["enrolment", "add", device]).expect_code(0).stdout;
         let mut enrol = revoada();
         enrol.args(["agent", "enrol", "--device", device, "--token", token.trim(), "--config"]);

@@ -1,25 +1,30 @@
 //! What an operator asked for once.
 
 use std::collections::VecDeque;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::Sender;
 
-use revoada_proto::{Ask, Command, CommandResult, Kind};
+use revoada_proto::{Ask, Command, CommandResult, Kind, Label};
 use tokio::sync::oneshot;
 
 use super::config::Address;
 use super::identity::Identity;
+use super::learner;
 use super::log::Log;
 use super::pipeline;
 use super::service;
 use super::target::Piece;
-use crate::{Contents, Placed, Verifier};
+use crate::{Active, Contents, Placed, Verifier};
 
 /// Commands that wait for the one before them; one more is refused.
 const WAITING_MAX: usize = 16;
 /// A picture of a camera is some megabytes at most.
 const ANSWER_BYTES_MAX: u64 = 16 << 20;
+
+/// What is said on a device to which nobody has told where its pictures are to lie.
+pub(super) const LEARNS_NOT: &str =
+    "this device keeps no pictures to learn from: its agent's configuration has no table `[learning]`";
 
 /// Commands in their order, one at a time.
 #[derive(Debug, Default)]
@@ -65,7 +70,12 @@ pub(super) struct Means {
     pub(super) verifier: Verifier,
     pub(super) contents: Contents,
     pub(super) log: Log,
-    pub(super) folder: std::path::PathBuf,
+    pub(super) folder: PathBuf,
+    /// Where the pictures lie that the device learns from, where it learns.
+    pub(super) data: Option<PathBuf>,
+    /// Who forgets them.
+    pub(super) lessons: Option<Sender<learner::Todo>>,
+    pub(super) active: Active,
     pub(super) server: Address,
     pub(super) identity: Arc<Identity>,
 }
@@ -79,6 +89,11 @@ pub(super) async fn run(command: Command, means: Means) -> CommandResult {
             Ok(model) => ask(&means, |answer| pipeline::Ask::Swap { model, answer }).await,
             Err(reason) => Err(reason),
         },
+        Ask::Label { stream, track, label } => match means.data.clone() {
+            Some(folder) => keep_track(&means, stream, track, label, folder).await,
+            None => Err(LEARNS_NOT.to_owned()),
+        },
+        Ask::Forget { label } => forget(&means, label).await,
         Ask::Snapshot { stream } => snapshot(number, stream, &means).await,
         Ask::FetchLogs { lines } => {
             let log = means.log.clone();
@@ -111,13 +126,36 @@ async fn model(means: &Means, digest: revoada_core::Digest) -> Result<Piece, Str
 async fn snapshot(number: u64, stream: String, means: &Means) -> Result<String, String> {
     let path = means.folder.join(format!("snapshot-{number}.jpg"));
     let taken = ask(means, |answer| pipeline::Ask::Snapshot { stream, path: path.clone(), answer }).await;
-    let picture = match taken {
-        Ok(_) => read(&path).await,
-        Err(reason) => Err(reason),
+    let (picture, tracks) = match taken {
+        Ok(tracks) => (read(&path).await, tracks),
+        Err(reason) => (Err(reason), String::new()),
     };
     // There may be none.
     drop(tokio::fs::remove_file(&path).await);
-    upload(means, number, "image/jpeg", picture?).await
+    let said = upload(means, number, "image/jpeg", picture?).await?;
+    Ok(if tracks.is_empty() { said } else { format!("{said}, which shows {tracks}") })
+}
+
+async fn keep_track(
+    means: &Means,
+    stream: String,
+    track: u64,
+    label: Label,
+    folder: PathBuf,
+) -> Result<String, String> {
+    // The first picture of a device comes before everything else there.
+    let made = tokio::fs::create_dir_all(&folder).await;
+    made.map_err(|error| format!("cannot use folder `{}`: {error}", folder.display()))?;
+    ask(means, |answer| pipeline::Ask::Label { stream, track, label, folder, answer }).await
+}
+
+async fn forget(means: &Means, label: Option<Label>) -> Result<String, String> {
+    let (answer, answered) = oneshot::channel();
+    let lessons = means.lessons.as_ref().ok_or(LEARNS_NOT)?;
+    let active = means.active.clone();
+    let ending = || "the agent is ending".to_owned();
+    lessons.send(learner::Todo::Forget { label, active, answer }).map_err(|_| ending())?;
+    answered.await.map_err(|_| ending())?
 }
 
 async fn read(path: &Path) -> Result<Vec<u8>, String> {

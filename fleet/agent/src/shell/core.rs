@@ -21,7 +21,7 @@ use super::config::AgentConfig;
 use super::facts::{self, DeviceFacts};
 use super::fetch::Cancel;
 use super::identity::{Identity, IdentityError};
-use super::learner::{Learned, Learner, Lesson};
+use super::learner::{self, Learned, Learner};
 use super::link::{Heard, Link};
 use super::log::Log;
 use super::notify::Notify;
@@ -161,7 +161,7 @@ struct Shell {
 
     todo: threads::Sender<Todo>,
     /// `None` on a device that does not learn.
-    lessons: Option<threads::Sender<Lesson>>,
+    lessons: Option<threads::Sender<learner::Todo>>,
     /// What is being learned: run and round.
     lesson: Option<((u64, u64), Cancel)>,
     pipeline: threads::Sender<pipeline::Ask>,

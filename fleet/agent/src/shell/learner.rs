@@ -17,10 +17,11 @@ use std::time::{Duration, Instant, SystemTime};
 use revoada_bundle::hash_file;
 use revoada_bundle::partial::Partial;
 use revoada_core::{Digest, causes, sentence_of};
-use revoada_proto::{Dispatch, Invitation, Kind, LearnSettings, Level};
+use revoada_proto::control::{self, Client};
+use revoada_proto::{Dispatch, Invitation, Kind, Label, LearnSettings, Level};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tracing::info;
 
 use super::child;
@@ -41,6 +42,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 const ROUND_TIME_MAX: Duration = Duration::from_secs(24 * 3600);
 /// What `revoada learn` takes.
 const CHILD_TIME_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+/// Hundreds of thousands of pictures are erased within it.
+const FORGET_TIME_MAX: Duration = Duration::from_secs(120);
+/// A picture that is being written is waited for.
+const END_LABELS_TIME_MAX: Duration = Duration::from_secs(10);
 const METRICS_MAX: usize = 32;
 
 /// What is to be learned, and what the device has for it.
@@ -53,6 +58,18 @@ pub(super) struct Lesson {
     pub(super) contents: Contents,
     /// Set once a newer invitation is there, or the agent ends.
     pub(super) cancel: Cancel,
+}
+
+/// What the learner does, one after another.
+#[derive(Debug)]
+pub(super) enum Todo {
+    Learn(Box<Lesson>),
+    /// Erase the pictures of a label, or all.
+    Forget {
+        label: Option<Label>,
+        active: Active,
+        answer: oneshot::Sender<Result<String, String>>,
+    },
 }
 
 /// What has come of a lesson, for people.
@@ -97,12 +114,20 @@ struct Record {
 const VERSION: u32 = 1;
 
 impl Learner {
-    /// Learns until nobody asks any more.
-    pub(super) fn run(&self, lessons: &Receiver<Lesson>) {
-        while let Ok(mut lesson) = lessons.recv() {
-            // Only the newest counts.
-            while let Ok(newer) = lessons.try_recv() {
-                lesson = newer;
+    /// Learns, and forgets, until nobody asks any more.
+    pub(super) fn run(&self, todos: &Receiver<Todo>) {
+        while let Ok(todo) = todos.recv() {
+            let lesson = match todo {
+                Todo::Learn(lesson) => lesson,
+                Todo::Forget { label, active, answer } => {
+                    // Whoever asked may have ended.
+                    drop(answer.send(self.forget(label.as_ref(), &active)));
+                    continue;
+                }
+            };
+            // A newer one has taken its place.
+            if lesson.cancel.is_cancelled() {
+                continue;
             }
             let Invitation { run, round, .. } = lesson.invitation.content;
             let outcome = self.learn(&lesson);
@@ -120,6 +145,31 @@ impl Learner {
             };
             // An agent that ends hears nothing more.
             drop(self.said.blocking_send(learned));
+        }
+    }
+
+    /// Erases pictures, and what was made of any. No lesson is under way meanwhile, and no more pictures come.
+    fn forget(&self, label: Option<&Label>, active: &Active) -> Result<String, String> {
+        // Where no pipeline runs, or an older one, none keeps pictures.
+        if let Err(error) = Client::connect(&self.socket).and_then(|mut client| {
+            client = client.with_answer_time_max(END_LABELS_TIME_MAX);
+            client.request(control::Command::EndLabels)
+        }) {
+            info!(error = %sentence_of(causes(&error)), "the pipeline was not told to keep no more pictures");
+        }
+        if !self.config.data.exists() {
+            return Ok("there is nothing to forget".to_owned());
+        }
+        let mut child = Command::new(self.program(active));
+        child.args(["learn", "forget", "--log", "warn", "--data"]).arg(&self.config.data);
+        match label {
+            Some(label) => child.arg(format!("--label={label}")),
+            None => child.arg("--pictures"),
+        };
+        let ended = child::run(&mut child, &Cancel::default(), FORGET_TIME_MAX).map_err(|error| error.to_string())?;
+        match ended.status.success() {
+            true => Ok(String::from_utf8_lossy(&ended.output).trim().to_owned()),
+            false => Err(ended.reason()),
         }
     }
 

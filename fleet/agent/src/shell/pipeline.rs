@@ -12,8 +12,8 @@ use std::thread;
 use std::time::Duration;
 
 use revoada_core::{Clock, Timestamp, causes, sentence_of};
-use revoada_proto::Level;
 use revoada_proto::control::{self, Client, ClientError};
+use revoada_proto::{Label, Level};
 use tokio::sync::{mpsc, oneshot};
 use tracing::warn;
 
@@ -34,6 +34,8 @@ const LOAD_MAX: Duration = Duration::from_secs(1800);
 const DRAIN_MAX: Duration = Duration::from_secs(20);
 /// And then to end once it is told to.
 const TERMINATE_MAX: Duration = Duration::from_secs(10);
+/// Of those that a snapshot shows: more nobody reads.
+const TRACKS_NAMED_MAX: usize = 32;
 const EXIT_LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Between starts of what the device came with, which nobody else retries.
 const RESTART_MIN: Duration = Duration::from_secs(1);
@@ -53,6 +55,8 @@ pub(super) enum Ask {
     Swap { model: Piece, answer: Answer },
     /// Write the next picture of a stream.
     Snapshot { stream: String, path: PathBuf, answer: Answer },
+    /// Keep pictures of a track in the folder of a label.
+    Label { stream: String, track: u64, label: Label, folder: PathBuf, answer: Answer },
 }
 
 /// What the thread says.
@@ -154,8 +158,15 @@ impl State {
             }
             Ask::Snapshot { stream, path, answer } => {
                 let command = control::Command::Snapshot { stream, path };
-                let taken = self.request(command, None).map(|_| String::new());
+                let taken = self.request(command, None).map(|answer| tracks(&answer));
                 drop(answer.send(taken.map_err(|error| sentence_of(causes(&error)))));
+            }
+            Ask::Label { stream, track, label, folder, answer } => {
+                let (count, every_ms) = (control::LABEL_COUNT, control::LABEL_EVERY_MS);
+                let said = format!("up to {count} pictures of track {track} of `{stream}` are kept as `{label}`");
+                let command = control::Command::Label { stream, track, label, folder, count, every_ms };
+                let kept = self.request(command, None).map(|_| said);
+                drop(answer.send(kept.map_err(|error| sentence_of(causes(&error)))));
             }
         }
     }
@@ -486,6 +497,16 @@ impl State {
     fn say(&self, said: Said) {
         drop(self.pipeline.said.blocking_send(said));
     }
+}
+
+/// Which tracks a snapshot shows, for people; empty where it shows none.
+fn tracks(answer: &serde_json::Value) -> String {
+    let tracks = answer["tracks"].as_array().into_iter().flatten().take(TRACKS_NAMED_MAX);
+    let name = |track: &serde_json::Value| match track["label"].as_str() {
+        Some(label) => format!("track {} ({label})", track["track"]),
+        None => format!("track {}", track["track"]),
+    };
+    tracks.map(name).collect::<Vec<_>>().join(", ")
 }
 
 fn pid(pid: u32) -> Option<rustix::process::Pid> {

@@ -9,7 +9,7 @@ use revoada_bundle::hash;
 use revoada_bundle::sign::{Purpose, SecretKey};
 use revoada_core::Digest;
 use revoada_proto::message::from_digest;
-use revoada_proto::{Channel, Deployable, Dispatch, Invitation, Kind, LearnSettings};
+use revoada_proto::{Ask, Channel, Deployable, Dispatch, Invitation, Kind, LearnSettings};
 
 use crate::artefacts::{Artefacts, Behaviour};
 use crate::fleet::{DEVICE, Fleet, signed};
@@ -69,6 +69,15 @@ impl Scene {
     /// How often the device's program has learned.
     fn lessons(&self) -> usize {
         std::fs::read_to_string(self.device.config.folder.join("data/lessons")).map_or(0, |text| text.lines().count())
+    }
+
+    /// What a command comes to.
+    fn command(&self, number: u64, ask: Ask) -> Result<String, String> {
+        self.fleet.command(number, ask);
+        self.fleet.wait(&format!("an answer to {number}"), |world| {
+            let mut results = world.events.iter().filter_map(|event| event.result.clone());
+            results.find(|result| result.number == number).map(|result| result.outcome)
+        })
     }
 
     fn data(&self) -> &Path {
@@ -156,4 +165,59 @@ fn what_cannot_be_learned_is_declined_with_the_reason() {
     idle.invite(1);
     assert!(declined(&idle, 1).contains("does not learn"));
     idle.device.stop();
+}
+
+fn label(track: u64) -> Ask {
+    Ask::Label { stream: "door".to_owned(), track, label: "parcel".parse().unwrap() }
+}
+
+fn forget(label: Option<&str>) -> Ask {
+    Ask::Forget { label: label.map(|label| label.parse().unwrap()) }
+}
+
+#[test]
+fn a_track_is_kept_as_what_an_operator_calls_it_and_forgotten_again() {
+    let mut scene = Scene::new(true);
+    assert_eq!(scene.command(1, forget(None)).unwrap(), "there is nothing to forget");
+    let shown = scene.command(2, Ask::Snapshot { stream: "door".to_owned() }).unwrap();
+    assert!(shown.ends_with("which shows track 7 (parcel), track 9"), "{shown}");
+    let said = scene.command(3, label(7)).unwrap();
+    assert_eq!(said, "up to 20 pictures of track 7 of `door` are kept as `parcel`");
+    let kept = std::fs::read_to_string(scene.data().join("parcel/7.jpg")).unwrap();
+    assert_eq!(kept, "one of 20 of door");
+    assert_eq!(scene.command(4, label(8)), Err("there is no track 8".to_owned()));
+
+    // Pictures are not kept any more before some are erased.
+    let said = scene.command(5, forget(Some("parcel"))).unwrap();
+    assert_eq!(said, "erased 1 files made of pictures and 2 pictures, 3 bytes");
+    let asked = || std::fs::read_to_string(scene.data().join("forgotten")).unwrap();
+    assert!(asked().ends_with("--label=parcel"), "{}", asked());
+    scene.command(6, forget(None)).unwrap();
+    assert!(asked().ends_with("--pictures"), "{}", asked());
+    scene.device.stop();
+}
+
+#[test]
+fn a_lesson_from_what_is_to_be_forgotten_is_given_up_and_begun_anew_when_asked() {
+    let mut scene = Scene::new(true);
+    std::fs::create_dir_all(scene.data()).unwrap();
+    std::fs::write(scene.data().join("slow"), "").unwrap();
+    scene.invite(1);
+    scene.fleet.wait("the lesson", |_| (scene.lessons() == 1).then_some(()));
+    scene.command(1, forget(None)).unwrap();
+    assert!(scene.fleet.world().updates.is_empty(), "nothing comes of it");
+    scene.invite(1);
+    let (header, _) = scene.fleet.wait("an update", |world| world.updates.first().cloned());
+    assert_eq!((header.round, scene.lessons()), (1, 2));
+    scene.device.stop();
+}
+
+#[test]
+fn a_device_that_does_not_learn_keeps_no_pictures() {
+    let mut scene = Scene::new(false);
+    for (number, ask) in [(1, label(7)), (2, forget(None)), (3, forget(Some("parcel")))] {
+        let refused = scene.command(number, ask).unwrap_err();
+        assert!(refused.ends_with("has no table `[learning]`"), "{refused}");
+    }
+    scene.device.stop();
 }

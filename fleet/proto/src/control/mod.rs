@@ -19,6 +19,8 @@ use std::path::{Path, PathBuf};
 use revoada_core::nearest;
 use serde_json::{Map, Value, json};
 
+use crate::Label;
+
 pub use client::{Client, ClientError};
 
 /// Raised when a message changes its meaning; new commands and new keys do not raise it.
@@ -30,8 +32,29 @@ pub const MESSAGE_BYTES_MAX: usize = 64 << 10;
 /// A day: whoever wants more asks again.
 pub const RECORD_SECONDS_MAX: u64 = 86_400;
 
-const COMMANDS: [&str; 10] =
-    ["stats", "drain", "reload", "swap", "shadow", "end-shadow", "snapshot", "record", "add-stream", "remove-stream"];
+/// As many pictures of one track as tell anything new, unless somebody says otherwise.
+pub const LABEL_COUNT: u32 = 20;
+/// Of one track, however often its pictures are asked for at once.
+pub const LABEL_COUNT_MAX: u32 = 500;
+/// From one picture of a track to the next, unless somebody says otherwise: it has moved by then.
+pub const LABEL_EVERY_MS: u32 = 500;
+/// An hour: whoever wants less takes single pictures.
+pub const LABEL_EVERY_MS_MAX: u32 = 3_600_000;
+
+const COMMANDS: [&str; 12] = [
+    "stats",
+    "drain",
+    "reload",
+    "swap",
+    "shadow",
+    "end-shadow",
+    "snapshot",
+    "record",
+    "label",
+    "end-labels",
+    "add-stream",
+    "remove-stream",
+];
 
 /// What can be asked of a running pipeline.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,6 +76,12 @@ pub enum Command {
     /// Record a stream from its next picture on, and what its `recording` sinks hold of the time before; `None` for as long
     /// as they record behind an event. One that is recorded already is recorded for longer.
     Record { stream: String, seconds: Option<u64> },
+    /// Keep pictures of a track of a stream in the folder `label` of `folder`, one now and another each `every_ms` of the
+    /// stream's time, until there are `count` or the track has ended. They show what is in the track's box with some margin, as
+    /// the model sees it: nothing is drawn into them. The answer comes with the first.
+    Label { stream: String, track: u64, label: Label, folder: PathBuf, count: u32, every_ms: u32 },
+    /// Keep no more pictures of any track.
+    EndLabels,
     /// Take frames from one more stream: the keys of `[[stream]]`, paths being absolute.
     AddStream { stream: Map<String, Value> },
     /// Take no more frames from a stream; those that were taken are finished.
@@ -104,6 +133,17 @@ impl Request {
                 let stream = take_text(&mut message, "stream").map_err(refuse)?;
                 Command::Record { stream, seconds: take_seconds(&mut message).map_err(refuse)? }
             }
+            "label" => Command::Label {
+                stream: take_text(&mut message, "stream").map_err(refuse)?,
+                track: take_track(&mut message).map_err(refuse)?,
+                label: take_text(&mut message, "label")
+                    .and_then(|label| label.parse().map_err(|error: crate::LabelError| error.to_string()))
+                    .map_err(refuse)?,
+                folder: take_path(&mut message, "folder").map_err(refuse)?,
+                count: take_number(&mut message, "count", LABEL_COUNT, LABEL_COUNT_MAX).map_err(refuse)?,
+                every_ms: take_number(&mut message, "every_ms", LABEL_EVERY_MS, LABEL_EVERY_MS_MAX).map_err(refuse)?,
+            },
+            "end-labels" => Command::EndLabels,
             "add-stream" => match message.remove("stream") {
                 Some(Value::Object(stream)) => Command::AddStream { stream },
                 _ => return Err(refuse("`stream` is missing or not an object".into())),
@@ -127,7 +167,7 @@ impl Request {
     pub fn to_line(&self) -> String {
         let mut message = json!({ "version": VERSION, "id": self.id, "command": self.command.name() });
         match &self.command {
-            Command::Stats | Command::Drain | Command::Reload | Command::EndShadow => {}
+            Command::Stats | Command::Drain | Command::Reload | Command::EndShadow | Command::EndLabels => {}
             Command::Swap { model } | Command::Shadow { model } => message["model"] = json!(model.to_string_lossy()),
             Command::Snapshot { stream, path } => {
                 message["stream"] = json!(stream);
@@ -138,6 +178,14 @@ impl Request {
                 if let Some(seconds) = seconds {
                     message["seconds"] = json!(seconds);
                 }
+            }
+            Command::Label { stream, track, label, folder, count, every_ms } => {
+                message["stream"] = json!(stream);
+                message["track"] = json!(track);
+                message["label"] = json!(label);
+                message["folder"] = json!(folder.to_string_lossy());
+                message["count"] = json!(count);
+                message["every_ms"] = json!(every_ms);
             }
             Command::AddStream { stream } => message["stream"] = json!(stream),
             Command::RemoveStream { stream } => message["stream"] = json!(stream),
@@ -157,6 +205,8 @@ impl Command {
             Self::EndShadow => "end-shadow",
             Self::Snapshot { .. } => "snapshot",
             Self::Record { .. } => "record",
+            Self::Label { .. } => "label",
+            Self::EndLabels => "end-labels",
             Self::AddStream { .. } => "add-stream",
             Self::RemoveStream { .. } => "remove-stream",
         }
@@ -173,6 +223,19 @@ fn take_text(message: &mut Map<String, Value>, key: &str) -> Result<String, Stri
         Some(Value::String(text)) if !text.is_empty() => Ok(text),
         _ => Err(format!("`{key}` is missing or not a text")),
     }
+}
+
+fn take_track(message: &mut Map<String, Value>) -> Result<u64, String> {
+    let track = message.remove("track").and_then(|track| track.as_u64());
+    track.ok_or_else(|| "`track` is missing or not the number of a track".to_owned())
+}
+
+/// A number from 1 to `max`, or what it is where nobody says.
+fn take_number(message: &mut Map<String, Value>, key: &str, default: u32, max: u32) -> Result<u32, String> {
+    let Some(number) = message.remove(key) else { return Ok(default) };
+    let within =
+        number.as_u64().and_then(|number| u32::try_from(number).ok()).filter(|number| (1..=max).contains(number));
+    within.ok_or_else(|| format!("expected `{key}` from 1 to {max}, got {number}"))
 }
 
 /// For how long to record, where that is said.
@@ -210,11 +273,26 @@ mod tests {
         let shadow = Command::Shadow { model: "/models/b.onnx".into() };
         let record = |seconds| Command::Record { stream: "front".into(), seconds };
         let records = [record(None), record(Some(60))];
-        let plain = [Command::Stats, Command::Drain, Command::Reload, Command::EndShadow];
-        for command in plain.into_iter().chain([swap, shadow, snapshot, add, remove]).chain(records) {
+        let plain = [Command::Stats, Command::Drain, Command::Reload, Command::EndShadow, Command::EndLabels];
+        let label = Command::Label {
+            stream: "front".into(),
+            track: 12,
+            label: "a parcel".parse().unwrap(),
+            folder: "/data".into(),
+            count: 3,
+            every_ms: 100,
+        };
+        for command in plain.into_iter().chain([swap, shadow, snapshot, add, remove, label]).chain(records) {
             let request = Request { id: 7, command };
             assert_eq!(Request::parse(request.to_line().as_bytes()), Ok(request));
         }
+    }
+
+    #[test]
+    fn how_many_pictures_of_a_track_need_not_be_said() {
+        let line = r#"{"version":1,"id":3,"command":"label","stream":"a","track":1,"label":"b","folder":"/c"}"#;
+        let Command::Label { count, every_ms, .. } = Request::parse(line.as_bytes()).unwrap().command else { panic!() };
+        assert_eq!((count, every_ms), (LABEL_COUNT, LABEL_EVERY_MS));
     }
 
     #[test]
@@ -236,6 +314,23 @@ mod tests {
             (r#"{"version":1,"id":3,"command":"record","stream":"a","seconds":"9"}"#, 3, "86400, got \"9\""),
             (r#"{"version":1,"id":3,"command":"record"}"#, 3, "`stream` is missing"),
             (r#"{"version":1,"id":3,"command":"add-stream","stream":"a.mp4"}"#, 3, "not an object"),
+            (r#"{"version":1,"id":3,"command":"label","stream":"a"}"#, 3, "`track` is missing"),
+            (r#"{"version":1,"id":3,"command":"label","stream":"a","track":-1}"#, 3, "not the number of a track"),
+            (
+                r#"{"version":1,"id":3,"command":"label","stream":"a","track":1,"label":"../b"}"#,
+                3,
+                "expected a label of",
+            ),
+            (
+                r#"{"version":1,"id":3,"command":"label","stream":"a","track":1,"label":"b","folder":"c"}"#,
+                3,
+                "`folder` is not absolute",
+            ),
+            (
+                r#"{"version":1,"id":3,"command":"label","stream":"a","track":1,"label":"b","folder":"/c","count":0}"#,
+                3,
+                "expected `count` from 1 to 500, got 0",
+            ),
         ] {
             let refusal = Request::parse(line.as_bytes()).unwrap_err();
             assert_eq!(refusal.id, id, "{line}");

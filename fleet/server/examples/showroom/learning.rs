@@ -4,13 +4,13 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use revoada_core::{Digest, Timestamp};
-use revoada_federated::{Head, Member, Participant, Phase, Standing, Terms};
-use revoada_fleet::learning::{MemberRecord, MemberResult, RoundRecord, RoundResult, RunPhase, RunState};
+use revoada_federated::{Head, Layout, Member, Participant, Phase, Standing, Terms};
+use revoada_fleet::learning::{HeldWeights, MemberRecord, MemberResult, RoundRecord, RoundResult, RunPhase, RunState};
 use revoada_fleet::service::RunForm;
 use revoada_fleet::store::{Actor, RunChanges, Store};
 use serde_json::{Value, json};
 
-use crate::Outcome;
+use crate::{Outcome, registry};
 
 const ROUNDS: u64 = 20;
 const CLIENTS: u64 = 6;
@@ -34,6 +34,26 @@ pub(crate) fn write(store: &dyn Store, anna: &Actor, now: Timestamp) -> Outcome 
         "quorum": 5, "sample": "50%" });
     let form: RunForm = serde_json::from_value(form)?;
     store.add_run("Night shift, with liars kept out", &form.read(None)?, anna, now)?;
+    by_devices(store, anna, Timestamp::ZERO + (now.since(Timestamp::ZERO) - Duration::from_hours(24)))
+}
+
+/// One of devices, whose weights can be released.
+fn by_devices(store: &dyn Store, anna: &Actor, began: Timestamp) -> Outcome {
+    let form =
+        json!({ "rounds": ROUNDS, "devices": { "model": "gloves", "version": "1.0.0", "filter": "tag = hall" } });
+    let form: RunForm = serde_json::from_value(form)?;
+    let plan = form.read(Some(registry::digest("gloves", "1.0.0")))?;
+    let id = store.add_run("Gloves, by the devices of the hall", &plan, anna, began)?;
+    let weights = HeldWeights {
+        digest: revoada_bundle::hash(b"a head"),
+        bytes: 2 * 4 * 1281,
+        layout: Layout::new([("weight".to_owned(), vec![2, 1280]), ("bias".to_owned(), vec![2])])?,
+        elements: Vec::new(),
+        labels: ["gloves", "bare hands"].map(str::to_owned).into(),
+    };
+    let state = RunState { phase: RunPhase::Finished, round: ROUNDS, weights: Some(weights), ..RunState::new() };
+    let rounds = (1..=ROUNDS).map(|number| round(number, 0.95, began)).collect();
+    store.change_run(id, &RunChanges { state: Some(state), rounds, members: Vec::new(), files: Vec::new() })?;
     Ok(())
 }
 

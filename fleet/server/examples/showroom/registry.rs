@@ -17,7 +17,7 @@ const DAY: Duration = Duration::from_hours(24);
 /// Kind, name, labels, description, licence and versions, each with its age in days.
 type Entry = (Kind, &'static str, &'static [&'static str], &'static str, &'static str, &'static [(&'static str, u64)]);
 
-const ARTEFACTS: [Entry; 4] = [
+const ARTEFACTS: [Entry; 5] = [
     (
         Kind::Model,
         "people",
@@ -34,6 +34,7 @@ const ARTEFACTS: [Entry; 4] = [
         "Apache-2.0",
         &[("1.1.0", 40)],
     ),
+    (Kind::Model, "gloves", &["classifier"], "Whether hands wear gloves.", "Apache-2.0", &[("1.0.0", 30)]),
     (Kind::Pipeline, "dock-counting", &[], "Counts what comes and goes at a dock.", "MIT", &[("7", 12), ("8", 2)]),
     (Kind::Package, "revoada", &["arm64"], "The runtime itself.", "Apache-2.0", &[("1.3.2", 45), ("1.4.0", 6)]),
 ];

@@ -8,7 +8,7 @@ use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use revoada_core::{Digest, Timestamp};
-use revoada_proto::{Ask, DeviceId, Fact, Figures, Level, Progress};
+use revoada_proto::{Ask, DeviceId, Fact, Figures, Label, Level, Progress};
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
@@ -397,6 +397,26 @@ enum AskForm {
         #[schema(value_type = Option<String>)]
         valid_for: Option<DurationText>,
     },
+    /// Keeps pictures of a track that a stream shows in the device's folder of pictures to learn from. They stay there.
+    Label {
+        stream: String,
+        /// As a snapshot shows it.
+        #[schema(minimum = 1)]
+        track: u64,
+        /// What the track shows: the name of a folder, of 1 to 128 bytes.
+        #[schema(value_type = String)]
+        label: Label,
+        #[schema(value_type = Option<String>)]
+        valid_for: Option<DurationText>,
+    },
+    /// Erases the device's pictures to learn from, and everything that was made of any.
+    Forget {
+        /// Pictures of this label alone; all of them where it is not given.
+        #[schema(value_type = Option<String>)]
+        label: Option<Label>,
+        #[schema(value_type = Option<String>)]
+        valid_for: Option<DurationText>,
+    },
 }
 
 #[derive(Serialize, ToSchema)]
@@ -468,6 +488,8 @@ async fn command(
         AskForm::SwapModel { digest, valid_for } => (Ask::SwapModel { digest }, valid_for),
         AskForm::Snapshot { stream, valid_for } => (Ask::Snapshot { stream }, valid_for),
         AskForm::FetchLogs { lines, valid_for } => (Ask::FetchLogs { lines }, valid_for),
+        AskForm::Label { stream, track, label, valid_for } => (Ask::Label { stream, track, label }, valid_for),
+        AskForm::Forget { label, valid_for } => (Ask::Forget { label }, valid_for),
     };
     let valid_for = valid_for.map(|valid_for| valid_for.0);
     let number = api.ask(move |fleet| fleet.command(&by, &device, &ask, valid_for)).await?;

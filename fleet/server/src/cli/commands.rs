@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use clap::Subcommand;
 use revoada_bundle::partial::Partial;
+use revoada_proto::Label;
 use serde_json::{Value, json};
 use ureq::http::Method;
 
@@ -49,6 +50,24 @@ enum Ask {
         #[arg(long, value_name = "FILE")]
         output: PathBuf,
     },
+    /// Keep pictures of a track as examples of a label, to learn from; they stay on the device.
+    Label {
+        stream: String,
+        /// Its number, as a snapshot shows it.
+        #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+        track: u64,
+        /// What it shows.
+        label: Label,
+    },
+    /// Erase the device's pictures to learn from, and everything that was made of any.
+    Forget {
+        /// Pictures of this label alone.
+        #[arg(long, required_unless_present = "all")]
+        label: Option<Label>,
+        /// All pictures.
+        #[arg(long, conflicts_with = "label")]
+        all: bool,
+    },
     /// What it was asked, the newest first.
     List {
         #[arg(long)]
@@ -63,6 +82,10 @@ pub(crate) fn run(args: &Args, access: &Access) -> anyhow::Result<()> {
         Ask::SwapModel { digest } => (json!({ "ask": "swap-model", "digest": digest }), None),
         Ask::Snapshot { stream, output } => (json!({ "ask": "snapshot", "stream": stream }), Some(output)),
         Ask::FetchLogs { lines, output } => (json!({ "ask": "fetch-logs", "lines": lines }), Some(output)),
+        Ask::Label { stream, track, label } => {
+            (json!({ "ask": "label", "stream": stream, "track": track, "label": label }), None)
+        }
+        Ask::Forget { label, .. } => (json!({ "ask": "forget", "label": label }), None),
         Ask::List { json } => {
             let answer = client.get(&["devices", &args.device, "commands"], &[])?;
             if *json {
@@ -95,7 +118,7 @@ pub(crate) fn run(args: &Args, access: &Access) -> anyhow::Result<()> {
         partial.commit().map(drop)
     };
     write().with_context(|| format!("cannot write `{}`", output.display()))?;
-    say(&format!("wrote {}", output.display()))
+    say(&format!("wrote {}: {said}", output.display()))
 }
 
 /// The command, once it has ended or nobody waits any longer.

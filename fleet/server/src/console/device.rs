@@ -292,6 +292,9 @@ fn asked(seen: &Seen, ask: &Ask) -> String {
         Ask::SwapModel { digest } => format!("Swap to {}", seen.name(digest)),
         Ask::Snapshot { stream } => format!("Picture of {stream}"),
         Ask::FetchLogs { lines } => format!("Newest {lines} lines of the log"),
+        Ask::Label { stream, track, label } => format!("Keep track {track} of {stream} as {label}"),
+        Ask::Forget { label: Some(label) } => format!("Forget pictures of {label}"),
+        Ask::Forget { label: None } => "Forget all pictures to learn from".to_owned(),
     }
 }
 

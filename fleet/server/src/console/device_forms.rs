@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::response::Redirect;
 use maud::{Markup, html};
 use revoada_core::Digest;
-use revoada_proto::{Ask, DeviceId, Kind};
+use revoada_proto::{Ask, DeviceId, Kind, Label, LabelError};
 
 use super::fields::{Fields, Form};
 use super::shell::Refusal;
@@ -44,12 +44,24 @@ fn read(fields: &Fields) -> Result<Ask, Problem> {
         "restart-pipeline" => Ok(Ask::RestartPipeline),
         "snapshot" => Ok(Ask::Snapshot { stream: fields.some("stream").ok_or_else(|| missing("stream"))?.to_owned() }),
         "fetch-logs" => Ok(Ask::FetchLogs { lines: fields.read("lines")?.ok_or_else(|| missing("lines"))? }),
+        "label" => Ok(Ask::Label {
+            stream: fields.some("stream").ok_or_else(|| missing("stream"))?.to_owned(),
+            track: fields.read("track")?.ok_or_else(|| missing("track"))?,
+            label: label(fields)?.ok_or_else(|| missing("label"))?,
+        }),
+        "forget" => Ok(Ask::Forget { label: Some(label(fields)?.ok_or_else(|| missing("label"))?) }),
+        "forget-all" => Ok(Ask::Forget { label: None }),
         "swap-model" => {
             let digest: Option<Digest> = fields.read("digest")?;
             Ok(Ask::SwapModel { digest: digest.ok_or_else(|| missing("model"))? })
         }
         _ => Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "there is no such command")),
     }
+}
+
+fn label(fields: &Fields) -> Result<Option<Label>, Problem> {
+    let wrong = |error: LabelError| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string());
+    fields.some("label").map(str::parse).transpose().map_err(wrong)
 }
 
 pub(super) async fn tags(
@@ -124,6 +136,42 @@ pub(super) fn command_forms(visitor: &Visitor, view: &DeviceView, name_of: impl 
                     }
                     button { "Swap the model" }
                 }
+            }
+        }
+        (learning_forms(&action, view))
+    }
+}
+
+/// What the device learns from: pictures of tracks that a person has named, which it keeps for itself.
+fn learning_forms(action: &str, view: &DeviceView) -> Markup {
+    html! {
+        @if !view.details.streams.is_empty() {
+            form.labelling method="post" action=(action) {
+                input type="hidden" name="ask" value="label";
+                select name="stream" aria-label="Stream of the track" {
+                    @for stream in &view.details.streams { option value=(stream.stream) { (stream.stream) } }
+                }
+                input type="number" name="track" min="1" required placeholder="Track" aria-label="Number of the track";
+                input name="label" maxlength="128" required placeholder="Label" autocapitalize="off" aria-label="Label: what the track shows";
+                button { "Label a track" }
+                p.hint {
+                    "A picture shows the numbers of tracks. While the track is there the device keeps pictures of it to learn "
+                    "from; they stay on the device."
+                }
+            }
+        }
+        details.confirm {
+            summary.button.danger { "Forget pictures …" }
+            form method="post" action=(action) {
+                p { "The device erases its pictures of a label, and everything that was made of any. This cannot be taken back." }
+                input type="hidden" name="ask" value="forget";
+                input name="label" maxlength="128" required placeholder="Label" autocapitalize="off" aria-label="Label to forget";
+                button.danger { "Forget this label" }
+            }
+            form method="post" action=(action) {
+                p { "Or all the pictures that it learns from, whatever they are of." }
+                input type="hidden" name="ask" value="forget-all";
+                button.danger { "Forget all pictures" }
             }
         }
     }

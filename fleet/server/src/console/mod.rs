@@ -70,6 +70,7 @@ pub fn router(api: Api) -> Router {
         .route("/learning/{id}", get(run::show))
         .route("/learning/{id}/rounds.csv", get(run::csv))
         .route("/learning/{id}/intent", post(run::intend))
+        .route("/learning/{id}/release", post(run::release))
         .route("/alerts", get(alerts::show))
         .route("/alerts/rules", post(alerts::put_rule))
         .route("/alerts/rules/remove", post(alerts::remove_rule))

@@ -74,7 +74,7 @@ async fn form_page(api: &Api, visitor: &Visitor, fields: &Fields, problem: Optio
     Ok(page(visitor, Place::Rollouts, "New rollout", &content))
 }
 
-fn read_filter(text: &str) -> Result<Filter, String> {
+pub(super) fn read_filter(text: &str) -> Result<Filter, String> {
     match text {
         "" => Ok(Filter::ALL),
         text => text.parse().map_err(|error: crate::FilterError| error.to_string()),
@@ -120,7 +120,7 @@ fn to_whom(fields: &Fields, count: &Result<usize, String>) -> Markup {
     }
 }
 
-fn preview_text(count: &Result<usize, String>) -> Markup {
+pub(super) fn preview_text(count: &Result<usize, String>) -> Markup {
     match count {
         Ok(count) => html! { "Now it means " b { (words::count(*count, "device")) } "." },
         Err(reason) => html! { span.wrong-text { "It cannot be read: " (reason) } },

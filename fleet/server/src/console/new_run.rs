@@ -4,14 +4,17 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
 use maud::{Markup, html};
+use revoada_core::Digest;
+use revoada_proto::Kind;
 use serde_json::{Map, Value, json};
 
 use super::fields::{Fields, Form, Query};
-use super::shell::{Answer, Place, Refusal, heading, page, wrong};
+use super::new_rollout::{preview_text, read_filter};
+use super::shell::{self, Answer, Place, Refusal, heading, page};
 use super::visitor::Visitor;
 use crate::api::{Api, Problem};
-use crate::service::RunForm;
-use crate::store::Role;
+use crate::service::{DevicesForm, Principal, ReleaseForm, ReleaseRolloutForm, RunForm};
+use crate::store::{Artefact, ArtefactVersion, Role};
 
 /// A strategy, what it is for, and its parameters with what people begin with.
 type Strategy = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
@@ -41,22 +44,44 @@ const STRATEGIES: [Strategy; 10] = [
     ),
 ];
 
-pub(super) async fn show(visitor: Visitor, Query(query): Query) -> Answer {
-    if let Err(error) = visitor.by.require(Role::Operator) {
-        return Err(Problem::from(error).into());
-    }
-    form_page(&visitor, &query, None)
+/// How our devices learn, as `revoada learn train` takes it.
+const SETTINGS: [(&str, &str); 5] = [
+    ("hidden", "Neurons of a layer before the last"),
+    ("epochs", "Epochs of a round"),
+    ("batch", "Examples of a step"),
+    ("rate", "Learning rate"),
+    ("held_out", "Share of the pictures that are only judged by"),
+];
+
+type Models = Vec<(Artefact, Vec<ArtefactVersion>)>;
+
+/// With what the address says filled in.
+pub(super) async fn show(State(api): State<Api>, visitor: Visitor, Query(query): Query) -> Answer {
+    form_page(&api, &visitor, &query, None).await
 }
 
-fn form_page(visitor: &Visitor, fields: &Fields, problem: Option<&Problem>) -> Answer {
+async fn form_page(api: &Api, visitor: &Visitor, fields: &Fields, problem: Option<&Problem>) -> Answer {
+    let (by, filter) = (visitor.by.clone(), fields.text("filter").to_owned());
+    let (models, count) = api
+        .ask(move |fleet| {
+            by.require(Role::Operator)?;
+            let count = match read_filter(&filter) {
+                Ok(filter) => Ok(fleet.preview(&by, &filter)?),
+                Err(reason) => Err(reason),
+            };
+            Ok((fleet.artefacts(&by)?, count))
+        })
+        .await?;
     let content = html! {
         (heading("New run", &html! {}))
-        @if let Some(problem) = problem { (wrong(&problem.detail)) }
+        @if let Some(problem) = problem { (shell::wrong(&problem.detail)) }
         form.sections method="post" action="/learning" {
             (what(fields))
+            (devices(fields, &models, &count))
             (strategy(fields))
             (privacy(fields))
             (care(fields))
+            (afterwards(fields, &api.pictures.sets()))
             div.actions { button.main { "Add the run" } }
         }
     };
@@ -82,6 +107,45 @@ fn what(fields: &Fields) -> Markup {
                 label { "Not before (UTC)" input name="starts_at" placeholder="2026-05-04T22:00:00Z" value=(fields.text("starts_at")); }
                 label { "For the programs, NAME=VALUE, a line each"
                     textarea name="config" rows="3" spellcheck="false" { (fields.text("config")) } }
+            }
+        }
+    }
+}
+
+/// Who learns: devices of ours the head of a model, where one is chosen.
+fn devices(fields: &Fields, models: &Models, count: &Result<usize, String>) -> Markup {
+    let chosen = fields.text("model");
+    html! {
+        fieldset.card {
+            legend { "Devices" }
+            p.hint {
+                "Our devices learn the last layers of a classifier from their own pictures. Where no model is chosen, clients of "
+                "Flower learn, and the rest of this is left empty. What is not said is as " code { "revoada learn train" } " has it."
+            }
+            div.fields {
+                label { "Model"
+                    select name="model" {
+                        option value="" { "none: clients of Flower learn" }
+                        @for (artefact, versions) in models.iter().filter(|(artefact, _)| artefact.kind == Kind::Model) {
+                            @for version in versions {
+                                option value=(version.digest) selected[version.digest.to_string() == chosen] {
+                                    (artefact.name) " " (version.version)
+                                }
+                            }
+                        }
+                    }
+                }
+                div {
+                    label { "Filter; empty is every device"
+                        input name="filter" value=(fields.text("filter")) maxlength="4096" spellcheck="false" autocapitalize="off"
+                            placeholder="tag = entrance" data-preview="/rollouts/preview" aria-describedby="preview";
+                    }
+                    p.hint #preview aria-live="polite" { (preview_text(count)) }
+                }
+                @for (name, title) in SETTINGS { (number(fields, name, title, "")) }
+                label { "Labels, a line each; empty is what the model tells apart"
+                    textarea name="labels" rows="3" spellcheck="false" { (fields.text("labels")) } }
+                label.check { input type="checkbox" name="balanced" value="yes" checked[fields.some("balanced").is_some()]; "Labels with few pictures count as much as others" }
             }
         }
     }
@@ -138,12 +202,37 @@ fn care(fields: &Fields) -> Markup {
     }
 }
 
+/// What becomes of what devices have learned.
+fn afterwards(fields: &Fields, sets: &[String]) -> Markup {
+    let chosen = fields.text("pictures");
+    html! {
+        fieldset.card {
+            legend { "Afterwards" }
+            p.hint {
+                "What devices have learned is judged after each round by labelled pictures of the service's own. Where a version is "
+                "named, it is registered once the run has ended, if it is right about more of them than the model was."
+                @if sets.is_empty() { " This service has none: " code { "learning.pictures" } " names their folder." }
+            }
+            div.fields {
+                label { "Pictures"
+                    select name="pictures" {
+                        option value="" { "none" }
+                        @for set in sets { option value=(set) selected[set == chosen] { (set) } }
+                    }
+                }
+                label { "Release as version" input name="release" maxlength="64" value=(fields.text("release")); }
+                (number(fields, "gain_min", "Right about more by, 0 to 1", "0"))
+                label.check { input type="checkbox" name="roll_out" value="yes" checked[fields.some("roll_out").is_some()]; "Roll it out: one canary, a tenth, everybody" }
+            }
+        }
+    }
+}
+
 /// Adds it, or shows the form again with what is wrong.
 pub(super) async fn add(State(api): State<Api>, visitor: Visitor, Form(fields): Form) -> Result<Response, Refusal> {
-    let by = visitor.by.clone();
-    let added = match read(&fields) {
+    let added = match read(&api, &visitor.by, &fields).await {
         Err(problem) => Err(problem),
-        Ok(form) => api.add_run(by, form).await,
+        Ok(form) => api.add_run(visitor.by.clone(), form).await,
     };
     match added {
         Ok(id) => Ok(Redirect::to(&format!("/learning/{id}?done=run")).into_response()),
@@ -151,14 +240,56 @@ pub(super) async fn add(State(api): State<Api>, visitor: Visitor, Form(fields): 
         Err(problem) if problem.status == 403 => Err(problem.into()),
         Err(problem) => {
             let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::UNPROCESSABLE_ENTITY);
-            Ok((status, form_page(&visitor, &fields, Some(&problem))?).into_response())
+            Ok((status, form_page(&api, &visitor, &fields, Some(&problem)).await?).into_response())
         }
     }
 }
 
 /// As the REST API takes it, which says what is wrong with it.
-fn read(fields: &Fields) -> Result<RunForm, Problem> {
-    let wrong = |detail: String| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail);
+async fn read(api: &Api, by: &Principal, fields: &Fields) -> Result<RunForm, Problem> {
+    let model: Option<Digest> = fields.read("model")?;
+    let mut form = read_form(fields)?;
+    if let Some(digest) = model {
+        let by = by.clone();
+        let (version, _) = api.ask(move |fleet| fleet.version(&by, &digest)).await?;
+        form.devices = Some(DevicesForm {
+            model: version.name,
+            version: version.version,
+            filter: fields.some("filter").unwrap_or("all").to_owned(),
+            labels: lines(fields, "labels").map(str::to_owned).collect(),
+        });
+        form.pictures = fields.some("pictures").map(str::to_owned);
+        form.release = match fields.some("release") {
+            Some(version) => Some(ReleaseForm {
+                version: version.to_owned(),
+                gain_min: fields.read("gain_min")?.unwrap_or_default(),
+                rollout: fields.some("roll_out").map(|_| ReleaseRolloutForm::default()),
+            }),
+            None => None,
+        };
+        return Ok(form);
+    }
+    let of_devices =
+        SETTINGS.map(|(name, _)| name).into_iter().chain(["filter", "labels", "balanced", "pictures", "release"]);
+    match of_devices.into_iter().find(|name| fields.some(name).is_some()) {
+        Some(name) => {
+            let detail =
+                format!("`{name}` is for devices: choose the model whose last layers they learn, or leave it empty");
+            Err(wrong(detail))
+        }
+        None => Ok(form),
+    }
+}
+
+fn wrong(detail: String) -> Problem {
+    Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
+}
+
+fn lines<'a>(fields: &'a Fields, name: &str) -> impl Iterator<Item = &'a str> {
+    fields.text(name).lines().map(str::trim).filter(|line| !line.is_empty())
+}
+
+fn read_form(fields: &Fields) -> Result<RunForm, Problem> {
     let number = |name: &str| -> Result<Option<Value>, Problem> {
         let Some(text) = fields.some(name) else { return Ok(None) };
         let shown: String = text.chars().take(64).collect();
@@ -192,7 +323,7 @@ fn read(fields: &Fields) -> Result<RunForm, Problem> {
     }
     form.insert("evaluate".to_owned(), json!(fields.some("skip_evaluation").is_none()));
     let mut config = Map::new();
-    for line in fields.text("config").lines().map(str::trim).filter(|line| !line.is_empty()) {
+    for line in lines(fields, "config") {
         let shown: String = line.chars().take(64).collect();
         let (name, value) = line.split_once('=').ok_or_else(|| wrong(format!("`{shown}` is not like `epochs=2`")))?;
         let value = match serde_json::from_str(value.trim()) {
@@ -200,6 +331,16 @@ fn read(fields: &Fields) -> Result<RunForm, Problem> {
             _ => json!(value.trim()),
         };
         config.insert(name.trim().to_owned(), value);
+    }
+    let mut settings = Vec::new();
+    for (name, _) in SETTINGS {
+        settings.extend(number(name)?.map(|value| (name, value)));
+    }
+    settings.extend(fields.some("balanced").map(|_| ("balanced", json!(true))));
+    for (name, value) in settings {
+        if config.insert(name.to_owned(), value).is_some() {
+            return Err(wrong(format!("`{name}` is said twice")));
+        }
     }
     form.insert("config".to_owned(), Value::Object(config));
     serde_json::from_value(Value::Object(form)).map_err(|error| wrong(error.to_string()))

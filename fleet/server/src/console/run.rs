@@ -13,7 +13,7 @@ use super::shell::{Answer, Place, Refusal, done, heading, page};
 use super::visitor::Visitor;
 use super::words;
 use crate::api::{Api, Problem};
-use crate::learning::{MemberRecord, Participants, RoundRecord, RunId, RunIntent, RunPhase, rounds_csv};
+use crate::learning::{MemberRecord, Participants, RoundRecord, RunId, RunIntent, RunPhase, learned_model, rounds_csv};
 use crate::service::{SampleText, wall};
 use crate::store::{Role, RunRecord};
 
@@ -70,6 +70,12 @@ fn orders(visitor: &Visitor, id: RunId, record: &RunRecord) -> Markup {
     let action = format!("/learning/{id}/intent");
     html! {
         div.orders {
+            @if is_releasable(record) {
+                form.inline method="post" action={ "/learning/" (id) "/release" } {
+                    input name="version" required maxlength="64" placeholder="Version" autocapitalize="off" aria-label="Version to release as";
+                    button { "Release as version" }
+                }
+            }
             @if record.state.phase.is_over() {
                 details.confirm {
                     summary.button.danger { "Remove …" }
@@ -94,6 +100,11 @@ fn orders(visitor: &Visitor, id: RunId, record: &RunRecord) -> Markup {
             }
         }
     }
+}
+
+/// Whether devices have learned something of which a bundle can be made.
+fn is_releasable(record: &RunRecord) -> bool {
+    learned_model(record).is_some() && record.state.weights.is_some() && record.state.round > 0
 }
 
 fn figures(id: RunId, rounds: &[RoundRecord]) -> Markup {
@@ -251,6 +262,18 @@ pub(super) async fn csv(State(api): State<Api>, visitor: Visitor, Path(id): Path
     let name = format!("attachment; filename=\"run-{id}.csv\"");
     Ok(([(header::CONTENT_TYPE, "text/csv; charset=utf-8".to_owned()), (header::CONTENT_DISPOSITION, name)], text)
         .into_response())
+}
+
+/// Registers the newest weights in the model whose head they are, and shows that version.
+pub(super) async fn release(
+    State(api): State<Api>,
+    visitor: Visitor,
+    Path(id): Path<u64>,
+    Form(fields): Form,
+) -> Result<Redirect, Refusal> {
+    let released = api.releaser.release(&visitor.by, RunId(id), fields.text("version")).await;
+    let version = released.map_err(Problem::from)?;
+    Ok(Redirect::to(&format!("/models/{}?done=released", version.digest)))
 }
 
 pub(super) async fn intend(

@@ -120,6 +120,7 @@ pub(super) fn done(query: &Fields) -> Markup {
         "intent" => "The rollout was told.",
         "run" => "The run was added.",
         "run-intent" => "The run was told.",
+        "released" => "What was learned is registered as this version.",
         "rule" => "The rule was kept.",
         "user" => "The user was changed.",
         "added" => "It was added.",

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::fields::Query;
 use super::models::{parents, signer};
-use super::shell::{Answer, Place, heading, page};
+use super::shell::{Answer, Place, done, heading, page};
 use super::visitor::Visitor;
 use super::words;
 use crate::api::Api;
@@ -21,7 +21,7 @@ pub(super) async fn show(
     State(api): State<Api>,
     visitor: Visitor,
     Path(digest): Path<Digest>,
-    Query(_): Query,
+    Query(query): Query,
 ) -> Answer {
     let by = visitor.by.clone();
     let (version, plans, artefact) = api
@@ -37,6 +37,7 @@ pub(super) async fn show(
     };
     let content = html! {
         (heading(&title, &actions))
+        (done(&query))
         div.columns #version data-live="registry" {
             div {
                 section.card { h2 { "Plans" } (plan_list(&plans)) }

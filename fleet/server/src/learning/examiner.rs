@@ -118,6 +118,12 @@ impl Pictures {
         }
     }
 
+    /// The names of all sets.
+    pub fn sets(&self) -> Vec<String> {
+        let folders = self.folder.as_ref().and_then(|folder| names(folder).ok()).unwrap_or_default();
+        folders.into_iter().filter(|name| self.set(name).is_ok()).collect()
+    }
+
     fn program(&self) -> PathBuf {
         const NAME: &str = "revoada";
         let beside = || std::env::current_exe().ok().map(|program| program.with_file_name(NAME));
@@ -350,10 +356,10 @@ impl Examiner {
     }
 }
 
-/// The labels that a set has pictures of.
-fn names(set: &Path) -> io::Result<BTreeSet<String>> {
+/// The folders of a folder: sets, or the labels that a set has pictures of.
+fn names(folder: &Path) -> io::Result<BTreeSet<String>> {
     let mut names = BTreeSet::new();
-    for entry in fs::read_dir(set)? {
+    for entry in fs::read_dir(folder)? {
         let entry = entry?;
         if entry.file_type()?.is_dir() {
             names.insert(entry.file_name().to_string_lossy().into_owned());
@@ -396,6 +402,7 @@ mod tests {
         fs::create_dir(folder.path().join("digits")).unwrap();
         let pictures = Pictures { folder: Some(folder.path().to_owned()), program: None };
         assert_eq!(pictures.set("digits"), Ok(folder.path().join("digits")));
+        assert_eq!(pictures.sets(), ["digits"]);
         for (name, said) in
             [("letters", "no set"), ("../digits", "has a name"), ("", "has a name"), (".", "has a name")]
         {

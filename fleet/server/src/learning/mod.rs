@@ -23,6 +23,6 @@ pub use plan::{
     AppNote, ElementName, HeadPlan, HeadSettings, HeldWeights, MemberRecord, MemberResult, Outcome, Participants,
     ROUNDS_MAX, RUNS_MAX, ReleasePlan, RoundRecord, RoundResult, RunIntent, RunPhase, RunPlan, RunState,
 };
-pub use release::{ReleaseError, Releaser};
+pub use release::{ReleaseError, Releaser, learned_model};
 pub use report::LearningCounts;
 pub use task::{App, Config, Door, Metrics, Reply, Reported, RunId, Sheet, Task, Tensor, Value, Work};

@@ -61,7 +61,7 @@ pub enum ReleaseError {
 }
 
 /// Which bundle a run learns the head of.
-pub(super) fn learned_model(record: &RunRecord) -> Option<Digest> {
+pub fn learned_model(record: &RunRecord) -> Option<Digest> {
     match &record.plan.participants {
         Participants::Devices { head, .. } => Some(head.model),
         Participants::Flower { .. } => None,

@@ -23,10 +23,13 @@ impl Fleet {
         {
             return Err(ServiceError::Invalid(format!("expected 1 to {LOG_LINES_MAX} lines, got {lines}")));
         }
-        if let Ask::Snapshot { stream } = ask
+        if let Ask::Snapshot { stream } | Ask::Label { stream, .. } = ask
             && (stream.is_empty() || stream.len() > 128)
         {
             return Err(ServiceError::Invalid("a stream has a name of 1 to 128 bytes".to_owned()));
+        }
+        if let Ask::Label { track: 0, .. } = ask {
+            return Err(ServiceError::Invalid("tracks are numbered from 1".to_owned()));
         }
         let now = now();
         let valid_for = valid_for.unwrap_or(self.validity.commands).min(COMMAND_VALIDITY_MAX);

@@ -49,7 +49,8 @@ pub use rollout_form::{
 };
 pub use rollouts::{MemberView, RolloutView, WaveView};
 pub use run_form::{
-    AppForm, ConfigValue, DevicesForm, PrivacyForm, RunForm, RunFormError, SampleText, SampleTextError, StrategyForm,
+    AppForm, ConfigValue, DevicesForm, PrivacyForm, ReleaseForm, ReleaseRolloutForm, RunForm, RunFormError, SampleText,
+    SampleTextError, StrategyForm,
 };
 
 use alerting::Raised;

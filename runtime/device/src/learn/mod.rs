@@ -19,7 +19,7 @@ use crate::Global;
     revoada learn train model.onnx --data pictures --output head.safetensors\n  \
     revoada learn evaluate model.onnx --data others --weights head.safetensors\n  \
     revoada learn merge model.onnx --weights head.safetensors --output new.onnx\n  \
-    revoada learn forget --data pictures                 features and weights; with --pictures those, too")]
+    revoada learn forget --data pictures                 what was made of them; with --pictures those, too")]
 pub(crate) struct Args {
     #[command(subcommand)]
     verb: Verb,

@@ -2,8 +2,10 @@
 
 mod server;
 
+pub use revoada_proto::Label;
 pub use revoada_proto::control::{
-    Client, ClientError, Command, MESSAGE_BYTES_MAX, RECORD_SECONDS_MAX, Refusal, Request, VERSION,
+    Client, ClientError, Command, LABEL_COUNT, LABEL_COUNT_MAX, LABEL_EVERY_MS, LABEL_EVERY_MS_MAX, MESSAGE_BYTES_MAX,
+    RECORD_SECONDS_MAX, Refusal, Request, VERSION,
 };
 pub use server::{Handler, Server, ServerError};
 

@@ -101,6 +101,17 @@ impl Painter {
         self.config.rules
     }
 
+    /// Whether the object is one of those that are not to be shown.
+    pub(crate) fn hides(&self, detection: &Detection) -> bool {
+        is_hidden(&self.hidden, detection)
+    }
+
+    /// A copy of the frame in which nothing is drawn and what is not to be shown is hidden; `None` where nothing is hidden.
+    pub(crate) fn hide(&mut self, frame: &Frame, prediction: &Prediction) -> Option<Frame> {
+        let hides = prediction.detections.iter().any(|detection| self.hides(detection));
+        hides.then(|| self.changed(frame, |painter, canvas| painter.draw_hidden(prediction, canvas)))
+    }
+
     /// A copy of the frame, in the same format without gaps between rows, with everything drawn:
     /// first what is to be hidden is hidden, then masks, rules, boxes, landmarks and text come on top.
     /// What is hidden keeps its box and label but shows no landmarks.
@@ -110,19 +121,22 @@ impl Painter {
 
     /// The same, with what rules made of the prediction.
     pub fn paint_analysed(&mut self, frame: &Frame, prediction: &Prediction, analysis: Option<&Analysis>) -> Frame {
+        let analysis = analysis.filter(|_| self.config.rules);
+        self.changed(frame, |painter, canvas| painter.draw(frame, prediction, analysis, canvas))
+    }
+
+    fn changed(&mut self, frame: &Frame, change: impl FnOnce(&mut Self, &mut Canvas<'_>)) -> Frame {
         let source = frame.layout();
         let layout = ImageLayout::packed(source.format, source.color, source.size);
         let mut buffer = self.pool.take(layout.bytes().expect("the frame's own size was checked when it was made"));
         copy_packed(&frame.view(), &mut buffer);
-        let analysis = analysis.filter(|_| self.config.rules);
-        self.draw(frame, prediction, analysis, &mut Canvas::new(layout, &mut buffer));
+        change(self, &mut Canvas::new(layout, &mut buffer));
         let memory = self.pool.memory(buffer);
         Frame::new(frame.stream.clone(), frame.sequence, frame.pts, frame.captured, layout, MemoryKind::Host, memory)
             .expect("a packed copy holds its own layout")
     }
 
-    fn draw(&mut self, frame: &Frame, prediction: &Prediction, analysis: Option<&Analysis>, canvas: &mut Canvas<'_>) {
-        let font = Font::for_picture(canvas.size());
+    fn draw_hidden(&mut self, prediction: &Prediction, canvas: &mut Canvas<'_>) {
         if let Some(anonymize) = &self.config.anonymize {
             for detection in prediction.detections.iter().filter(|detection| is_hidden(&self.hidden, detection)) {
                 if let Some(area) = Area::covering(grown(detection.bbox, anonymize), canvas.size()) {
@@ -130,6 +144,11 @@ impl Painter {
                 }
             }
         }
+    }
+
+    fn draw(&mut self, frame: &Frame, prediction: &Prediction, analysis: Option<&Analysis>, canvas: &mut Canvas<'_>) {
+        let font = Font::for_picture(canvas.size());
+        self.draw_hidden(prediction, canvas);
         if let Some(segmentation) = prediction.segmentation.as_ref().filter(|_| self.config.masks) {
             draw_mask(canvas, segmentation, &self.labels, &mut self.scratch);
         }

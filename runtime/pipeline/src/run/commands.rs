@@ -6,10 +6,11 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use std::time::Duration;
 
 use revoada_bundle::partial::replace;
-use revoada_core::{StreamId, causes, sentence_of};
+use revoada_core::{StreamId, TrackId, causes, sentence_of};
 use serde_json::{Value, json};
 
-use super::output::OutputControls;
+use super::labelling::Wish;
+use super::output::{OutputControls, Snapshot};
 use super::stats::RunStats;
 use super::summary::StreamState;
 use super::supervisor::{Change, Event};
@@ -55,6 +56,11 @@ impl Commands {
                 serde_json::to_value(seen).map_err(|error| error.to_string())
             }
             Command::Snapshot { stream, path } => self.snapshot(&stream, &path),
+            Command::Label { stream, track, label, folder, count, every_ms } => {
+                let (track, every) = (TrackId(track), Duration::from_millis(every_ms.into()));
+                self.label(Wish { stream: self.shown(&stream)?, track, label, folder, count, every })
+            }
+            Command::EndLabels => Ok(json!({ "ended": self.controls.labelling.end_all() })),
             Command::Record { stream, seconds } => self.record(&stream, seconds.map(Duration::from_secs)),
         }
     }
@@ -81,7 +87,7 @@ impl Commands {
         }
         let (reply, picture) = sync_channel(1);
         self.controls.snapshots().request(stream.clone(), reply);
-        let frame = picture.recv_timeout(PICTURE_TIMEOUT).map_err(|_| no_picture(&stream))?;
+        let Snapshot { frame, tracks } = picture.recv_timeout(PICTURE_TIMEOUT).map_err(|_| no_picture(&stream))?;
         let encoded = match extension {
             Some("png") => png(&frame.view()),
             _ => jpeg(&frame.view(), JPEG_QUALITY),
@@ -89,10 +95,34 @@ impl Commands {
         let bytes = encoded.and_then(|bytes| replace(path, &bytes).map(|()| bytes.len()));
         let bytes = bytes.map_err(|error| format!("cannot write `{}`: {error}", path.display()))?;
         let size = frame.size();
+        let tracks: Vec<Value> =
+            tracks.into_iter().map(|(track, label)| json!({ "track": track.0, "label": label })).collect();
         Ok(json!({
             "path": path, "bytes": bytes, "width": size.width, "height": size.height,
-            "sequence": frame.sequence, "pts_s": frame.pts.as_secs_f64(),
+            "sequence": frame.sequence, "pts_s": frame.pts.as_secs_f64(), "tracks": tracks,
         }))
+    }
+
+    /// Answers once the first picture is kept.
+    fn label(&self, wish: Wish) -> Result<Value, String> {
+        let Wish { stream, track, label, count, .. } = wish.clone();
+        if !self.controls.tracks() {
+            return Err("nothing is tracked here: the pipeline's file needs a table `[tracker]`".to_owned());
+        }
+        let streams = self.stats.streams();
+        let newest = streams.iter().find(|known| known.id == stream).map_or(0, |known| known.tracks());
+        if !(1..=newest).contains(&track.0) {
+            return Err(match newest {
+                0 => format!("stream `{stream}` has shown no track yet"),
+                newest => format!("stream `{stream}` has no track {track}: the newest is {newest}"),
+            });
+        }
+        let first = self.controls.labelling.request(wish)?;
+        let file = first.recv_timeout(PICTURE_TIMEOUT).map_err(|_| {
+            self.controls.labelling.give_up(&stream, track);
+            format!("there was no picture of track {track} of stream `{stream}` for {} s", PICTURE_TIMEOUT.as_secs())
+        })??;
+        Ok(json!({ "stream": stream.as_str(), "track": track.0, "label": label, "count": count, "file": file }))
     }
 
     fn record(&self, stream: &str, after: Option<Duration>) -> Result<Value, String> {

@@ -19,6 +19,7 @@ mod clock;
 mod commands;
 mod filter;
 mod infer;
+mod labelling;
 mod model;
 mod output;
 mod perf;

@@ -6,13 +6,14 @@ use std::sync::mpsc::{RecvTimeoutError, SyncSender};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use revoada_core::{Clock, Detection, Frame, Prediction, StreamId};
+use revoada_core::{Clock, Detection, Frame, Prediction, StreamId, TrackId};
 use revoada_engine::{Backend, Surface};
 use thiserror::Error;
 
 use super::analysis::Analysers;
 use super::cascade::{self, Cascade};
 use super::infer::{Batch, InOrder};
+use super::labelling::{Labelling, Seen};
 use super::model::{Answer, ModelError, ModelSession};
 use super::sessions::Sessions;
 use super::shadow::Shadow;
@@ -99,6 +100,7 @@ pub(crate) struct OutputControls {
     /// Drawing for nobody is left out.
     shown: Shown,
     snapshots: Snapshots,
+    pub(crate) labelling: Labelling,
     pub(crate) shadow: Arc<Shadow>,
     /// Streams of which no frame will come any more, but for those under way.
     ended: Mutex<Vec<Arc<StreamStats>>>,
@@ -121,6 +123,7 @@ impl OutputControls {
             analysers: Mutex::new(analysers),
             shown,
             snapshots: Snapshots::default(),
+            labelling: Labelling::default(),
             shadow: Arc::default(),
             ended: Mutex::default(),
             abandoned: AtomicBool::new(false),
@@ -145,6 +148,11 @@ impl OutputControls {
         if let (Some(analysers), Some(before)) = (&mut *held, before) {
             analysers.follow(before);
         }
+    }
+
+    /// Whether objects are followed from frame to frame.
+    pub(crate) fn tracks(&self) -> bool {
+        lock(&self.tracker).is_some()
     }
 
     pub(crate) fn snapshots(&self) -> &Snapshots {
@@ -273,6 +281,7 @@ impl Output {
         for stream in &ended {
             self.trackers.end_stream(&stream.id);
             self.cascade.end_stream(&stream.id);
+            self.controls.labelling.end_stream(&stream.id);
         }
         if let Some(analysers) = &mut *lock(&self.controls.analysers) {
             ended.iter().for_each(|stream| analysers.end_stream(&stream.id));
@@ -292,8 +301,10 @@ impl Output {
     }
 
     fn write(&mut self, ticket: Ticket, prediction: Prediction, timings: FrameTimings) -> Result<(), OutputError> {
-        let Ticket { frame, stream, wall, .. } = ticket;
+        let Ticket { frame, stream, wall, opening, .. } = ticket;
         let analysis = self.controls.analysis(&frame, &prediction);
+        let seen = Seen { frame: &frame, prediction: &prediction, opening, wall };
+        self.controls.labelling.offer(seen, &self.controls.painter);
         stream.analysed(analysis.as_ref());
         let started = self.clock.now();
         // Decided once: a snapshot that is asked for meanwhile gets the next frame, so that no
@@ -312,7 +323,7 @@ impl Output {
         let labels = Arc::clone(&self.labels);
         let result = FrameResult { frame, wall, drawn, prediction, analysis, labels, timings };
         if shown {
-            self.controls.snapshots.offer(result.picture());
+            self.controls.snapshots.offer(&result);
         }
         self.each_sink(|sink| sink.write(&result)).inspect_err(|_| stream.frame_dropped(Dropped::Shutdown))?;
         if let Some(hub) = &self.hub {
@@ -348,11 +359,26 @@ impl OutputControls {
     }
 }
 
+/// A picture of a stream, and what is followed in it.
+pub(crate) struct Snapshot {
+    pub(crate) frame: Arc<Frame>,
+    /// Each track, and what its object is called.
+    pub(crate) tracks: Vec<(TrackId, Option<String>)>,
+}
+
 /// Requests for the next picture of a stream.
 #[derive(Default)]
 pub(crate) struct Snapshots {
-    waiting: Mutex<Vec<(StreamId, SyncSender<Arc<Frame>>)>>,
+    waiting: Mutex<Vec<(StreamId, SyncSender<Snapshot>)>>,
     any: AtomicBool,
+}
+
+impl Snapshot {
+    fn of(result: &FrameResult) -> Self {
+        let label = |found: &Detection| result.labels.get(found.class as usize).cloned();
+        let tracks = result.prediction.detections.iter().filter_map(|found| Some((found.track?, label(found))));
+        Self { frame: Arc::clone(result.picture()), tracks: tracks.collect() }
+    }
 }
 
 /// The control socket has fewer clients; beyond it, the oldest request is forgotten.
@@ -360,7 +386,7 @@ const SNAPSHOTS_MAX: usize = 16;
 
 impl Snapshots {
     /// The next picture of `stream` goes to `reply`.
-    pub(crate) fn request(&self, stream: StreamId, reply: SyncSender<Arc<Frame>>) {
+    pub(crate) fn request(&self, stream: StreamId, reply: SyncSender<Snapshot>) {
         let mut waiting = lock(&self.waiting);
         if waiting.len() >= SNAPSHOTS_MAX {
             waiting.remove(0);
@@ -373,16 +399,16 @@ impl Snapshots {
         self.any.load(Ordering::Relaxed) && lock(&self.waiting).iter().any(|(wanted, _)| wanted == stream)
     }
 
-    fn offer(&self, picture: &Arc<Frame>) {
+    fn offer(&self, result: &FrameResult) {
         if !self.any.load(Ordering::Relaxed) {
             return;
         }
         let mut waiting = lock(&self.waiting);
         waiting.retain(|(stream, reply)| {
-            let wanted = *stream == picture.stream;
+            let wanted = *stream == result.frame.stream;
             // Whoever asked may have stopped waiting.
             if wanted {
-                drop(reply.try_send(Arc::clone(picture)));
+                drop(reply.try_send(Snapshot::of(result)));
             }
             !wanted
         });

@@ -36,6 +36,7 @@ use crate::http::Hub;
 use crate::{FrameResult, Sink, SinkError, SinkReport};
 
 pub use delivery::{Deliveries, DeliverySummary};
+pub(crate) use output::file_name;
 pub use picture::{jpeg, png, rgb};
 pub use recording::{RecordingSummary, Recordings};
 

@@ -75,7 +75,7 @@ pub(super) fn is_per_stream(template: &Path) -> bool {
 }
 
 /// A stream's id as part of a file's name.
-pub(super) fn file_name(stream: &StreamId) -> String {
+pub(crate) fn file_name(stream: &StreamId) -> String {
     let safe = stream.as_str().replace(|c: char| matches!(c, '/' | '\\') || c.is_control(), "_");
     // A hidden file would not be found.
     safe.strip_prefix('.').map(|rest| format!("_{rest}")).unwrap_or(safe)

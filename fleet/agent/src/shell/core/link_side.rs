@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime};
 use revoada_bundle::hash;
 use revoada_bundle::sign::{Purpose, Signature};
 use revoada_core::{causes, sentence_of};
-use revoada_proto::{Channel, Command, CommandResult, Dispatch, Invitation, Level, Order, Receipt, Signed};
+use revoada_proto::{Ask, Channel, Command, CommandResult, Dispatch, Invitation, Level, Order, Receipt, Signed};
 use tracing::{info, warn};
 
 use super::{RENEW_EVERY, Shell, Task, lock};
@@ -15,7 +15,7 @@ use crate::shell::commands::{self, Means};
 use crate::shell::fetch::Cancel;
 use crate::shell::identity::Identity;
 use crate::shell::identity_path;
-use crate::shell::learner::{Learned, Lesson};
+use crate::shell::learner::{Learned, Lesson, Todo};
 use crate::shell::link::{Heard, Link};
 use crate::shell::service::{self, ServiceError};
 
@@ -129,7 +129,7 @@ impl Shell {
         let (active, contents) = (self.agent.active().clone(), self.agent.contents().clone());
         info!(run, round, "a lesson begins");
         // Nobody listens any more where the agent ends.
-        drop(lessons.send(Lesson { invitation, now, active, contents, cancel }));
+        drop(lessons.send(Todo::Learn(Box::new(Lesson { invitation, now, active, contents, cancel }))));
     }
 
     fn decline(&self, round: (u64, u64)) {
@@ -217,12 +217,20 @@ impl Shell {
                 return self.answer_command(CommandResult { number, outcome: Err(reason) });
             }
         };
+        // What is learned of pictures that are to be forgotten is not wanted any more; whoever learns is asked again.
+        if let (Ask::Forget { .. }, Some((_, cancel))) = (&command.ask, &self.lesson) {
+            cancel.cancel();
+            self.lesson = None;
+        }
         let means = Means {
             pipeline: self.pipeline.clone(),
             verifier: lock(&self.slots).verifier().clone(),
             contents: self.agent.contents().clone(),
             log: self.log.clone(),
             folder: self.config.folder.clone(),
+            data: self.config.learning.as_ref().map(|learning| learning.data.clone()),
+            lessons: self.lessons.clone(),
+            active: self.agent.active().clone(),
             server: self.config.server.clone(),
             identity,
         };
