@@ -4,12 +4,14 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::Path;
 
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
 use revoada_core::Digest;
+use revoada_fleet::flower::objects::{Kind, Object, Parsed};
 use revoada_fleet::identity::CertificateRequest;
-use revoada_fleet::service::RolloutForm;
+use revoada_fleet::service::{RolloutForm, RunForm};
 use revoada_fleet::settings::Settings;
 
 /// Somebody who has no certificate yet sends it: a sound request with a few bytes changed, cut off or repeated.
@@ -45,7 +47,21 @@ fn any_bytes_are_no_certificate_request() {
     });
 }
 
-/// What an operator sends to begin a rollout: words that forms know, in any order, with any values.
+/// Words that forms know, in any order, with any values.
+fn each_form(keys: &[&str], values: &[&str], mut check: impl FnMut(&str) + RefUnwindSafe + UnwindSafe) {
+    bolero::check!().with_type::<Vec<(u8, u8)>>().with_iterations(20_000).with_max_len(64).for_each(|chosen| {
+        let members: Vec<String> = chosen
+            .iter()
+            .map(|(key, value)| {
+                let key = keys[usize::from(*key) % keys.len()];
+                format!("\"{key}\": {}", values[usize::from(*value) % values.len()])
+            })
+            .collect();
+        check(&format!("{{{}}}", members.join(", ")));
+    });
+}
+
+/// What an operator sends to begin a rollout.
 #[test]
 fn any_form_is_a_rollout_or_refused() {
     let keys = ["title", "kind", "name", "version", "filter", "waves", "gates", "retry"];
@@ -67,21 +83,81 @@ fn any_form_is_a_rollout_or_refused() {
         "{\"attempts_max\": 0}",
         "{\"attempts_max\": 3, \"delay\": \"1s\", \"delay_max\": \"0s\"}",
     ];
-    bolero::check!().with_type::<Vec<(u8, u8)>>().with_iterations(20_000).with_max_len(64).for_each(|chosen| {
-        let members: Vec<String> = chosen
-            .iter()
-            .map(|(key, value)| {
-                let key = keys[usize::from(*key) % keys.len()];
-                format!("\"{key}\": {}", values[usize::from(*value) % values.len()])
-            })
-            .collect();
-        let text = format!("{{{}}}", members.join(", "));
-        if let Ok(form) = serde_json::from_str::<RolloutForm>(&text)
+    each_form(&keys, &values, |text| {
+        if let Ok(form) = serde_json::from_str::<RolloutForm>(text)
             && let Ok(rollout) = form.read(Digest::new([1; 32]))
         {
             assert!(!rollout.waves.is_empty(), "{text}");
         }
     });
+}
+
+/// What an operator sends to begin a run of learning.
+#[test]
+fn any_form_is_a_run_that_can_be_begun_or_refused() {
+    let keys = [
+        "rounds",
+        "strategy",
+        "privacy",
+        "quorum",
+        "enough",
+        "sample",
+        "round_timeout",
+        "devices",
+        "app",
+        "pictures",
+        "release",
+        "config",
+        "norm_max",
+    ];
+    let values = [
+        "1",
+        "0",
+        "-1",
+        "1e308",
+        "null",
+        "\"10%\"",
+        "\"99999999999h\"",
+        "\"digits\"",
+        "{ \"name\": \"FedMedian\" }",
+        "{ \"name\": \"FedAdam\", \"tau\": 0 }",
+        "{ \"name\": \"Krum\", \"num_malicious_nodes\": 18446744073709551615 }",
+        "{ \"name\": \"FedTrimmedAvg\", \"beta\": 0.5 }",
+        "{ \"clipping_norm\": 1, \"noise_multiplier\": 1e-300, \"delta\": 1e-5 }",
+        "{ \"model\": \"faces\", \"version\": \"1\", \"labels\": [\"a\", \"b\"] }",
+        "{ \"version\": \"2\", \"gain_min\": 0.5, \"rollout\": {} }",
+        "{ \"epochs\": 3, \"rate\": 0.1, \"held_out\": 0.5 }",
+    ];
+    each_form(&keys, &values, |text| {
+        if let Ok(form) = serde_json::from_str::<RunForm>(text)
+            && let Ok(plan) = form.read(Some(Digest::new([1; 32])))
+        {
+            assert!(plan.rounds > 0 && plan.recipe.check().is_ok(), "{text}");
+            assert!(plan.release.is_none() || plan.pictures.is_some(), "{text}");
+        }
+    });
+}
+
+/// What SuperNodes send: a sound object with a few bytes changed or cut off.
+#[test]
+fn any_object_of_flowers_is_the_one_that_it_says_or_refused() {
+    let sound = Object::new(Kind::ALL[0], &[Digest::new([7; 32])], b"a body").content;
+    bolero::check!().with_type::<(Vec<(u16, u8)>, u16)>().with_iterations(20_000).with_max_len(64).for_each(
+        |(changes, length)| {
+            let mut bytes = sound.to_vec();
+            for (place, byte) in changes {
+                let place = usize::from(*place) % bytes.len();
+                bytes[place] = *byte;
+            }
+            if length % 2 == 1 {
+                bytes.truncate(usize::from(*length) % (sound.len() + 1));
+            }
+            let bytes = bytes.into();
+            if let Ok(Parsed { kind, children, body }) = Parsed::new(&bytes) {
+                assert_eq!(Object::new(kind, &children, &body).content, bytes);
+            }
+        },
+    );
 }
 
 /// A service's own file, which people write.

@@ -1,0 +1,64 @@
+//! Fuzz targets for weights that participants send; each has a short run in every `cargo test`, and
+//! `cargo bolero test -p revoada-federated --test fuzz NAME` goes on from there.
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
+
+use std::sync::Arc;
+
+use revoada_federated::npy::{self, Array, Element};
+use revoada_federated::{Layout, Memory, Weights, from_safetensors, to_safetensors};
+
+/// A sound file with a few bytes changed, and one case in two cut off.
+fn each_changed(sound: &[u8], mut check: impl FnMut(&[u8]) + std::panic::RefUnwindSafe + std::panic::UnwindSafe) {
+    bolero::check!().with_type::<(Vec<(u16, u8)>, u16)>().with_iterations(20_000).with_max_len(64).for_each(
+        |(changes, length)| {
+            let mut bytes = sound.to_vec();
+            for (place, byte) in changes {
+                let place = usize::from(*place) % bytes.len();
+                bytes[place] = *byte;
+            }
+            if length % 2 == 1 {
+                bytes.truncate(usize::from(*length) % (sound.len() + 1));
+            }
+            check(&bytes);
+        },
+    );
+}
+
+#[test]
+fn any_array_of_numpy_has_the_numbers_of_its_shape_or_is_refused() {
+    each_changed(&npy::write(Element::F32, &[2, 3], &[0.5; 6]), |bytes| {
+        if let Ok(array) = Array::parse(bytes) {
+            let count: usize = array.shape.iter().product();
+            assert_eq!(array.data.len(), count * array.element.size());
+            let mut values = Vec::new();
+            array.extend(&mut values);
+            assert_eq!(values.len(), count);
+        }
+    });
+}
+
+fn weights() -> Weights {
+    let layout = Layout::new([("head.weight".to_owned(), vec![2, 3]), ("head.bias".to_owned(), vec![2])]).unwrap();
+    Weights::new(Arc::new(layout), vec![0.25; 8]).unwrap()
+}
+
+#[test]
+fn any_file_of_weights_has_the_numbers_of_its_layout_or_is_refused() {
+    let sound = weights();
+    let layout = Arc::clone(sound.layout());
+    each_changed(&to_safetensors(&sound, &[("note", "sound")]), |bytes| {
+        if let Ok(read) = from_safetensors(bytes, Some(&layout)) {
+            assert_eq!((read.layout(), read.values().len()), (&layout, 8));
+        }
+        if let Ok(read) = from_safetensors(bytes, None) {
+            assert_eq!(read.values().len(), read.layout().count());
+        }
+    });
+}
+
+/// What the service has kept of a strategy, where its disk has changed it.
+#[test]
+fn any_memory_is_read_as_it_was_kept_or_refused() {
+    each_changed(&to_safetensors(&weights(), &[]), |bytes| assert!(Memory::from_bytes(bytes).is_err()));
+}
