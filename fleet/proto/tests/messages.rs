@@ -23,7 +23,7 @@ fn kind() -> impl Strategy<Value = Kind> {
 }
 
 fn label() -> impl Strategy<Value = Label> {
-    "[a-z][a-z ]{0,9}[a-z]".prop_map(|text| text.parse().unwrap())
+    "[a-z][a-z ]{0,9}[a-z]".prop_map(|text| text.parse().expect("letters and spaces within are a label"))
 }
 
 fn figure() -> impl Strategy<Value = Option<f64>> {

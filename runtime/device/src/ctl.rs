@@ -115,7 +115,7 @@ enum Ask {
         #[arg(long, value_name = "MS", default_value_t = LABEL_EVERY_MS, value_parser = clap::value_parser!(u32).range(1..=i64::from(LABEL_EVERY_MS_MAX)))]
         every_ms: u32,
         /// Keep no more pictures of any track.
-        #[arg(long, exclusive = true)]
+        #[arg(long, conflicts_with_all = ["stream", "track", "label", "folder", "count", "every_ms"])]
         end: bool,
     },
 }

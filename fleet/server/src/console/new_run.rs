@@ -135,17 +135,17 @@ fn devices(fields: &Fields, models: &Models, count: &Result<usize, String>) -> M
                         }
                     }
                 }
-                div {
-                    label { "Filter; empty is every device"
-                        input name="filter" value=(fields.text("filter")) maxlength="4096" spellcheck="false" autocapitalize="off"
-                            placeholder="tag = entrance" data-preview="/rollouts/preview" aria-describedby="preview";
-                    }
-                    p.hint #preview aria-live="polite" { (preview_text(count)) }
+                label { "Filter; empty is every device"
+                    input name="filter" value=(fields.text("filter")) maxlength="4096" spellcheck="false" autocapitalize="off"
+                        placeholder="tag = entrance" data-preview="/rollouts/preview" aria-describedby="preview";
                 }
+            }
+            p.hint #preview aria-live="polite" { (preview_text(count)) }
+            div.fields {
                 @for (name, title) in SETTINGS { (number(fields, name, title, "")) }
+                label.check { input type="checkbox" name="balanced" value="yes" checked[fields.some("balanced").is_some()]; "Labels with few pictures count as much as others" }
                 label { "Labels, a line each; empty is what the model tells apart"
                     textarea name="labels" rows="3" spellcheck="false" { (fields.text("labels")) } }
-                label.check { input type="checkbox" name="balanced" value="yes" checked[fields.some("balanced").is_some()]; "Labels with few pictures count as much as others" }
             }
         }
     }
