@@ -229,6 +229,20 @@ const PACKAGES: &[Package] = &[
                 purpose: "photograph: the launch of a rocket",
             },
             Asset {
+                inside: "skimage/data/coins.png",
+                target: "learning/coins.png",
+                sha256: "f8d773fc9cfa6f4d8e5942dc34d0a0788fcaed2a4fefbbed0aef5398d7ef4cba",
+                licence: "BSD-3-Clause (the package); Brooklyn Museum, no known copyright",
+                purpose: "photograph: 24 coins of Pompeii",
+            },
+            Asset {
+                inside: "skimage/data/lfw_subset.npy",
+                target: "learning/faces.npy",
+                sha256: "9560ec2f5edfac01973f63a8a99d00053fecd11e21877e18038fbe500f8e872c",
+                licence: "BSD-3-Clause (the package); G. B. Huang et al., Labeled Faces in the Wild (used, not passed on)",
+                purpose: "a hundred faces of 25x25 pixels",
+            },
+            Asset {
                 inside: "skimage/data/motorcycle_left.png",
                 target: "photographs/calibration/motorcycle.png",
                 sha256: "db18e9c4157617403c3537a6ba355dfeafe9a7eabb6b9b94cb33f6525dd49179",
@@ -236,6 +250,22 @@ const PACKAGES: &[Package] = &[
                 purpose: "photograph: a motorcycle",
             },
         ],
+    },
+    Package {
+        name: "scikit-learn",
+        version: "1.5.2",
+        // As above: a table of numbers.
+        platform: Some("manylinux2014_x86_64"),
+        machine: None,
+        purpose: For::Demo,
+        sha256: "f8b0ccd4a902836493e026c03256e8b206656f91fbcc4fde28c57a5b752561f1",
+        assets: &[Asset {
+            inside: "sklearn/datasets/data/digits.csv.gz",
+            target: "learning/digits.csv.gz",
+            sha256: "09f66e6debdee2cd2b5ae59e0d6abbb73fc2b0e0185d2e1957e9ebb51e23aa22",
+            licence: "CC-BY-4.0 (E. Alpaydin, C. Kaynak, UCI repository); BSD-3-Clause (the package)",
+            purpose: "1,797 handwritten digits of 8x8 pixels",
+        }],
     },
     Package {
         name: "foolbox",

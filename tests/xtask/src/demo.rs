@@ -1,4 +1,4 @@
-//! The README's first command: faces in a clip, and what two pictures show. And a whole fleet on one machine.
+//! The README's first command: faces in a clip, and what two pictures show. And whole fleets on one machine.
 
 use std::fs;
 use std::process::Command;
@@ -52,6 +52,16 @@ pub(crate) fn fleet(workspace: &Workspace) -> Result<()> {
         process::build_release(workspace, package, "--bin", package)?;
     }
     process::show(&mut python::script(workspace, "tests/python/fleet_demo.py"))
+}
+
+/// A fleet service and fourteen devices that learn together (`tests/python/learning_demo.py`), with the script's options.
+pub(crate) fn learning(workspace: &Workspace, options: &[&str]) -> Result<()> {
+    setup::run(workspace, setup::For::Demo)?;
+    python::install(workspace, &python::TESTS)?;
+    for package in ["revoada", "revoada-fleet"] {
+        process::build_release(workspace, package, "--bin", package)?;
+    }
+    process::show(python::script(workspace, "tests/python/learning_demo.py").args(options))
 }
 
 /// Shows the command as one would type it, then runs it.

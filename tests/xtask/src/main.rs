@@ -42,6 +42,8 @@ usage: cargo xtask COMMAND
   setup --list    name each file that is fetched, where it comes from and its licence; fetch nothing
   demo            set up, build, then find faces in a clip and name what two pictures show
   demo fleet      set up, build, then roll three versions of a model out to three devices, with a console to look at
+  demo learning [--seeds N] [--rounds N]
+                  set up, build, then have devices learn digits together, withstand attackers, and learn a new class
   test            set up, then check formatting and lints and run every test
   test --full     the same, with the slow tests and the check of dependencies
   cross           build `revoada` for aarch64, for every Jetson from JetPack 4 on, into target/aarch64-unknown-linux-gnu
@@ -81,6 +83,7 @@ fn run(arguments: &[&str]) -> Result<ExitCode> {
         }
         ["demo"] => demo::run(&workspace)?,
         ["demo", "fleet"] => demo::fleet(&workspace)?,
+        ["demo", "learning", options @ ..] => demo::learning(&workspace, options)?,
         ["test"] => return test::run(&workspace, test::Extent::Usual),
         ["test", "--full"] => return test::run(&workspace, test::Extent::Full),
         ["cross"] => cross::run(&workspace, cross::Profile::Release)?,

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use revoada_bundle::sign::{KeyError, TrustedKeys};
 use revoada_core::{Clock, Digest, Timestamp, causes, sentence_of};
-use revoada_proto::Kind;
+use revoada_proto::{Dispatch, Invitation, Kind};
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
@@ -164,6 +164,8 @@ struct Shell {
     lessons: Option<threads::Sender<learner::Todo>>,
     /// What is being learned: run and round.
     lesson: Option<((u64, u64), Cancel)>,
+    /// To what is being learned: the newest that has come meanwhile.
+    invited_again: Option<Dispatch<Invitation>>,
     pipeline: threads::Sender<pipeline::Ask>,
     threads: Vec<JoinHandle<()>>,
     tasks: mpsc::Sender<Task>,
@@ -311,6 +313,7 @@ impl Shell {
             todo,
             lessons: is_learner.then_some(teach),
             lesson: None,
+            invited_again: None,
             pipeline: ask,
             threads,
             tasks,

@@ -4,11 +4,13 @@
 //! what is made of them stay here. One round is learned at a time, and a newer one takes its place. What was learned lies in
 //! a folder until the service has it, so that an agent that is killed uploads it, or goes on uploading, when it is invited again.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -38,6 +40,8 @@ const FOLDER: &str = ".revoada-learn";
 /// Of an update that the service could not be brought, before it is tried again.
 const RETRY_EVERY: Duration = Duration::from_secs(5);
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// The last update of a round begins the next, whose invitation may come before the answer: that is waited for so long.
+const ANSWER_LATE_MAX: Duration = Duration::from_secs(5);
 /// Of an invitation that does not say when its round is over.
 const ROUND_TIME_MAX: Duration = Duration::from_secs(24 * 3600);
 /// What `revoada learn` takes.
@@ -80,6 +84,8 @@ pub(super) struct Learned {
     pub(super) level: Level,
     pub(super) name: &'static str,
     pub(super) text: String,
+    /// Whether an update was brought that does not count.
+    pub(super) is_refused: bool,
 }
 
 /// Learns on a thread of its own.
@@ -130,17 +136,23 @@ impl Learner {
                 continue;
             }
             let Invitation { run, round, .. } = lesson.invitation.content;
-            let outcome = self.learn(&lesson);
-            if lesson.cancel.is_cancelled() {
-                info!(run, round, "a lesson was given up");
-                continue;
-            }
-            let learned = match outcome {
-                Ok(text) => Learned { round: (run, round), level: Level::Info, name: "learned", text },
+            let learned = match self.learn(&lesson) {
+                Ok(outcome) => {
+                    let (is_refused, what) = match outcome {
+                        Outcome::Counts { examples } => (false, format!("from {examples} examples")),
+                        Outcome::Refused(why) => (true, format!("the update does not count: {why}")),
+                    };
+                    let text = format!("round {round} of run {run}: {what}");
+                    Learned { round: (run, round), level: Level::Info, name: "learned", text, is_refused }
+                }
+                Err(why) if lesson.cancel.is_cancelled() => {
+                    info!(run, round, why, "a lesson was given up");
+                    continue;
+                }
                 Err(why) => {
                     self.decline(&lesson, &why);
                     let text = format!("round {round} of run {run}: {why}");
-                    Learned { round: (run, round), level: Level::Warn, name: "not-learned", text }
+                    Learned { round: (run, round), level: Level::Warn, name: "not-learned", text, is_refused: false }
                 }
             };
             // An agent that ends hears nothing more.
@@ -174,18 +186,15 @@ impl Learner {
     }
 
     /// Learns and brings what was learned. What came of it; or why nothing did.
-    fn learn(&self, lesson: &Lesson) -> Result<String, String> {
-        let Invitation { run, round, .. } = lesson.invitation.content;
+    fn learn(&self, lesson: &Lesson) -> Result<Outcome, String> {
         let deadline = self.deadline(lesson);
         fs::create_dir_all(self.folder()).map_err(|error| format!("cannot use its folder: {error}"))?;
         let record = match self.known(&lesson.invitation.content) {
             Some(record) => record,
             None => self.train(lesson, deadline)?,
         };
-        match self.upload(lesson, &record, deadline)? {
-            Ok(()) => Ok(format!("round {round} of run {run}: from {} examples", record.examples)),
-            Err(why) => Ok(format!("round {round} of run {run}: the update does not count: {why}")),
-        }
+        let counts = self.upload(lesson, &record, deadline)?;
+        Ok(counts.map_or_else(Outcome::Refused, |()| Outcome::Counts { examples: record.examples }))
     }
 
     /// What was learned for this very invitation, where it is whole.
@@ -271,8 +280,16 @@ impl Learner {
 
     /// Whether it counts, once the service has said so.
     fn upload(&self, lesson: &Lesson, record: &Record, deadline: Instant) -> Result<Result<(), String>, String> {
-        let is_over = || lesson.cancel.is_cancelled() || Instant::now() >= deadline;
         let path = self.update();
+        let (is_sent, cancelled_at) = (Arc::new(AtomicBool::new(false)), Cell::new(None));
+        let is_over = || {
+            let now = Instant::now();
+            if lesson.cancel.is_cancelled() && cancelled_at.get().is_none() {
+                cancelled_at.set(Some(now));
+            }
+            let late = if is_sent.load(Ordering::SeqCst) { ANSWER_LATE_MAX } else { Duration::ZERO };
+            now >= deadline || cancelled_at.get().is_some_and(|at| now.duration_since(at) >= late)
+        };
         loop {
             let identity = super::core::lock(&self.identity).clone().ok_or("this device is not enrolled")?;
             let update = LearnedUpdate {
@@ -284,8 +301,11 @@ impl Learner {
                 examples: record.examples,
                 metrics: &record.metrics,
                 path: &path,
+                is_sent: &is_sent,
             };
-            match self.answer(service::upload_update(&self.server, &identity, update), &is_over) {
+            let answer = self.answer(service::upload_update(&self.server, &identity, update), &is_over);
+            is_sent.store(false, Ordering::SeqCst);
+            match answer {
                 Ok(verdict) => return Ok(verdict),
                 Err(Asked::Refused(why)) => return Err(why),
                 Err(Asked::Unheard(why)) if is_over() => return Err(why),
@@ -358,6 +378,12 @@ impl Learner {
     fn record(&self) -> PathBuf {
         self.folder().join("update.json")
     }
+}
+
+/// What became of an update that was brought.
+enum Outcome {
+    Counts { examples: u64 },
+    Refused(String),
 }
 
 /// Why the service did not answer what it was asked.

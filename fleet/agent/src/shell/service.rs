@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
@@ -211,6 +212,8 @@ pub(super) struct LearnedUpdate<'a> {
     pub(super) examples: u64,
     pub(super) metrics: &'a BTreeMap<String, f64>,
     pub(super) path: &'a Path,
+    /// Set once all of it was handed to the connection, and only the answer is missing.
+    pub(super) is_sent: &'a Arc<AtomicBool>,
 }
 
 /// Brings an update, or what is missing of it there. Whether it counts; for people, why not.
@@ -219,7 +222,7 @@ pub(super) async fn upload_update(
     identity: &Identity,
     update: LearnedUpdate<'_>,
 ) -> Result<Result<(), String>, ServiceError> {
-    let LearnedUpdate { run, round, base, digest, bytes, examples, metrics, path } = update;
+    let LearnedUpdate { run, round, base, digest, bytes, examples, metrics, path, is_sent } = update;
     let mut file = File::open(path).await.map_err(|source| ServiceError::Read { path: path.to_owned(), source })?;
     let channel = connect(server, tls::mutual(identity, Some(H2))?, UPDATE_TIME_MAX).await?;
     let mut client = DevicesClient::new(channel);
@@ -239,11 +242,14 @@ pub(super) async fn upload_update(
     };
     let part = |part| wire::UploadUpdateRequest { part: Some(part) };
     // A file that cannot be read on is an upload that is too short, which the service refuses.
-    let chunks = stream::unfold(file, move |mut file| async move {
+    let chunks = stream::unfold((file, Arc::clone(is_sent)), move |(mut file, is_sent)| async move {
         let mut chunk = vec![0; CHUNK_BYTES];
-        let count = file.read(&mut chunk).await.ok().filter(|count| *count > 0)?;
+        let Some(count) = file.read(&mut chunk).await.ok().filter(|count| *count > 0) else {
+            is_sent.store(true, Ordering::SeqCst);
+            return None;
+        };
         chunk.truncate(count);
-        Some((part(upload_update_request::Part::Chunk(chunk.into())), file))
+        Some((part(upload_update_request::Part::Chunk(chunk.into())), (file, is_sent)))
     });
     let parts = stream::iter([part(upload_update_request::Part::Header(header))]).chain(chunks);
     let answer = client.upload_update(parts).await.map_err(refused("the update"))?.into_inner();

@@ -67,6 +67,10 @@ pub(crate) struct World {
     pub(crate) update_offset: u64,
     /// Updates that it cannot take.
     pub(crate) update_faults: u32,
+    /// Updates that it takes and that do not count.
+    pub(crate) update_refusals: u32,
+    /// Whether it does not say yet what it has taken.
+    pub(crate) holds_answers: bool,
     pub(crate) declined: Vec<wire::DeclineRoundRequest>,
     /// What was asked of the device port: path and range.
     pub(crate) asked: Vec<(String, Option<String>)>,
@@ -155,6 +159,8 @@ impl Fleet {
             updates: Vec::new(),
             update_offset: 0,
             update_faults: 0,
+            update_refusals: 0,
+            holds_answers: false,
             declined: Vec::new(),
             asked: Vec::new(),
             certificates: 0,
@@ -478,16 +484,24 @@ impl Devices for Service {
             }
         }
         let header = header.ok_or(Status::invalid_argument("no header"))?;
-        let mut is_taken = false;
+        let (mut is_taken, mut counts) = (false, true);
         self.shared.change(|world| match world.update_faults.checked_sub(1) {
             Some(left) => world.update_faults = left,
             None => {
                 is_taken = true;
+                counts = world.update_refusals == 0;
+                world.update_refusals = world.update_refusals.saturating_sub(1);
                 world.updates.push((header, bytes));
             }
         });
+        while self.shared.world.lock().unwrap().holds_answers {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         match is_taken {
-            true => Ok(tonic::Response::new(wire::UploadUpdateResponse { counts: true, why: String::new() })),
+            true => {
+                let why = if counts { String::new() } else { "it is too large".to_owned() };
+                Ok(tonic::Response::new(wire::UploadUpdateResponse { counts, why }))
+            }
             false => Err(Status::unavailable("not now")),
         }
     }

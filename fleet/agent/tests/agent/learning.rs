@@ -9,7 +9,7 @@ use revoada_bundle::hash;
 use revoada_bundle::sign::{Purpose, SecretKey};
 use revoada_core::Digest;
 use revoada_proto::message::from_digest;
-use revoada_proto::{Ask, Channel, Deployable, Dispatch, Invitation, Kind, LearnSettings};
+use revoada_proto::{Ask, Channel, Deployable, Dispatch, Event, Invitation, Kind, LearnSettings};
 
 use crate::artefacts::{Artefacts, Behaviour};
 use crate::fleet::{DEVICE, Fleet, signed};
@@ -48,6 +48,18 @@ impl Scene {
 
     fn invite(&self, round: u64) {
         self.invite_as(round, self.model.digest, self.fleet.order_key());
+    }
+
+    /// Goes on once the agent has read its mail so far: it takes it in order, and has refused the last by then.
+    fn wait_for_mail(&self) {
+        self.invite_as(99, self.model.digest, &SecretKey::generate().unwrap());
+        let is_said = |event: &Event| event.name == "invitation-refused";
+        self.fleet.wait("an event", |world| world.events.iter().any(is_said).then_some(()));
+    }
+
+    fn wait_for_learned(&self, text: &str) {
+        let is_said = |event: &Event| event.name == "learned" && event.text == text;
+        self.fleet.wait(text, |world| world.events.iter().any(is_said).then_some(()));
     }
 
     fn invite_as(&self, round: u64, model: Digest, key: &SecretKey) {
@@ -138,6 +150,36 @@ fn a_newer_invitation_takes_the_place_of_one_that_takes_long() {
     scene.invite(2);
     let (header, _) = scene.fleet.wait("an update", |world| world.updates.first().cloned());
     assert_eq!(header.round, 2);
+    scene.device.stop();
+}
+
+#[test]
+fn a_lesson_is_over_though_the_next_invitation_overtakes_the_answer_to_its_update() {
+    let mut scene = Scene::new(true);
+    scene.fleet.world().holds_answers = true;
+    scene.invite(1);
+    scene.fleet.wait("an update", |world| (world.updates.len() == 1).then_some(()));
+    scene.invite(2);
+    scene.wait_for_mail();
+    scene.fleet.world().holds_answers = false;
+    scene.wait_for_learned("round 1 of run 3: from 30 examples");
+    scene.wait_for_learned("round 2 of run 3: from 30 examples");
+    scene.device.stop();
+}
+
+#[test]
+fn an_update_that_does_not_count_is_brought_again_though_the_invitation_overtakes_the_answer() {
+    let mut scene = Scene::new(true);
+    scene.fleet.world().update_refusals = 1;
+    scene.fleet.world().holds_answers = true;
+    scene.invite(1);
+    scene.fleet.wait("an update", |world| (world.updates.len() == 1).then_some(()));
+    scene.invite(1);
+    scene.wait_for_mail();
+    scene.fleet.world().holds_answers = false;
+    scene.wait_for_learned("round 1 of run 3: the update does not count: it is too large");
+    scene.wait_for_learned("round 1 of run 3: from 30 examples");
+    assert_eq!(scene.lessons(), 1, "it was learned once");
     scene.device.stop();
 }
 

@@ -115,17 +115,26 @@ impl Shell {
         if invitation.expires_at.is_some_and(|expires_at| expires_at <= now) {
             return info!(run, round, "an invitation has expired");
         }
-        let Some(lessons) = &self.lessons else {
+        if self.lessons.is_none() {
             return self.decline((run, round));
-        };
+        }
         if let Some((known, cancel)) = &self.lesson {
             if *known == (run, round) {
+                self.invited_again = Some(invitation);
                 return;
             }
             cancel.cancel();
         }
+        self.teach(invitation, now);
+    }
+
+    /// Has the learner begin.
+    fn teach(&mut self, invitation: Dispatch<Invitation>, now: SystemTime) {
+        let Invitation { run, round, .. } = invitation.content;
+        let Some(lessons) = &self.lessons else { return };
         let cancel = Cancel::default();
         self.lesson = Some(((run, round), cancel.clone()));
+        self.invited_again = None;
         let (active, contents) = (self.agent.active().clone(), self.agent.contents().clone());
         info!(run, round, "a lesson begins");
         // Nobody listens any more where the agent ends.
@@ -143,10 +152,14 @@ impl Shell {
         });
     }
 
-    /// A lesson is over: the next invitation to it is a new one.
+    /// A lesson is over: the next invitation to it is a new one. One whose update does not count is invited again, which may
+    /// have come before it was told so.
     pub(super) fn hear_learned(&mut self, learned: Learned) {
-        self.lesson.take_if(|(known, _)| *known == learned.round);
+        let is_over = self.lesson.take_if(|(known, _)| *known == learned.round).is_some();
         self.event(learned.level, learned.name, learned.text);
+        if is_over && let Some(invitation) = self.invited_again.take().filter(|_| learned.is_refused) {
+            self.teach(invitation, self.wall());
+        }
     }
 
     /// What a message says that the service has signed for this purpose and this device.
