@@ -275,8 +275,9 @@ class Show:
             words += ["--config", setting]
         said = self.fleet.operator(*words, "--watch").stdout
         run = int(said.split("run ", 1)[1].split()[0])
-        digest = self.fleet.ask("runs", "show", str(run))["weights"].removeprefix("sha256:")
-        return run, self.folder / "service/blobs/objects/sha256" / digest[:2] / digest
+        weights = self.folder / f"run-{run}.safetensors"
+        self.fleet.operator("runs", "weights", run, "--output", weights, show=False)
+        return run, weights
 
     def learn_digits(self, title, *options, least=len(DEVICES)):
         which = ["--model", "digits", "--model-version", "1", "--filter", f"id in ({', '.join(DEVICES)})", "--min", least, "--quorum", least]

@@ -209,17 +209,24 @@ impl Fleet {
     }
 
     /// Waits until the world is so.
-    pub(crate) fn wait<T>(&self, what: &str, mut look: impl FnMut(&World) -> Option<T>) -> T {
-        let deadline = Instant::now() + PATIENCE;
+    pub(crate) fn wait<T>(&self, what: &str, look: impl FnMut(&World) -> Option<T>) -> T {
+        self.wait_at_most(PATIENCE, look).unwrap_or_else(|| {
+            let world = self.world();
+            let last = world.reports.last();
+            panic!("waited in vain for {what}; last report {last:#?}, events {:#?}", world.events);
+        })
+    }
+
+    pub(crate) fn wait_at_most<T>(&self, time: Duration, mut look: impl FnMut(&World) -> Option<T>) -> Option<T> {
+        let deadline = Instant::now() + time;
         let mut world = self.world();
         loop {
             if let Some(found) = look(&world) {
-                return found;
+                return Some(found);
             }
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                let last = world.reports.last();
-                panic!("waited in vain for {what}; last report {last:#?}, events {:#?}", world.events);
+                return None;
             }
             world = self.shared.changed.wait_timeout(world, left).unwrap().0;
         }

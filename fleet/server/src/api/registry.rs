@@ -470,12 +470,24 @@ async fn answer(
     let command = api.ask(move |fleet| fleet.command_of(&by, &device, number)).await?;
     let missing = || Problem::new(StatusCode::NOT_FOUND, "the device has uploaded nothing");
     let answer = command.answer.ok_or_else(missing)?;
-    let bytes = api.blobs.size(answer.digest).await?.ok_or_else(missing)?;
-    let content = api.blobs.read(answer.digest, 0..bytes).await?.map_err(std::io::Error::other);
     // Never a page of ours, whatever a device says that it is.
     let media_type = match answer.media_type.as_str() {
         "image/jpeg" => "image/jpeg",
         _ => "text/plain; charset=utf-8",
     };
-    Ok(([(header::CONTENT_TYPE, media_type)], Body::from_stream(content)).into_response())
+    api.send_blob(answer.digest, media_type).await?.ok_or_else(missing)
+}
+
+impl Api {
+    /// A whole blob as it comes; `None` where it is not there.
+    pub(super) async fn send_blob(
+        &self,
+        digest: Digest,
+        media_type: &'static str,
+    ) -> Result<Option<Response>, Problem> {
+        let Some(bytes) = self.blobs.size(digest).await? else { return Ok(None) };
+        let content = self.blobs.read(digest, 0..bytes).await?.map_err(std::io::Error::other);
+        let headers = [(header::CONTENT_TYPE, media_type.to_owned()), (header::CONTENT_LENGTH, bytes.to_string())];
+        Ok(Some((headers, Body::from_stream(content)).into_response()))
+    }
 }

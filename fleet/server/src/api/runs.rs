@@ -1,12 +1,12 @@
 //! `/runs`: what the fleet learns together.
 
 use axum::Json;
-use axum::extract::rejection::{JsonRejection, PathRejection};
-use axum::extract::{Path, State};
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -22,6 +22,7 @@ pub(super) fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(rounds))
         .routes(routes!(csv))
         .routes(routes!(members))
+        .routes(routes!(weights))
         .routes(routes!(pause))
         .routes(routes!(resume))
         .routes(routes!(stop))
@@ -302,6 +303,30 @@ async fn members(
     let Path((id, round)) = path?;
     let members = api.ask(move |fleet| fleet.round_members(&by, RunId(id), round)).await?;
     Ok(Json(members.into_iter().map(|(participant, record)| MemberJson::new(participant.0, record)).collect()))
+}
+
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+struct WeightsQuery {
+    /// Those that this round has made; the newest where it is not given. Of a long run the first and the newest are kept.
+    round: Option<u64>,
+}
+
+/// What was learned: a file in the safetensors format.
+#[utoipa::path(get, path = "/runs/{id}/weights", tag = "learning", params(("id" = u64, Path), WeightsQuery), responses(
+    (status = 200, content_type = "application/octet-stream", body = Vec<u8>), (status = 400, body = Problem),
+    (status = 401, body = Problem), (status = 403, body = Problem), (status = 404, body = Problem)))]
+async fn weights(
+    State(api): State<Api>,
+    Caller(by): Caller,
+    id: Result<Path<u64>, PathRejection>,
+    query: Result<Query<WeightsQuery>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let (id, Query(WeightsQuery { round })) = (RunId(id?.0), query?);
+    let digest = api.ask(move |fleet| fleet.learned_weights(&by, id, round)).await?;
+    let missing = || Problem::new(StatusCode::NOT_FOUND, "these weights are not kept any more");
+    api.send_blob(digest, "application/octet-stream").await?.ok_or_else(missing)
 }
 
 /// What a bundle of what was learned is called.

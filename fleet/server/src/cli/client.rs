@@ -1,10 +1,12 @@
 //! Asks a service over REST.
 
-use std::fs;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::io::copy;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use revoada_bundle::partial::Partial;
 use serde_json::Value;
 use ureq::http::{Method, Request, Response, StatusCode};
 use ureq::{Agent, Body};
@@ -67,6 +69,17 @@ impl Access {
 impl Client {
     pub(crate) fn get(&self, path: &[&str], query: &[(&str, &str)]) -> anyhow::Result<Value> {
         self.json(Method::GET, path, query, None)
+    }
+
+    /// Writes what is answered into a file, whole or not at all.
+    pub(crate) fn save(&self, path: &[&str], query: &[(&str, &str)], output: &Path) -> anyhow::Result<()> {
+        let answer = self.run(self.request(Method::GET, path, query)?.body(())?)?;
+        let write = || -> std::io::Result<()> {
+            let partial = Partial::create(output)?;
+            copy(&mut answer.into_body().into_reader(), &mut File::create(partial.path())?)?;
+            partial.commit().map(drop)
+        };
+        write().with_context(|| format!("cannot write `{}`", output.display()))
     }
 
     pub(crate) fn post(&self, path: &[&str], body: &Value) -> anyhow::Result<Value> {

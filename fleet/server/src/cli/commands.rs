@@ -1,17 +1,13 @@
 //! `revoada-fleet command`.
 
-use std::fs::File;
-use std::io::copy;
 use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::Subcommand;
-use revoada_bundle::partial::Partial;
 use revoada_proto::Label;
 use serde_json::{Value, json};
-use ureq::http::Method;
 
 use super::Access;
 use super::client::Client;
@@ -109,15 +105,7 @@ pub(crate) fn run(args: &Args, access: &Access) -> anyhow::Result<()> {
         _ => bail!("`{}` has not answered yet; command {number} is on its way", args.device),
     }
     let Some(output) = output else { return say(&said) };
-    let request = client.request(Method::GET, &[path.as_slice(), &["answer"]].concat(), &[])?;
-    let answer = client.run(request.body(())?)?;
-    let write = || -> std::io::Result<()> {
-        let partial = Partial::create(output)?;
-        let mut file = File::create(partial.path())?;
-        copy(&mut answer.into_body().into_reader(), &mut file)?;
-        partial.commit().map(drop)
-    };
-    write().with_context(|| format!("cannot write `{}`", output.display()))?;
+    client.save(&[path.as_slice(), &["answer"]].concat(), &[], output)?;
     say(&format!("wrote {}: {said}", output.display()))
 }
 

@@ -50,6 +50,15 @@ pub(crate) enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Save what was learned, in the safetensors format.
+    Weights {
+        id: u64,
+        #[arg(long, value_name = "FILE")]
+        output: PathBuf,
+        /// Those that this round has made: of a long run the first and the newest are kept.
+        #[arg(long, value_name = "N")]
+        round: Option<u64>,
+    },
     /// Learn together: invite participants, round after round.
     #[command(after_help = "Examples:\n  \
         revoada-fleet runs start --rounds 10 --min 3 --watch\n  \
@@ -320,6 +329,12 @@ pub(crate) fn run(verb: &Verb, access: &Access) -> anyhow::Result<()> {
             let columns = ["/participant", "/status", "/refusals", "/bytes", "/seconds", "/norm", "/why"];
             let head = ["participant", "status", "refusals", "bytes", "seconds", "norm", "why"];
             say(&table(&head, &rows(&answer, &columns)))
+        }
+        Verb::Weights { id, output, round } => {
+            let round = round.map(|round| round.to_string());
+            let query: Vec<(&str, &str)> = round.iter().map(|round| ("round", round.as_str())).collect();
+            client.save(&["runs", &id.to_string(), "weights"], &query, output)?;
+            say(&format!("wrote {}", output.display()))
         }
         Verb::Start(args) => {
             let answer = client.post(&["runs"], &args.form(&client)?)?;

@@ -220,7 +220,10 @@ fn about(id: RunId, record: &RunRecord) -> Markup {
             div { dt { "a round takes" } dd { "at most " (words::duration(plan.round_time_max)) } }
             div { dt { "added" } dd { (words::ago(record.created_at)) " by " (record.created_by) } }
             @if let Some(starts_at) = plan.starts_at { div { dt { "begins" } dd { (words::ago(starts_at)) } } }
-            @if let Some(held) = &record.state.weights { div { dt { "newest weights" } dd { (words::digest(&held.digest)) } } }
+            @if let Some(held) = &record.state.weights { div { dt { "newest weights" } dd {
+                    (words::digest(&held.digest)) " "
+                    a href={ "/api/v1/runs/" (id) "/weights" } download={ "run-" (id) ".safetensors" } { "Save" }
+                } } }
             @if let Some(set) = &plan.pictures { div { dt { "judged by" } dd { "the pictures of " (set) } } }
             @if let Some(release) = &plan.release {
                 div { dt { "released as" } dd {

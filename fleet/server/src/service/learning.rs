@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use revoada_federated::{Participant, Phase, Standing};
 
-use revoada_core::Timestamp;
+use revoada_core::{Digest, Timestamp};
 use revoada_proto::{Channel, DeviceId, Dispatch, Invitation, Kind, Topic};
 
 use super::{Change, Fleet, Principal, Result, RunForm, ServiceError, now, wall};
@@ -75,6 +75,21 @@ impl Fleet {
     /// What a run that is under way learns from.
     pub(crate) fn weights_of(&self, id: RunId) -> Result<Option<HeldWeights>> {
         Ok(self.store.run(id)?.filter(|record| !record.state.phase.is_over()).and_then(|record| record.state.weights))
+    }
+
+    /// Which weights a round has made, or a run at last.
+    pub fn learned_weights(&self, by: &Principal, id: RunId, round: Option<u64>) -> Result<Digest> {
+        let Some(number) = round else {
+            let weights = self.run(by, id)?.state.weights;
+            let missing = || ServiceError::Missing { what: "weights", name: format!("of run {id}") };
+            return weights.map(|held| held.digest).ok_or_else(missing);
+        };
+        let rounds = self.rounds(by, id)?;
+        let made = rounds.iter().find(|round| round.head.number == number).and_then(|round| match round.head.phase {
+            Phase::Finished { weights } => Some(weights),
+            _ => None,
+        });
+        made.ok_or_else(|| ServiceError::Missing { what: "weights", name: format!("of round {number} of run {id}") })
     }
 
     /// From the first on.
