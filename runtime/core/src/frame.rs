@@ -295,8 +295,8 @@ impl<'a> ImageView<'a> {
     pub fn part(&self, area: Rect) -> Option<Self> {
         let size = self.size();
         let inside = area.clamped_to(size);
-        // Also where they are no numbers.
-        if !(inside.width > 0.0 && inside.height > 0.0) {
+        let is_finite = [area.x, area.y, area.right(), area.bottom()].iter().all(|edge| edge.is_finite());
+        if !is_finite || inside.width <= 0.0 || inside.height <= 0.0 {
             return None;
         }
         let begin = |at: f32| if self.format().is_yuv() { at as usize & !1 } else { at as usize };
