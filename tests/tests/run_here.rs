@@ -5,11 +5,12 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use revoada_bundle::onnx::GraphBuilder;
+use revoada_bundle::onnx::{Attribute, GraphBuilder};
 use revoada_bundle::plan::Plan;
 use revoada_bundle::sign::SecretKey;
 use revoada_core::{DType, TensorRef};
 use revoada_emulator::{Emulated, Log, Profile};
+use revoada_federated::from_safetensors;
 use revoada_tests::{Finished, Running, asset, finish, names_in, revoada, root, wait_for};
 use serde_json::Value;
 
@@ -384,4 +385,62 @@ fn a_bundle_whose_plan_does_not_fit_beside_the_running_one_takes_over_after_a_ga
     home.run(&["ctl", "--socket", "control.sock", "drain"]).expect_code(0);
     said(run.finish(), &["unloading `channel_means` first, so that nothing is inferred meanwhile"]);
     assert_contiguous(&home.path("results.jsonl"));
+}
+
+/// A classifier whose head knows nothing yet, `channel_means.onnx`, and pictures of its two classes.
+fn learner() -> Option<Home> {
+    let home = Home::new([0.0; 3])?;
+    let graph = GraphBuilder::new("channel_means")
+        .input("x", DType::F32, "N,3,8,8")
+        .initializer("weight", TensorRef::of(&[2, 3], &[0f32; 6]).unwrap())
+        .initializer("bias", TensorRef::of(&[2], &[0f32; 2]).unwrap())
+        .node("GlobalAveragePool", &["x"], &["means"])
+        .node("Flatten", &["means"], &["flat"])
+        .node_with("Gemm", &["flat", "weight", "bias"], &["y"], &[("transB", Attribute::Int(1))])
+        .output("y", DType::F32, "N,2");
+    std::fs::write(home.path("channel_means.onnx"), graph.encode()).unwrap();
+    let manifest = "version = 1\nlabels = [\"red\", \"blue\"]\n[input]\nscale = 0.00392156862745098\n\
+        [output]\ndecoder = \"classification\"\n";
+    std::fs::write(home.path("channel_means.toml"), manifest).unwrap();
+    for (label, channel) in [("red", 0), ("blue", 2)] {
+        let folder = home.path("pictures").join(label);
+        std::fs::create_dir_all(&folder).unwrap();
+        for shade in 0..20u8 {
+            let mut pixel = [40 + shade; 3];
+            pixel[channel] = 200 + shade;
+            image::RgbImage::from_pixel(8, 8, image::Rgb(pixel)).save(folder.join(format!("{shade}.png"))).unwrap();
+        }
+    }
+    Some(home)
+}
+
+#[test]
+fn a_head_learns_from_what_a_plan_sees() {
+    let Some(home) = learner() else { return };
+    let train = |backend: &str, output: &str| {
+        let words = ["learn", "train", "channel_means.onnx", "--data", "pictures", "--output", output, "--json"];
+        let how = ["--backend", backend, "--epochs", "40", "--rate", "0.5", "--seed", "1", "--held-out", "0"];
+        let finished = home.run(&[&words[..], &how].concat()).expect_code(0);
+        serde_json::from_str::<Value>(&finished.stdout).unwrap()
+    };
+    let here = train("tensorrt", "plan.safetensors");
+    assert_eq!((&here["pictures"]["computed"], &here["classes"]), (&40.into(), &2.into()), "{here}");
+    let log = || Log::read(&home.path("emulator.log"));
+    let inferred = log().calls("enqueueV3");
+    assert_eq!(log().calls("buildSerializedNetwork"), 1);
+    assert!(inferred >= 5, "eight pictures at once: {inferred}");
+    // The same head as of what another backend sees, but for what halves round off.
+    assert!(home.run(&["learn", "forget", "--data", "pictures"]).code == Some(0));
+    let elsewhere = train("rten", "onnx.safetensors");
+    assert_eq!((&elsewhere["pictures"]["computed"], log().calls("enqueueV3")), (&40.into(), inferred));
+    let [here, elsewhere] = ["plan.safetensors", "onnx.safetensors"].map(|name| {
+        let bytes = std::fs::read(home.path(name)).unwrap();
+        from_safetensors(&bytes, None).unwrap().into_values()
+    });
+    for (here, elsewhere) in here.iter().zip(&elsewhere) {
+        assert!((here - elsewhere).abs() < 0.01, "{here} and {elsewhere}");
+    }
+    // The bundle was forgotten with the features, and the plan of it is in the cache of plans.
+    assert_eq!(train("auto", "again.safetensors")["pictures"]["computed"], 0);
+    assert_eq!(log().calls("buildSerializedNetwork"), 1);
 }

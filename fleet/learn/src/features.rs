@@ -19,7 +19,7 @@ use crate::pictures::Picture;
 use crate::train::{Pause, WAIT_MAX};
 
 /// Pictures of one inference, where the model does not say.
-const ROWS: usize = 8;
+pub const ROWS: usize = 8;
 /// What was computed is written after so many pictures, so that a power cut takes no more.
 const SAVE_EVERY: usize = 1000;
 
@@ -67,13 +67,26 @@ impl Backbone {
         backend: Arc<dyn Backend>,
         options: &LoadOptions,
     ) -> Result<Self, EngineError> {
-        let bytes = backbone.encode();
-        let engine = backend.load(ModelSource::Bytes(&bytes), options)?;
+        let engine = backend.load(ModelSource::Bytes(&backbone.encode()), options)?;
+        Self::of_engine(backbone, features, manifest, backend, engine)
+    }
+
+    /// The same where an engine of it was loaded, for [`ROWS`] pictures at once: of a plan, for one.
+    pub fn of_engine(
+        backbone: &OnnxModel,
+        features: usize,
+        manifest: &InputManifest,
+        backend: Arc<dyn Backend>,
+        engine: Arc<dyn Engine>,
+    ) -> Result<Self, EngineError> {
         let input = picture_input(engine.inputs(), manifest)?;
-        // Everything that decides what the features are; a backend that rounds otherwise is not among it.
+        Ok(Self { backend, engine, input, features, key: Self::key(backbone, manifest) })
+    }
+
+    /// Everything that decides what the features are; a backend that rounds otherwise is not among it.
+    pub fn key(backbone: &OnnxModel, manifest: &InputManifest) -> Digest {
         let staging = Manifest { input: manifest.clone(), ..Manifest::default() }.to_toml();
-        let key = hash(&[hash(&bytes).as_bytes().as_slice(), staging.as_bytes()].concat());
-        Ok(Self { backend, engine, input, features, key })
+        hash(&[hash(&backbone.encode()).as_bytes().as_slice(), staging.as_bytes()].concat())
     }
 
     /// Numbers of one picture.

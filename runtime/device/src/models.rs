@@ -160,7 +160,28 @@ pub(crate) fn load(
     global: &Global,
 ) -> anyhow::Result<Opened> {
     let options = LoadOptions { threads: args.threads(), concurrent_max, trusted: args.trusted()? };
+    open_as(path, args, rows, options, global)
+}
+
+/// Loads a bundle that this program has made itself, whoever else is trusted.
+pub(crate) fn load_own(path: &Path, args: &BackendArgs, rows: usize, global: &Global) -> anyhow::Result<Opened> {
+    open_as(path, args, rows, LoadOptions { threads: args.threads(), ..LoadOptions::default() }, global)
+}
+
+fn open_as(
+    path: &Path,
+    args: &BackendArgs,
+    rows: usize,
+    options: LoadOptions,
+    global: &Global,
+) -> anyhow::Result<Opened> {
     let (backend, when_out_of_memory) = (&args.choice(), WhenOutOfMemory::default());
     let wanted = Wanted { path, backend, rows, when_out_of_memory, options };
     Ok(open(&wanted, &all_backends(global), &plan_search())?)
+}
+
+/// Whether what is asked for runs plans, and can be used here.
+pub(crate) fn runs_plans(args: &BackendArgs, global: &Global) -> bool {
+    let selected = select(&args.choice(), &all_backends(global), ModelFormat::Plan);
+    selected.is_ok_and(|selected| selected.backend.format() == ModelFormat::Plan)
 }

@@ -1,20 +1,21 @@
 //! The model that learns, its classes, and the pictures that it learns from.
 
+use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::process::{Command, Stdio};
 
 use anyhow::Context;
 use revoada_bundle::bundle::{Bundle, Trust};
 use revoada_bundle::manifest::{Manifest, read_labels};
 use revoada_bundle::onnx::{OnnxModel, Split};
-use revoada_engine::{LoadOptions, ModelFormat, select};
-use revoada_learn::{Backbone, Extracted, HeadShape, Labelled, Pause, Settings, labelled};
+use revoada_engine::{BackendChoice, LoadOptions, ModelFormat, select};
+use revoada_learn::{Backbone, Extracted, HeadShape, Labelled, Pause, ROWS, Settings, derived_folder, labelled};
 use revoada_pipeline::media;
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
 use crate::Global;
-use crate::failure::Misuse;
+use crate::failure::{Misuse, reported};
 use crate::models::{self, BackendArgs};
 
 /// What `train` and `evaluate` take.
@@ -85,20 +86,7 @@ impl SubjectArgs {
         pause: &mut dyn FnMut() -> Pause,
     ) -> anyhow::Result<Extracted> {
         settings.check_memory(shape, subject.found.pictures.len())?;
-        let selected = select(&self.backend.choice(), &models::all_backends(global), ModelFormat::Onnx)?;
-        if selected.backend.format() != ModelFormat::Onnx {
-            let name = selected.backend.name();
-            return Err(Misuse(format!("`{name}` runs plans, and there is none of a model without its head")).into());
-        }
-        info!("{}", selected.reason);
-        let options = LoadOptions { threads: self.backend.threads(), ..LoadOptions::default() };
-        let backbone = Backbone::load(
-            &subject.split.backbone,
-            subject.split.head.inputs(),
-            &subject.manifest.input,
-            Arc::clone(&selected.backend),
-            &options,
-        )?;
+        let backbone = self.backbone(subject, global)?;
         let read = |path: &Path| media::load_picture(path).map_err(|error| error.to_string());
         let extracted = backbone.examples(&self.data, &subject.found.pictures, &read, pause)?;
         for (path, reason) in &extracted.failed {
@@ -108,6 +96,76 @@ impl SubjectArgs {
         anyhow::ensure!(!extracted.examples.is_empty(), "none of the pictures can be read");
         Ok(extracted)
     }
+}
+
+impl SubjectArgs {
+    /// By a plan where there is TensorRT, else by what runs ONNX models.
+    fn backbone(&self, subject: &Subject, global: &Global) -> anyhow::Result<Backbone> {
+        let (split, input) = (&subject.split, &subject.manifest.input);
+        if models::runs_plans(&self.backend, global) {
+            match self.planned(subject, global) {
+                Ok(backbone) => return Ok(backbone),
+                Err(error) if self.backend.choice() == BackendChoice::Auto => {
+                    warn!(error = format!("{error:#}"), "there is no plan of the model without its head");
+                }
+                Err(error) => return Err(error.context("there is no plan of the model without its head")),
+            }
+        }
+        let selected = select(&self.backend.choice(), &models::all_backends(global), ModelFormat::Onnx)?;
+        info!("{}", selected.reason);
+        let options = LoadOptions { threads: self.backend.threads(), ..LoadOptions::default() };
+        Ok(Backbone::load(&split.backbone, split.head.inputs(), input, selected.backend, &options)?)
+    }
+
+    /// The plan lies in the cache of plans, and the bundle that it is of beside the features: both are made once.
+    fn planned(&self, subject: &Subject, global: &Global) -> anyhow::Result<Backbone> {
+        let (split, input) = (&subject.split, &subject.manifest.input);
+        let key = Backbone::key(&split.backbone, input);
+        let folder = derived_folder(&self.data);
+        fs::create_dir_all(&folder).with_context(|| format!("cannot use `{}`", folder.display()))?;
+        let bundle = folder.join(format!("{}.bundle", key.short()));
+        let opened = match Bundle::is_at(&bundle) {
+            true => Some(models::load_own(&bundle, &self.backend, ROWS, global)?).filter(|it| it.no_plan.is_none()),
+            false => None,
+        };
+        let opened = match opened {
+            Some(opened) => opened,
+            None => {
+                info!("building a plan of the model without its head");
+                build(subject, &bundle, global)?;
+                models::load_own(&bundle, &self.backend, ROWS, global)?
+            }
+        };
+        if let Some(why) = opened.no_plan {
+            anyhow::bail!(why);
+        }
+        Ok(Backbone::of_engine(&split.backbone, split.head.inputs(), input, opened.backend, opened.engine)?)
+    }
+}
+
+/// A bundle of the model without its head and a plan for this device, or only the plan where there is the bundle: in a
+/// process of its own, as every build.
+fn build(subject: &Subject, bundle: &Path, global: &Global) -> anyhow::Result<()> {
+    let scratch = tempfile::tempdir().context("cannot create a folder")?;
+    let mut command = Command::new(std::env::current_exe().context("cannot find this program")?);
+    command.args(["build", "--target", "local", "--log", "warn", "--batch-max", &ROWS.to_string()]);
+    command.arg("--plan").arg(scratch.path().join("plan"));
+    match Bundle::is_at(bundle) {
+        true => drop(command.arg(bundle)),
+        false => {
+            let model = scratch.path().join("backbone.onnx");
+            let manifest = Manifest { input: subject.manifest.input.clone(), ..Manifest::default() };
+            fs::write(&model, subject.split.backbone.encode()).context("cannot write the model without its head")?;
+            fs::write(model.with_extension("toml"), manifest.to_toml()).context("cannot write its manifest")?;
+            command.arg(model).arg("--output").arg(bundle);
+        }
+    }
+    global.pass_libraries(&mut command);
+    let ended = command.stdin(Stdio::null()).output().context("cannot start the build")?;
+    let said = String::from_utf8_lossy(&ended.stderr);
+    let reason = said.lines().filter_map(reported).last().map_or_else(|| ended.status.to_string(), str::to_owned);
+    anyhow::ensure!(ended.status.success(), reason);
+    Ok(())
 }
 
 /// The model's classes: those of a file, else the manifest's.
