@@ -106,7 +106,7 @@ impl Server {
                 Word::Gone(participant) if from.contains(&participant) => {
                     replies.entry(participant).or_insert(None);
                 }
-                Word::Came(_) | Word::Gone(_) | Word::Wanted => {}
+                Word::Came(_) | Word::Gone(_) | Word::Examined(..) | Word::Wanted => {}
             }
         }
         replies
