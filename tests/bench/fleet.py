@@ -63,9 +63,9 @@ def wait(what, is_so, at_most=600.0, every=0.05):
 
 
 class Service:
-    """`revoada-fleet serve` in a folder of its own."""
+    """`revoada-fleet serve` in a folder of its own, with a door for clients of Flower where it is asked for."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, flower=False):
         self.folder = folder
         folder.mkdir()
         self.key = folder / "owner.pem"
@@ -75,6 +75,7 @@ class Service:
             'mqtt = "127.0.0.1:0"\ndevices = "127.0.0.1:0"\n[operators]\naddress = "127.0.0.1:0"\n'
             "[connections]\nmax = 19000\nper_second_max = 1000000\nenrolments_per_second_max = 1000000\n"
             "[limits]\nin_flight_max = 1000000\norders_per_minute_max = 100000000\n"
+            + ('[flower]\njoin = "127.0.0.1:0"\ntls = false\n' if flower else "")
         )
         words = [FLEET, "serve", "--config", folder / "fleet.toml"]
         self.log = open(folder / "log", "w")
@@ -82,6 +83,7 @@ class Service:
         self.operators = self.process.stdout.readline().split(": ", 1)[1].strip()
         port = re.match(r"devices: 127\.0\.0\.1:(\d+)", self.process.stdout.readline())[1]
         self.devices = f"localhost:{port}"
+        self.join = self.process.stdout.readline().split(": ", 1)[1].strip() if flower else None
         self.pid = self.process.pid
         self.token = (folder / "state/admin.token").read_text().strip()
 

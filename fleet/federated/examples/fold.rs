@@ -9,7 +9,7 @@ use std::thread;
 use std::time::Instant;
 
 use revoada_federated::npy::{self, Element};
-use revoada_federated::{Layout, Mean, Weights};
+use revoada_federated::{Contribution, Layout, Mean, SentWeights, Weights};
 
 const TENSORS: usize = 10;
 
@@ -31,14 +31,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut times = Vec::new();
     for _ in 0..repeats {
         let began = Instant::now();
-        let arrays: Vec<Vec<&[u8]>> = files
+        let updates: Vec<Contribution<'_>> = files
             .iter()
-            .map(|tensors| tensors.iter().map(|file| Ok(npy::Array::parse(file)?.data)).collect())
-            .collect::<Result<_, npy::NpyError>>()?;
-        let raw: Vec<(&[&[u8]], u64)> =
-            arrays.iter().enumerate().map(|(index, tensors)| (tensors.as_slice(), 10 + index as u64)).collect();
+            .map(|tensors| {
+                let data = tensors.iter().map(|file| Ok(npy::Array::parse(file)?.data));
+                let data = data.collect::<Result<_, npy::NpyError>>()?;
+                Ok(Contribution::Sent(SentWeights::new(Arc::clone(&layout), data)?))
+            })
+            .collect::<Result<_, Box<dyn Error>>>()?;
+        let with_examples: Vec<(&Contribution<'_>, u64)> =
+            updates.iter().enumerate().map(|(index, update)| (update, 10 + index as u64)).collect();
         let mut mean = Mean::new(Arc::clone(&layout));
-        mean.fold_bytes(&raw)?;
+        mean.fold_all(&with_examples)?;
         black_box(mean.finish(&Weights::zeros(Arc::clone(&layout)))?);
         times.push(began.elapsed().as_secs_f64());
     }

@@ -119,19 +119,16 @@ impl Gathering {
         recipe: &Recipe,
         memory: &Memory,
         global: &Weights,
-        update: &Contribution,
+        update: &Contribution<'_>,
         (examples, norm): (u64, f64),
     ) -> Result<(), AggregateError> {
         let Some(clipper) = &memory.clipper else {
             return self.mean.fold(update, if recipe.weighs_examples() { examples } else { 1 });
         };
-        if update.weights().layout() != global.layout() {
+        if update.layout() != global.layout() {
             return Err(AggregateError::Layout);
         }
-        let mut difference = update.weights().values().to_vec();
-        if matches!(update, Contribution::Full(_)) {
-            difference.iter_mut().zip(global.values()).for_each(|(value, global)| *value -= global);
-        }
+        let mut difference = update.difference(global);
         self.left_as_they_are += usize::from(clipper.clip(&mut difference, norm));
         let difference = Weights::new(Arc::clone(global.layout()), difference).expect("it is as long as it was");
         self.mean.fold(&Contribution::Delta(difference), 1)
@@ -225,7 +222,7 @@ mod tests {
         let mut gathering = Gathering::new(Arc::clone(global.layout()));
         for (difference, examples) in updates {
             let update = Contribution::Delta(weights(difference));
-            let norm = update.weights().norm();
+            let norm = update.distance(global);
             gathering.fold(recipe, memory, global, &update, (*examples, norm)).unwrap();
         }
         let mut random = fastrand::Rng::with_seed(3);

@@ -1,5 +1,7 @@
 //! What an update must be before it counts.
 
+use std::sync::Arc;
+
 use revoada_core::Digest;
 use thiserror::Error;
 
@@ -8,12 +10,12 @@ use crate::weights::Weights;
 
 /// What a device says that it has learned.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Update {
+pub struct Update<'a> {
     /// The round for which it was asked.
     pub round: u64,
     /// The weights that it began with.
     pub base: Digest,
-    pub content: Contribution,
+    pub content: Contribution<'a>,
     /// Examples that it has learned from.
     pub examples: u64,
 }
@@ -56,7 +58,7 @@ pub enum Refusal {
     Norm { norm: f64, max: f64 },
 }
 
-impl Update {
+impl Update<'_> {
     /// The norm of its difference from the weights that it began with, where it counts.
     pub fn check(&self, expected: &Expected<'_>) -> Result<f64, Refusal> {
         if self.round != expected.round {
@@ -65,8 +67,8 @@ impl Update {
         if self.base != expected.base {
             return Err(Refusal::Base);
         }
-        let (weights, Bounds { examples_max, norm_max }) = (self.content.weights(), expected.bounds);
-        if weights.layout() != expected.global.layout() {
+        let Bounds { examples_max, norm_max } = expected.bounds;
+        if self.content.layout() != expected.global.layout() {
             return Err(Refusal::Layout);
         }
         match self.examples {
@@ -74,15 +76,10 @@ impl Update {
             found if found > examples_max => return Err(Refusal::Examples { found, max: examples_max }),
             _ => {}
         }
-        // Squares of single precision do not overflow in double: only what is no number makes a sum that is none.
-        let norm = match &self.content {
-            Contribution::Delta(delta) => delta.norm(),
-            Contribution::Full(weights) => {
-                let pairs = weights.values().iter().zip(expected.global.values());
-                pairs.map(|(new, old)| (f64::from(*new) - f64::from(*old)).powi(2)).sum::<f64>().sqrt()
-            }
-        };
+        let norm = self.content.distance(expected.global);
         if !norm.is_finite() {
+            let weights = Weights::new(Arc::clone(expected.global.layout()), self.content.difference(expected.global));
+            let weights = weights.expect("it has the layout");
             let is_broken = |values: &[f32]| values.iter().any(|value| !value.is_finite());
             let tensor = weights.tensors().find(|(_, _, values)| is_broken(values)).map_or("", |(name, ..)| name);
             return Err(Refusal::NotFinite { tensor: tensor.to_owned() });
@@ -96,8 +93,6 @@ impl Update {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
     use crate::weights::Layout;
 
@@ -106,7 +101,7 @@ mod tests {
         Weights::new(Arc::new(layout), values.to_vec()).unwrap()
     }
 
-    fn update(content: Contribution) -> Update {
+    fn update(content: Contribution<'_>) -> Update<'_> {
         Update { round: 3, base: Digest::new([3; 32]), content, examples: 10 }
     }
 

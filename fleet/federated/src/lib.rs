@@ -47,4 +47,4 @@ pub use strategy::{
     AggregateError, Contribution, InMemory, Mean, Optimiser, OptimiserError, ReadError, Robust, RobustError,
     ServerOptimiser, UpdateReader,
 };
-pub use weights::{Layout, LayoutError, Weights, WeightsError};
+pub use weights::{Layout, LayoutError, SentWeights, Weights, WeightsError};

@@ -138,6 +138,12 @@ impl<'a> Array<'a> {
         self.data.len() / self.element.size()
     }
 
+    /// Its numbers as they lie there, where they are F32 in row-major order.
+    pub fn as_f32(&self) -> Option<&'a [u8]> {
+        let is_row_major = !self.is_fortran || self.shape.len() < 2;
+        (self.element == F32 && is_row_major).then_some(self.data)
+    }
+
     /// Adds its numbers to a row of them, in row-major order.
     pub fn extend(&self, values: &mut Vec<f32>) {
         let at = values.len();

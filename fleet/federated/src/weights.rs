@@ -122,6 +122,41 @@ impl Weights {
     }
 }
 
+/// Weights that are still as they were sent: of each tensor of a layout its numbers as bytes, little-endian and in row-major
+/// order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SentWeights<'a> {
+    layout: Arc<Layout>,
+    tensors: Vec<&'a [u8]>,
+}
+
+impl<'a> SentWeights<'a> {
+    pub fn new(layout: Arc<Layout>, tensors: Vec<&'a [u8]>) -> Result<Self, WeightsError> {
+        let sizes = layout.tensors.iter().map(|(_, shape)| shape.iter().product::<usize>() * size_of::<f32>());
+        match tensors.iter().map(|bytes| bytes.len()).eq(sizes) {
+            true => Ok(Self { layout, tensors }),
+            false => {
+                let found = tensors.iter().map(|bytes| bytes.len()).sum::<usize>() / size_of::<f32>();
+                Err(WeightsError { expected: layout.count(), found })
+            }
+        }
+    }
+
+    pub fn layout(&self) -> &Arc<Layout> {
+        &self.layout
+    }
+
+    /// The bytes of each tensor.
+    pub fn tensors(&self) -> &[&'a [u8]] {
+        &self.tensors
+    }
+
+    /// Its numbers, tensor after tensor.
+    pub fn numbers(&self) -> impl Iterator<Item = f32> {
+        self.tensors.iter().flat_map(|bytes| bytes.as_chunks().0).map(|bytes| f32::from_le_bytes(*bytes))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,6 +175,18 @@ mod tests {
         assert_eq!(tensors, expected);
         assert_eq!(weights.norm(), 55_f64.sqrt());
         assert_eq!(Weights::new(layout, vec![0.0; 4]), Err(WeightsError { expected: 5, found: 4 }));
+    }
+
+    #[test]
+    fn what_was_sent_has_a_number_for_each_of_its_layout() {
+        let layout = Arc::new(Layout::new([named("a", &[2]), named("b", &[]), named("none", &[0])]).unwrap());
+        let numbers = |numbers: &[f32]| numbers.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>();
+        let (first, second) = (numbers(&[1.0, 2.0]), numbers(&[3.0]));
+        let sent = SentWeights::new(Arc::clone(&layout), vec![&first, &second, &[]]).unwrap();
+        assert!(sent.numbers().eq([1.0, 2.0, 3.0]));
+        for (tensors, found) in [(vec![&first[..], &second], 3), (vec![&second, &first, &[]], 3), (vec![&first], 2)] {
+            assert_eq!(SentWeights::new(Arc::clone(&layout), tensors), Err(WeightsError { expected: 3, found }));
+        }
     }
 
     #[test]

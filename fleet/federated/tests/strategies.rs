@@ -34,7 +34,7 @@ impl Flower {
         Weights::new(Arc::clone(&self.layout), values).unwrap()
     }
 
-    fn updates(&self, clients: &Value) -> Vec<(Contribution, u64)> {
+    fn updates(&self, clients: &Value) -> Vec<(Contribution<'static>, u64)> {
         let update = |client: &Value| {
             (Contribution::Full(self.weights(&client["arrays"])), client["num_examples"].as_u64().unwrap())
         };
@@ -45,7 +45,7 @@ impl Flower {
         Weights::zeros(Arc::clone(&self.layout))
     }
 
-    fn mean(&self, updates: &[(Contribution, u64)], global: &Weights) -> Weights {
+    fn mean(&self, updates: &[(Contribution<'static>, u64)], global: &Weights) -> Weights {
         let mut mean = Mean::new(Arc::clone(&self.layout));
         updates.iter().for_each(|(update, examples)| mean.fold(update, *examples).unwrap());
         mean.finish(global).unwrap()
@@ -171,13 +171,13 @@ fn many_at_once_are_the_same_as_one_after_another() {
         let values = (0..length).map(|index| ((index * 31 + seed * 17) % 1009) as f32 / 1009.0 - 0.5).collect();
         Contribution::Full(Weights::new(Arc::clone(&layout), values).unwrap())
     };
-    let updates: Vec<(Contribution, u64)> = (0..5).map(|seed| (update(seed), seed as u64 + 1)).collect();
+    let updates: Vec<(Contribution<'static>, u64)> = (0..5).map(|seed| (update(seed), seed as u64 + 1)).collect();
     let global = Weights::zeros(Arc::clone(&layout));
     let (mut single, mut all) = (Mean::new(Arc::clone(&layout)), Mean::new(Arc::clone(&layout)));
     updates.iter().for_each(|(update, examples)| single.fold(update, *examples).unwrap());
     let borrowed: Vec<_> = updates.iter().map(|(update, examples)| (update, *examples)).collect();
     all.fold_all(&borrowed).unwrap();
-    let expected = updates.iter().map(|(update, part)| f64::from(update.weights().values()[1234]) * *part as f64);
+    let expected = updates.iter().map(|(update, part)| f64::from(update.difference(&global)[1234]) * *part as f64);
     let found = all.finish(&global).unwrap();
     assert!((f64::from(found.values()[1234]) - expected.sum::<f64>() / 15.0).abs() < 1e-6);
     assert_eq!(single.finish(&global).unwrap(), found);

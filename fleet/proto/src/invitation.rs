@@ -1,6 +1,7 @@
 //! To learn, in one round.
 
 use revoada_core::Digest;
+use serde::{Deserialize, Serialize};
 
 /// What a device is asked to learn. It may come again.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,7 +19,8 @@ pub struct Invitation {
 }
 
 /// How. What is not said is the program's to choose.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct LearnSettings {
     /// Of a hidden layer; none where it is not said.
     pub hidden: Option<u32>,

@@ -49,6 +49,27 @@ fn liars_and_the_worst_of_networks_harm_nobody_else() {
 }
 
 #[test]
+fn every_update_of_a_fleet_that_learns_in_the_worst_of_networks_is_counted_once() {
+    let options = Options {
+        devices: 200,
+        seed: seed(),
+        faults: Faults::Wild,
+        rollouts: 0,
+        commands: 0,
+        rounds: 3,
+        ..Options::default()
+    };
+    // That the weights are what has to come of the updates is judged with all else.
+    let summary = simulate(&options);
+    assert_eq!(summary.rounds.len(), 3, "{summary}");
+    for round in &summary.rounds {
+        assert_eq!((round.status.as_str(), round.refused), ("finished", 0), "{summary}");
+        assert!(round.updates == round.invited && round.updates >= 150, "{summary}");
+    }
+    assert!(summary.updates_brought > 450 && summary.messages_lost > 0 && summary.reboots > 0, "{summary}");
+}
+
+#[test]
 fn two_thousand_devices_in_a_bad_network_lose_nothing() {
     if std::env::var_os("REVOADA_FULL").is_none() {
         eprintln!("skipped: two thousand devices take minutes; `cargo xtask test --full` has them");

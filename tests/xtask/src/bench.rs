@@ -31,6 +31,12 @@ const FLEET: &Programs = &[
     ("revoada-fleet", "--bin", "revoada-fleet"),
     ("revoada-fleet", "--example", "hundred_thousand"),
 ];
+const LEARNING: &Programs = &[
+    ("revoada", "--bin", "revoada"),
+    ("revoada-fleet", "--bin", "revoada-fleet"),
+    ("revoada-fleet", "--example", "flower_nodes"),
+    ("revoada-federated", "--example", "fold"),
+];
 
 /// Runs the benchmarks that `arguments` name, or all.
 pub(crate) fn run(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
@@ -39,14 +45,19 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[&str]) -> Result<()> {
     if asked("fleet") {
         build(workspace, FLEET)?;
         process::show(&mut python::script(workspace, "tests/bench/fleet.py"))?;
-        if arguments == ["fleet"] {
-            return Ok(());
-        }
+    }
+    if asked("learning") {
+        build(workspace, LEARNING)?;
+        python::install(workspace, &python::FLOWER)?;
+        process::show(&mut python::script_of(workspace, &python::FLOWER, "tests/bench/learning.py"))?;
+    }
+    if !arguments.is_empty() && arguments.iter().all(|argument| ["fleet", "learning"].contains(argument)) {
+        return Ok(());
     }
     make_clip(workspace)?;
     make_camera_clip(workspace)?;
     build(workspace, DEVICE)?;
-    let own = ["stage", "plan", "quantise", "gpu", "tracker", "fleet"];
+    let own = ["stage", "plan", "quantise", "gpu", "tracker", "fleet", "learning"];
     let parts: Vec<&str> = arguments.iter().copied().filter(|argument| !own.contains(argument)).collect();
     if !parts.is_empty() || arguments.is_empty() {
         process::show(python::script(workspace, "tests/bench/bench.py").args(parts))?;

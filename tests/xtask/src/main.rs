@@ -51,8 +51,8 @@ usage: cargo xtask COMMAND
   cross --tests --full   the same, with what only the slow tests need
   bench [PART]…   measure against Python and OpenCV: python, pipeline, start, stage, plan; conversions against
                   onnxconverter-common and onnxruntime.quantization: quantise; on a GPU against a bare loop and the
-                  card's own copies: gpu; the fleet service, its downloads against nginx: fleet; all of them, if none is
-                  named
+                  card's own copies: gpu; the fleet service, its downloads against nginx: fleet; learning together
+                  against Flower: learning; all of them, if none is named
   release --dry-run
                   build what people install into target/release-files and list its sizes; nothing is published
   help            print this

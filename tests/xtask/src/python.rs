@@ -66,7 +66,16 @@ fn executable_of(workspace: &Workspace, environment: &str) -> PathBuf {
 
 /// A script of this repository, run from its root.
 pub(crate) fn script(workspace: &Workspace, path: &str) -> Command {
-    let mut command = Command::new(executable(workspace));
+    script_in(workspace, VENV, path)
+}
+
+/// The same where these packages are.
+pub(crate) fn script_of(workspace: &Workspace, requirements: &Requirements, path: &str) -> Command {
+    script_in(workspace, requirements.environment, path)
+}
+
+fn script_in(workspace: &Workspace, environment: &str, path: &str) -> Command {
+    let mut command = Command::new(executable_of(workspace, environment));
     command.arg("-B").arg(path).current_dir(workspace.root());
     command
 }

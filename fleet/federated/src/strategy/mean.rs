@@ -32,58 +32,61 @@ impl Mean {
     }
 
     /// Takes an update in; nothing of it is kept.
-    pub fn fold(&mut self, update: &Contribution, examples: u64) -> Result<(), AggregateError> {
+    pub fn fold(&mut self, update: &Contribution<'_>, examples: u64) -> Result<(), AggregateError> {
         self.fold_all(&[(update, examples)])
     }
 
     /// Takes several updates in, or none of them. The sums are gone through once for all of them, and by all processors: the
     /// result is the same as one after another.
-    pub fn fold_all(&mut self, updates: &[(&Contribution, u64)]) -> Result<(), AggregateError> {
+    pub fn fold_all(&mut self, updates: &[(&Contribution<'_>, u64)]) -> Result<(), AggregateError> {
         for (update, examples) in updates {
-            if update.weights().layout() != &self.layout {
+            if update.layout() != &self.layout {
                 return Err(AggregateError::Layout);
             }
             if *examples == 0 {
                 return Err(AggregateError::NoExamples);
             }
         }
-        let numbers: Vec<_> = updates.iter().map(|(update, examples)| (update.weights().values(), *examples)).collect();
-        self.spread(|sums, from| add(sums, from, &numbers));
-        for (update, examples) in updates {
-            let share = *examples as f64;
-            self.examples += share;
-            if matches!(update, Contribution::Delta(_)) {
-                self.examples_of_deltas += share;
-            }
-            self.updates += 1;
+        // Those that were copied and those that were not are added apart, and in the order in which they came.
+        let is_sent = |update: &Contribution<'_>| matches!(update, Contribution::Sent(_));
+        for updates in updates.chunk_by(|(one, _), (other, _)| is_sent(one) == is_sent(other)) {
+            self.fold_alike(updates);
         }
         Ok(())
     }
 
-    /// The same for weights that are still as they were sent: for each tensor of the layout its numbers as bytes, little-endian
-    /// and in row-major order. They are read once, and copied nowhere.
-    pub fn fold_bytes(&mut self, updates: &[(&[&[u8]], u64)]) -> Result<(), AggregateError> {
-        let sizes = || self.layout.tensors().iter().map(|(_, shape)| shape.iter().product::<usize>());
-        for (tensors, examples) in updates {
-            let is_whole = tensors.len() == self.layout.tensors().len()
-                && tensors.iter().zip(sizes()).all(|(bytes, size)| bytes.len() == size * size_of::<f32>());
-            if !is_whole {
-                return Err(AggregateError::Layout);
+    fn fold_alike(&mut self, updates: &[(&Contribution<'_>, u64)]) {
+        let (mut numbers, mut bytes) = (Vec::new(), Vec::new());
+        for (update, examples) in updates {
+            match update {
+                Contribution::Full(weights) | Contribution::Delta(weights) => {
+                    numbers.push((weights.values(), *examples))
+                }
+                Contribution::Sent(sent) => bytes.push((sent.tensors(), *examples)),
             }
-            if *examples == 0 {
-                return Err(AggregateError::NoExamples);
+            let share = *examples as f64;
+            self.examples += share;
+            if update.is_delta() {
+                self.examples_of_deltas += share;
             }
+            self.updates += 1;
         }
-        let starts: Vec<usize> = sizes()
+        let starts = self.starts();
+        self.spread(|sums, from| {
+            add(sums, from, &numbers);
+            add_bytes(sums, from, &starts, &bytes);
+        });
+    }
+
+    /// At which number each tensor begins.
+    fn starts(&self) -> Vec<usize> {
+        let sizes = self.layout.tensors().iter().map(|(_, shape)| shape.iter().product::<usize>());
+        sizes
             .scan(0, |start, size| {
                 *start += size;
                 Some(*start - size)
             })
-            .collect();
-        self.spread(|sums, from| add_bytes(sums, from, &starts, updates));
-        self.examples += updates.iter().map(|(_, examples)| *examples as f64).sum::<f64>();
-        self.updates += updates.len();
-        Ok(())
+            .collect()
     }
 
     /// Has all processors work on the sums, each on a part that begins at some number.
@@ -138,6 +141,9 @@ fn add(sums: &mut [f64], from: usize, updates: &[(&[f32], u64)]) {
 
 /// The same of bytes: `starts` says at which number each tensor begins.
 fn add_bytes(sums: &mut [f64], from: usize, starts: &[usize], updates: &[(&[&[u8]], u64)]) {
+    if updates.is_empty() {
+        return;
+    }
     // Compiled for each width of registers that processors have, of which the widest that this one has is taken.
     Arch::new().dispatch(|| {
         for (index, block) in sums.chunks_mut(BLOCK).enumerate() {
@@ -194,10 +200,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::weights::SentWeights;
 
     proptest! {
         #[test]
-        fn bytes_are_folded_as_weights_are(
+        fn what_was_sent_is_taken_as_weights_are(
             shapes in prop::collection::vec(prop::collection::vec(0_usize..40, 0..3), 1..6),
             examples in prop::collection::vec(1_u64..100, 1..5),
             seed in any::<u64>(),
@@ -206,7 +213,7 @@ mod tests {
             let Ok(layout) = Layout::new(named) else { return Ok(()) };
             let layout = Arc::new(layout);
             let mut random = fastrand::Rng::with_seed(seed);
-            let updates: Vec<(Contribution, u64)> = examples
+            let updates: Vec<(Contribution<'_>, u64)> = examples
                 .into_iter()
                 .map(|examples| {
                     let values = (0..layout.count()).map(|_| random.f32() - 0.5).collect();
@@ -216,28 +223,57 @@ mod tests {
             let bytes: Vec<Vec<Vec<u8>>> = updates
                 .iter()
                 .map(|(update, _)| {
-                    let tensors = update.weights().tensors();
+                    let Contribution::Full(weights) = update else { unreachable!("they were made so") };
+                    let tensors = weights.tensors();
                     tensors.map(|(_, _, values)| values.iter().flat_map(|it| it.to_le_bytes()).collect()).collect()
                 })
                 .collect();
-            let slices: Vec<Vec<&[u8]>> = bytes.iter().map(|it| it.iter().map(Vec::as_slice).collect()).collect();
-            let raw: Vec<(&[&[u8]], u64)> =
-                slices.iter().zip(&updates).map(|(tensors, (_, examples))| (tensors.as_slice(), *examples)).collect();
+            let sent: Vec<Contribution<'_>> = bytes
+                .iter()
+                .map(|it| SentWeights::new(Arc::clone(&layout), it.iter().map(Vec::as_slice).collect()).unwrap())
+                .map(Contribution::Sent)
+                .collect();
+            let with_examples = sent.iter().zip(&updates).map(|(sent, (_, examples))| (sent, *examples));
             let (mut one, mut other) = (Mean::new(Arc::clone(&layout)), Mean::new(Arc::clone(&layout)));
             one.fold_all(&updates.iter().map(|(update, examples)| (update, *examples)).collect::<Vec<_>>()).unwrap();
-            other.fold_bytes(&raw).unwrap();
+            other.fold_all(&with_examples.collect::<Vec<_>>()).unwrap();
+            for (sent, (update, _)) in sent.iter().zip(&updates) {
+                let global = Weights::new(Arc::clone(&layout), vec![0.25; layout.count()]).unwrap();
+                prop_assert_eq!(sent.difference(&global), update.difference(&global));
+                let (one, other) = (sent.distance(&global), update.distance(&global));
+                prop_assert!((one - other).abs() <= 1e-12 * one, "{one} is not {other}");
+                prop_assert_eq!(pieces(sent), pieces(update));
+            }
             let global = Weights::zeros(Arc::clone(&layout));
             prop_assert_eq!(one.finish(&global).unwrap(), other.finish(&global).unwrap());
         }
     }
 
+    fn pieces(update: &Contribution<'_>) -> Vec<u8> {
+        let mut pieces = Vec::new();
+        update
+            .each_piece(|piece| {
+                pieces.extend_from_slice(piece);
+                Ok::<(), ()>(())
+            })
+            .unwrap();
+        pieces
+    }
+
     #[test]
-    fn bytes_that_do_not_fit_are_refused() {
-        let layout = Arc::new(Layout::new([("a".to_owned(), vec![2])]).unwrap());
-        let mut mean = Mean::new(layout);
-        assert_eq!(mean.fold_bytes(&[(&[&[0; 7]], 1)]), Err(AggregateError::Layout));
-        assert_eq!(mean.fold_bytes(&[(&[&[0; 8], &[]], 1)]), Err(AggregateError::Layout));
-        assert_eq!(mean.fold_bytes(&[(&[&[0; 8]], 0)]), Err(AggregateError::NoExamples));
-        assert_eq!(mean.updates(), 0);
+    fn some_that_were_copied_and_some_that_were_not_are_folded_as_one_after_another() {
+        let layout = Arc::new(Layout::new([("a".to_owned(), vec![3]), ("b".to_owned(), vec![2])]).unwrap());
+        let full = |seed: f32| {
+            let values = (0..5).map(|place| seed / (place as f32 + 3.0)).collect();
+            Contribution::Full(Weights::new(Arc::clone(&layout), values).unwrap())
+        };
+        let bytes = pieces(&full(0.7));
+        let sent = SentWeights::new(Arc::clone(&layout), vec![&bytes[..12], &bytes[12..]]).unwrap();
+        let updates = [full(0.1), Contribution::Sent(sent), full(0.3), full(0.5)];
+        let (mut one, mut all) = (Mean::new(Arc::clone(&layout)), Mean::new(Arc::clone(&layout)));
+        updates.iter().for_each(|update| one.fold(update, 7).unwrap());
+        all.fold_all(&updates.each_ref().map(|update| (update, 7))).unwrap();
+        let global = Weights::zeros(layout);
+        assert_eq!(one.finish(&global).unwrap(), all.finish(&global).unwrap());
     }
 }

@@ -36,7 +36,7 @@ pub struct InMemory<'a> {
     /// What differences were learned from.
     pub global: &'a Weights,
     /// With the examples that each was learned from.
-    pub updates: &'a [(Contribution, u64)],
+    pub updates: &'a [(Contribution<'a>, u64)],
 }
 
 impl UpdateReader for InMemory<'_> {
@@ -51,8 +51,16 @@ impl UpdateReader for InMemory<'_> {
     fn read(&self, update: usize, from: usize, values: &mut [f32]) -> Result<(), ReadError> {
         let range = from..from + values.len();
         let content = &self.updates[update].0;
-        values.copy_from_slice(&content.weights().values()[range.clone()]);
-        if matches!(content, Contribution::Delta(_)) {
+        match content {
+            Contribution::Full(weights) | Contribution::Delta(weights) => {
+                values.copy_from_slice(&weights.values()[range.clone()]);
+            }
+            Contribution::Sent(sent) => {
+                let numbers = sent.numbers().skip(from);
+                values.iter_mut().zip(numbers).for_each(|(value, number)| *value = number);
+            }
+        }
+        if content.is_delta() {
             for (value, global) in values.iter_mut().zip(&self.global.values()[range]) {
                 *value += global;
             }

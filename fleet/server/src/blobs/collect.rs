@@ -47,11 +47,6 @@ impl Blobs {
         Ok(collected)
     }
 
-    /// Removes a blob that was kept for a moment, unless something refers to it or somebody writes it again.
-    pub async fn discard(&self, digest: Digest) -> Result<()> {
-        self.forget(digest, Timestamp::from_nanos(i64::MAX.unsigned_abs())).await.map(drop)
-    }
-
     async fn forget(&self, digest: Digest, before: Timestamp) -> Result<bool> {
         let Ok(_claim) = self.claim(digest) else { return Ok(false) };
         let store = self.store.clone();

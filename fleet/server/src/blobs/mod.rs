@@ -193,6 +193,25 @@ impl Blobs {
         .await
     }
 
+    /// Takes an upload that is whole and is to become no blob: its content, which hashes to its name. It is dropped either way.
+    pub async fn take(&self, digest: Digest, bytes_max: usize) -> Result<Bytes> {
+        let (claim, spool) = (self.claim(digest)?, self.spool.clone());
+        blocking(move || {
+            let _claim = claim;
+            let bytes = spool.whole(digest)?;
+            if bytes > bytes_max as u64 {
+                return Err(BlobError::TooLarge { digest, bytes, max: bytes_max as u64 });
+            }
+            let content = spool.read(digest, 0, bytes_max)?;
+            spool.drop_upload(digest)?;
+            match revoada_bundle::hash(&content) == digest {
+                true => Ok(content.into()),
+                false => Err(BlobError::Changed { digest }),
+            }
+        })
+        .await
+    }
+
     /// Keeps something small.
     pub async fn put(&self, bytes: Bytes, now: Timestamp) -> Result<Digest> {
         let digest = revoada_bundle::hash(&bytes);

@@ -32,6 +32,9 @@ pub(crate) struct Args {
     /// As many as devices where it is not given.
     #[arg(long, value_name = "COUNT")]
     commands: Option<usize>,
+    /// Rounds of learning after that: each device sends the weights that it was given and a little more.
+    #[arg(long, default_value_t = 0, value_name = "COUNT")]
+    rounds: u64,
     #[arg(long, default_value_t = 50, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
     commands_per_second: u32,
     /// Between two reports of a device where nothing happens.
@@ -64,6 +67,7 @@ pub(crate) fn run(args: &Args, access: &Access) -> anyhow::Result<()> {
         faults: args.faults,
         rollouts: args.rollouts,
         commands: args.commands.unwrap_or(args.devices),
+        rounds: args.rounds,
         commands_per_second: args.commands_per_second,
         heartbeat: args.heartbeat.into(),
         hold: args.hold.into(),

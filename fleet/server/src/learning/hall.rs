@@ -8,7 +8,7 @@ use std::time::Duration;
 use prost::bytes::Bytes;
 use revoada_core::{Digest, Timestamp};
 use revoada_federated::Participant;
-use revoada_proto::{Invitation, LearnSettings};
+use revoada_proto::Invitation;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -107,7 +107,6 @@ impl Hall<'_> {
         held: &HeldWeights,
         until: Timestamp,
     ) -> bool {
-        let settings = &head.settings;
         let invitation = Invitation {
             run: run.0,
             round,
@@ -115,15 +114,7 @@ impl Hall<'_> {
             weights: held.digest,
             weights_bytes: held.bytes,
             labels: held.labels.clone(),
-            settings: LearnSettings {
-                hidden: settings.hidden,
-                epochs: settings.epochs,
-                batch: settings.batch,
-                rate: settings.rate,
-                proximal_mu: settings.proximal_mu,
-                balanced: settings.balanced,
-                held_out: settings.held_out,
-            },
+            settings: head.settings,
         };
         let Ok(device) = participant.0.parse() else { return false };
         self.fleet.invite(&device, invitation, until)

@@ -20,8 +20,8 @@ pub use csv::rounds_csv;
 pub use examiner::{Examined, Examiner, ExaminerDesk, Marks, Pictures};
 pub use hall::Learners;
 pub use plan::{
-    AppNote, ElementName, HeadPlan, HeadSettings, HeldWeights, MemberRecord, MemberResult, Outcome, Participants,
-    ROUNDS_MAX, RUNS_MAX, ReleasePlan, RoundRecord, RoundResult, RunIntent, RunPhase, RunPlan, RunState,
+    AppNote, ElementName, HeadPlan, HeldWeights, MemberRecord, MemberResult, Outcome, Participants, ROUNDS_MAX,
+    RUNS_MAX, ReleasePlan, RoundRecord, RoundResult, RunIntent, RunPhase, RunPlan, RunState,
 };
 pub use release::{ReleaseError, Releaser, learned_model};
 pub use report::LearningCounts;

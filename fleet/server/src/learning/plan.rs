@@ -7,6 +7,7 @@ use std::time::Duration;
 use revoada_core::{Digest, Timestamp};
 use revoada_federated::npy::Element;
 use revoada_federated::{Head, Layout, Member, Participant, Recipe, Sample};
+use revoada_proto::LearnSettings;
 use serde::{Deserialize, Serialize};
 
 use super::task::Config;
@@ -88,20 +89,7 @@ pub struct HeadPlan {
     pub model: Digest,
     /// What there is to be told apart; what the model tells apart where none are named.
     pub labels: Vec<String>,
-    pub settings: HeadSettings,
-}
-
-/// How devices learn. What is not said is their program's to choose.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct HeadSettings {
-    pub hidden: Option<u32>,
-    pub epochs: Option<u32>,
-    pub batch: Option<u32>,
-    pub rate: Option<f64>,
-    pub proximal_mu: Option<f64>,
-    pub balanced: bool,
-    pub held_out: Option<f64>,
+    pub settings: LearnSettings,
 }
 
 /// A program of Flower's that was uploaded.

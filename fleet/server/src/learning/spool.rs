@@ -43,21 +43,21 @@ impl Spool {
     }
 
     /// Puts an update there, whole or not at all.
-    pub(super) fn put(&self, participant: &Participant, update: Digest, content: &Contribution) -> io::Result<()> {
+    pub(super) fn put(&self, participant: &Participant, update: Digest, content: &Contribution<'_>) -> io::Result<()> {
         let path = self.path(participant, update, kind(content));
         let partial = path.with_extension("partial");
         let mut file = File::create(&partial)?;
-        let mut bytes = Vec::with_capacity(1 << 16);
-        for values in content.weights().values().chunks(1 << 14) {
-            bytes.clear();
-            bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-            file.write_all(&bytes)?;
-        }
+        content.each_piece(|bytes| file.write_all(bytes))?;
         fs::rename(&partial, &path)
     }
 
     /// An update as it was put there; `None` where it is not, or has another length.
-    pub(super) fn get(&self, participant: &Participant, update: Digest, global: &Weights) -> Option<Contribution> {
+    pub(super) fn get(
+        &self,
+        participant: &Participant,
+        update: Digest,
+        global: &Weights,
+    ) -> Option<Contribution<'static>> {
         [DELTA, FULL].into_iter().find_map(|kind| {
             let mut bytes = Vec::new();
             File::open(self.path(participant, update, kind)).ok()?.read_to_end(&mut bytes).ok()?;
@@ -98,11 +98,8 @@ impl Spool {
 const DELTA: &str = "delta";
 const FULL: &str = "full";
 
-fn kind(content: &Contribution) -> &'static str {
-    match content {
-        Contribution::Delta(_) => DELTA,
-        Contribution::Full(_) => FULL,
-    }
+fn kind(content: &Contribution<'_>) -> &'static str {
+    if content.is_delta() { DELTA } else { FULL }
 }
 
 fn remove(folder: &Path) -> io::Result<()> {

@@ -179,7 +179,7 @@ pub enum Reply {
     /// From weights of which its device says which they were.
     Learned {
         base: Digest,
-        content: Contribution,
+        content: Contribution<'static>,
         reported: Reported,
     },
     Evaluate {

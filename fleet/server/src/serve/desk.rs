@@ -175,8 +175,13 @@ impl DeviceService for Desk {
         update: UploadedUpdate,
         content: Upload,
     ) -> Result<Result<(), String>, Refusal> {
-        shelf::keep_from(&self.blobs, update.digest, (update.bytes, update.offset), content).await?;
-        let reply = self.learned(&update).await?;
+        let from = (update.bytes, update.offset);
+        let file = match shelf::receive(&self.blobs, update.digest, from, content).await? {
+            // It has learned nothing, and brings the weights that it was given.
+            true => self.blobs.read_whole(update.digest, UPDATE_BYTES_MAX).await,
+            false => self.blobs.take(update.digest, UPDATE_BYTES_MAX).await,
+        };
+        let reply = self.learned(&update, &file.map_err(|error| refusal(&error))?)?;
         let participant = Participant(peer.device.to_string());
         Ok(self.board.say(participant, RunId(update.run), update.round, reply).await)
     }
@@ -191,12 +196,10 @@ impl DeviceService for Desk {
 
 impl Desk {
     /// What a device has uploaded whole, as what it learned. The file is not kept: what counts is spooled with its round.
-    async fn learned(&self, update: &UploadedUpdate) -> Result<Reply, Refusal> {
-        let file = self.blobs.read_whole(update.digest, UPDATE_BYTES_MAX).await.map_err(|error| refusal(&error))?;
-        self.blobs.discard(update.digest).await.map_err(|error| refusal(&error))?;
+    fn learned(&self, update: &UploadedUpdate, file: &[u8]) -> Result<Reply, Refusal> {
         let held = self.fleet.weights_of(RunId(update.run)).map_err(internal)?;
         let held = held.ok_or_else(|| Refusal::Missing(format!("run {} is not under way", update.run)))?;
-        let weights = from_safetensors(&file, Some(&Arc::new(held.layout)));
+        let weights = from_safetensors(file, Some(&Arc::new(held.layout)));
         let weights = weights.map_err(|error| Refusal::Invalid(chain(&error)))?;
         let metrics = update.metrics.iter().map(|(name, value)| (name.clone(), Value::Double(*value))).collect();
         let reported = Reported { examples: update.examples, metrics };

@@ -9,13 +9,15 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, interval};
 use tracing::{error, warn};
 
-use super::{ServeError, until};
+use super::{STATS_EVERY, ServeError, until};
 use crate::acceptor::AcceptorLimits;
 use crate::flower::nodes::{NodesError, new_id};
-use crate::flower::{Allowed, JoinDoor, JoinDoorLimits, JoinDoorOptions, NodeDoor, NodeKey, NodeLimits, Nodes};
+use crate::flower::{
+    Allowed, JoinDoor, JoinDoorLimits, JoinDoorOptions, JoinDoorStats, NodeDoor, NodeKey, NodeLimits, NodeStats, Nodes,
+};
 use crate::identity::ServerIdentity;
 use crate::learning::Board;
 use crate::service::now;
@@ -32,7 +34,20 @@ pub(super) struct Listeners {
 /// Doors that are open.
 pub(super) struct Doors {
     join: Option<JoinDoor>,
-    nodes: Option<(watch::Sender<Option<Instant>>, JoinHandle<usize>)>,
+    nodes: Option<OpenNodes>,
+}
+
+struct OpenNodes {
+    door: Arc<NodeDoor>,
+    stop: watch::Sender<Option<Instant>>,
+    task: JoinHandle<usize>,
+}
+
+/// What the doors have counted: nothing of one that is closed.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct DoorStats {
+    pub(super) join: JoinDoorStats,
+    pub(super) nodes: NodeStats,
 }
 
 impl Doors {
@@ -71,15 +86,34 @@ impl Doors {
                 };
                 let door = NodeDoor::new(Arc::clone(board), Arc::new(KnownNodes { store, allowed }), limits);
                 let (stop, stopped) = watch::channel(None);
-                Some((stop, tokio::spawn(door.serve(listener, tls, stopped))))
+                let task = tokio::spawn(Arc::clone(&door).serve(listener, tls, stopped));
+                Some(OpenNodes { door, stop, task })
             }
         };
         Ok(Self { join, nodes })
     }
 
+    fn stats(&self) -> DoorStats {
+        DoorStats {
+            join: self.join.as_ref().map(JoinDoor::stats).unwrap_or_default(),
+            nodes: self.nodes.as_ref().map(|nodes| nodes.door.stats()).unwrap_or_default(),
+        }
+    }
+
     /// Keeps them open until the service is told to stop, and sends everybody away.
-    pub(super) async fn keep(self, mut stopped: watch::Receiver<bool>, time: Duration) {
-        until(&mut stopped).await;
+    pub(super) async fn keep(
+        self,
+        stats: watch::Sender<DoorStats>,
+        mut stopped: watch::Receiver<bool>,
+        time: Duration,
+    ) {
+        let mut seconds = interval(STATS_EVERY);
+        loop {
+            tokio::select! {
+                _ = seconds.tick() => drop(stats.send_replace(self.stats())),
+                () = until(&mut stopped) => break,
+            }
+        }
         let join = async {
             match self.join {
                 Some(door) => door.shutdown(time).await,
@@ -87,7 +121,7 @@ impl Doors {
             }
         };
         let nodes = async {
-            let Some((stop, task)) = self.nodes else { return 0 };
+            let Some(OpenNodes { stop, task, .. }) = self.nodes else { return 0 };
             stop.send_replace(Some(Instant::now() + time));
             task.await.unwrap_or_else(|error| {
                 error!(%error, "the door for SuperNodes ended in a panic");

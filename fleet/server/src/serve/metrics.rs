@@ -20,11 +20,14 @@ use crate::api::{Api, Caller, Problem};
 use crate::broker::BrokerStats;
 use crate::device_port::DevicePortStats;
 
+use super::flower::DoorStats;
+
 /// What the ports have counted, as of the last second.
 #[derive(Clone, Debug)]
 pub(super) struct PortStats {
     pub(super) broker: watch::Receiver<BrokerStats>,
     pub(super) devices: watch::Receiver<DevicePortStats>,
+    pub(super) doors: watch::Receiver<DoorStats>,
 }
 
 /// `/metrics`, for who may look.
@@ -49,6 +52,7 @@ async fn metrics(
                 deferred: fleet.deferred(),
                 broker: *ports.broker.borrow(),
                 devices: *ports.devices.borrow(),
+                doors: *ports.doors.borrow(),
             };
             let mut registry = Registry::with_prefix("revoada_fleet");
             registry.register_collector(Box::new(scrape));
@@ -72,13 +76,14 @@ struct Scrape {
     deferred: crate::planner::Deferred,
     broker: BrokerStats,
     devices: DevicePortStats,
+    doors: DoorStats,
 }
 
 type Labelled = Vec<(&'static str, u64)>;
 
 impl Collector for Scrape {
     fn encode(&self, mut encoder: DescriptorEncoder) -> fmt::Result {
-        let Self { healths, rollouts, counts, broker, devices, .. } = self;
+        let Self { healths, rollouts, counts, broker, devices, doors, .. } = self;
         let healths: Labelled = healths.iter().map(|(health, count)| (*health, *count as u64)).collect();
         let rollouts: Labelled = rollouts.iter().map(|(phase, count)| (*phase, *count)).collect();
         let mut gauge =
@@ -88,7 +93,11 @@ impl Collector for Scrape {
         let labelled = |counts: &BTreeMap<&'static str, u64>| counts.iter().map(|(name, it)| (*name, *it)).collect();
         gauge("learning_runs", "Runs of learning, by their phase", "phase", &labelled(&self.runs))?;
         gauge("learning_participants", "Who waits to learn, by how it came in", "door", &labelled(&self.participants))?;
-        let open = vec![("mqtt", broker.acceptor.open), ("devices", devices.acceptor.open)];
+        let open = vec![
+            ("mqtt", broker.acceptor.open),
+            ("devices", devices.acceptor.open),
+            ("join", doors.join.acceptor.open),
+        ];
         gauge("connections", "Open connections, those in a handshake too", "port", &open)?;
         let deferred =
             vec![("in-flight", self.deferred.by_in_flight), ("orders-per-minute", self.deferred.by_orders_per_minute)];
@@ -118,8 +127,11 @@ impl Collector for Scrape {
         counter("learning_updates", "Updates that participants sent, by what became of them", "outcome", &updates)?;
         let learned = vec![("received", counts.learning.bytes_received), ("sent", counts.learning.bytes_sent)];
         counter("learning_bytes", "Bytes of updates, and of the weights that went out", "direction", &learned)?;
+        let messages = vec![("given", doors.nodes.messages), ("answered", doors.nodes.replies)];
+        counter("supernode_messages", "Whole messages of SuperNodes, by their way", "direction", &messages)?;
         let mut refused = refusals("mqtt", &broker.acceptor);
         refused.extend(refusals("devices", &devices.acceptor));
+        refused.extend(refusals("join", &doors.join.acceptor));
         let help = "Connections that were not let in, by port and reason";
         let mut family_of_two = encoder.encode_descriptor("connections_refused", help, None, MetricType::Counter)?;
         for (port, reason, count) in refused {
@@ -136,6 +148,13 @@ impl Collector for Scrape {
             ("mqtt-subscription", broker.refused_subscriptions),
             ("devices-peer", devices.refused_peers),
             ("devices-download", devices.refused_downloads),
+            ("join-participant", doors.join.refused_participants),
+            ("join-message", doors.join.refused_messages),
+            ("join-broken", doors.join.broken),
+            ("join-unused", doors.join.unused),
+            ("node-peer", doors.nodes.refused_peers),
+            ("node-request", doors.nodes.refused_requests),
+            ("node-busy", doors.nodes.busy),
             ("sign-in", counts.sign_ins_failed),
         ];
         counter("requests_refused", "What was refused, by what it was", "what", &refusals)?;
@@ -180,15 +199,18 @@ fn refusals(port: &'static str, stats: &AcceptorStats) -> Vec<(&'static str, &'s
 }
 
 /// Where the ports leave their counters, and where they are read.
-pub(super) fn stats() -> (watch::Sender<BrokerStats>, watch::Sender<DevicePortStats>, PortStats) {
+pub(super) fn stats()
+-> (watch::Sender<BrokerStats>, watch::Sender<DevicePortStats>, watch::Sender<DoorStats>, PortStats) {
     let (broker_sender, broker) = watch::channel(BrokerStats::default());
     let (devices_sender, devices) = watch::channel(DevicePortStats::default());
-    (broker_sender, devices_sender, PortStats { broker, devices })
+    let (doors_sender, doors) = watch::channel(DoorStats::default());
+    (broker_sender, devices_sender, doors_sender, PortStats { broker, devices, doors })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flower::{JoinDoorStats, NodeStats};
 
     fn text() -> String {
         let scrape = Scrape {
@@ -201,6 +223,10 @@ mod tests {
             deferred: crate::planner::Deferred::default(),
             broker: BrokerStats::default(),
             devices: DevicePortStats::default(),
+            doors: DoorStats {
+                join: JoinDoorStats { broken: 3, ..JoinDoorStats::default() },
+                nodes: NodeStats { replies: 4, ..NodeStats::default() },
+            },
         };
         let mut registry = Registry::with_prefix("revoada_fleet");
         registry.register_collector(Box::new(scrape));
@@ -221,6 +247,8 @@ mod tests {
             "revoada_fleet_alerts{state=\"raised\"} 2",
             "revoada_fleet_messages_heard_total{what=\"report\"} 7",
             "revoada_fleet_connections_refused_total{port=\"mqtt\",reason=\"handshake\"} 0",
+            "revoada_fleet_requests_refused_total{what=\"join-broken\"} 3",
+            "revoada_fleet_supernode_messages_total{direction=\"answered\"} 4",
             "revoada_fleet_downloaded_bytes_total 0",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");

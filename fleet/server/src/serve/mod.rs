@@ -239,7 +239,7 @@ impl Service {
             pictures: Arc::new(settings.pictures.clone()),
         };
 
-        let (broker_stats, port_stats, ports) = metrics::stats();
+        let (broker_stats, port_stats, door_stats, ports) = metrics::stats();
         let (stop, stopped) = watch::channel(false);
         let is_over = Arc::new(AtomicBool::new(false));
         let threads = vec![
@@ -275,7 +275,7 @@ impl Service {
             (broker, broker_stats),
             (port, port_stats),
             outgoing,
-            doors.keep(stopped.clone(), SHUTDOWN_TIME_MAX),
+            doors.keep(door_stats, stopped.clone(), SHUTDOWN_TIME_MAX),
             operators::serve(operators, operators_tls, api, ports, stopped.clone()),
             stopped,
             folder.lock,

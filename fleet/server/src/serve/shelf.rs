@@ -55,18 +55,22 @@ pub(super) async fn keep(
     bytes: u64,
     content: impl Stream<Item = Result<Bytes, UploadError>> + Unpin,
 ) -> Result<(), Refusal> {
-    keep_from(blobs, digest, (bytes, 0), content).await
+    match receive(blobs, digest, (bytes, 0), content).await? {
+        true => Ok(()),
+        false => blobs.complete(digest, now()).await.map_err(|error| refusal(&error)),
+    }
 }
 
-/// The same for content that begins at an offset, of which not more than that may be missing.
-pub(super) async fn keep_from(
+/// Receives content that begins at an offset, before which nothing may be missing. Whether it is a blob already, of which nothing
+/// was received.
+pub(super) async fn receive(
     blobs: &Blobs,
     digest: Digest,
     (bytes, from): (u64, u64),
     content: impl Stream<Item = Result<Bytes, UploadError>> + Unpin,
-) -> Result<(), Refusal> {
+) -> Result<bool, Refusal> {
     let Begun::At(known) = blobs.begin(digest, bytes, now()).await.map_err(|error| refusal(&error))? else {
-        return Ok(());
+        return Ok(true);
     };
     let skip = known.checked_sub(from).ok_or_else(|| Refusal::Busy(format!("the upload goes on at byte {known}")))?;
     let (mut content, mut gathered, mut skip, mut offset) = (content, BytesMut::new(), skip, known);
@@ -84,7 +88,7 @@ pub(super) async fn keep_from(
             offset = blobs.append(digest, offset, piece, now()).await.map_err(|error| refusal(&error))?;
         }
         if is_last {
-            return blobs.complete(digest, now()).await.map_err(|error| refusal(&error));
+            return Ok(false);
         }
     }
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use revoada_core::Digest;
 use revoada_federated::{Clipping, Optimiser, Privacy, Recipe, RecipeError, Robust, Sample, Strategy};
-use revoada_proto::Kind;
 use revoada_proto::message::LABELS_MAX;
+use revoada_proto::{Kind, LearnSettings};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use utoipa::ToSchema;
@@ -17,7 +17,7 @@ use utoipa::ToSchema;
 use super::{DurationText, GateForm, RetryForm, RolloutForm, RolloutFormError, WaveForm};
 use crate::FilterError;
 use crate::api::Time;
-use crate::learning::{AppNote, Config, HeadPlan, HeadSettings, Participants, ROUNDS_MAX, ReleasePlan, RunPlan, Value};
+use crate::learning::{AppNote, Config, HeadPlan, Participants, ROUNDS_MAX, ReleasePlan, RunPlan, Value};
 use crate::registry::check_names;
 
 /// What is to be learned, by whom, and how.
@@ -513,8 +513,8 @@ impl RunForm {
         Ok(Participants::Devices { filter: devices.filter.parse()?, devices_min: least, head })
     }
 
-    fn head_settings(&self) -> Result<HeadSettings, RunFormError> {
-        let mut settings = HeadSettings::default();
+    fn head_settings(&self) -> Result<LearnSettings, RunFormError> {
+        let mut settings = LearnSettings::default();
         for (name, value) in &self.config {
             let wrong = |expected: &str| RunFormError::Setting { name: name.clone(), expected: expected.to_owned() };
             let count = || match value {

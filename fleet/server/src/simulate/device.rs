@@ -9,12 +9,13 @@ use revoada_bundle::sign::{PublicKey, Purpose, Signature};
 use revoada_core::Digest;
 use revoada_proto::message::{encode_event, encode_report};
 use revoada_proto::{
-    Blame, Channel, Command, CommandResult, Details, DeviceId, Dispatch, Event, Fact, Figures, Generation, Kind, Level,
-    Order, Progress, Receipt, Report, Signed,
+    Blame, Channel, Command, CommandResult, Details, DeviceId, Dispatch, Event, Fact, Figures, Generation, Invitation,
+    Kind, Level, Order, Progress, Receipt, Report, Signed,
 };
 
 use super::faults::Fate;
 use super::ledger::{Ledger, count};
+use super::lesson::Lesson;
 
 /// What is not receipted is said again after this.
 const AGAIN_AFTER: Duration = Duration::from_secs(3);
@@ -57,6 +58,8 @@ struct Disk {
     done: u64,
     events: BTreeMap<u64, Unreceipted>,
     chatter: u64,
+    /// The last round of which it was told whether its update counts.
+    learned: Option<Lesson>,
 }
 
 #[derive(Debug)]
@@ -70,6 +73,10 @@ struct Mind {
     has_said_facts: bool,
     runs_since: Instant,
     has_just_applied: bool,
+    /// It was invited, and has not begun.
+    invitation: Option<Invitation>,
+    /// It learns, or brings what it has learned.
+    lesson: Option<Lesson>,
 }
 
 /// Why what came was not heard.
@@ -103,6 +110,7 @@ impl Virtual {
             done: 0,
             events: BTreeMap::new(),
             chatter: 0,
+            learned: None,
         };
         let mind = Mind::new(0, now, &fate, heartbeat);
         Self { index, id, fate, order_key, heartbeat, ledger, disk, mind }
@@ -132,8 +140,8 @@ impl Virtual {
             Channel::Desired => self.hear_order(payload, now, wall),
             Channel::Command => self.hear_command(payload, now, wall),
             Channel::Receipt => self.hear_receipt(payload),
-            // A simulated device has nothing to learn from.
-            Channel::Learn | Channel::State | Channel::Event | Channel::Presence => Ok(()),
+            Channel::Learn => self.hear_invitation(payload, wall),
+            Channel::State | Channel::Event | Channel::Presence => Ok(()),
         };
         if let Err(error) = heard {
             self.ledger.fail(format!("{} was sent a {channel:?} that is none: {error}", self.id));
@@ -172,6 +180,36 @@ impl Virtual {
         let result = CommandResult { number, outcome: Ok("done".to_owned()) };
         self.happen("command-done", Some(result), wall);
         Ok(())
+    }
+
+    fn hear_invitation(&mut self, payload: &[u8], wall: SystemTime) -> Result<(), Unheard> {
+        let invitation = Dispatch::<Invitation>::decode(&self.signed(payload, Purpose::Invitation)?)?;
+        self.check(&invitation, wall)?;
+        let invitation = invitation.content;
+        let lesson = Lesson { run: invitation.run, round: invitation.round };
+        if self.disk.learned.max(self.mind.lesson) >= Some(lesson) {
+            count(&self.ledger.counts.invitations_again);
+            return Ok(());
+        }
+        self.mind.lesson = Some(lesson);
+        self.mind.invitation = Some(invitation);
+        Ok(())
+    }
+
+    /// What it was invited to since it was last asked.
+    pub(super) fn take_invitation(&mut self) -> Option<Invitation> {
+        self.mind.invitation.take()
+    }
+
+    /// It was told whether its update counts.
+    pub(super) fn has_learned(&mut self, lesson: Lesson) {
+        self.disk.learned = self.disk.learned.max(Some(lesson));
+    }
+
+    /// It learns while it is connected: what it had begun is begun anew once it is invited again.
+    pub(super) fn disconnected(&mut self) {
+        self.mind.lesson = None;
+        self.mind.invitation = None;
     }
 
     fn hear_receipt(&mut self, payload: &[u8]) -> Result<(), Unheard> {
@@ -323,6 +361,8 @@ impl Mind {
             has_said_facts: false,
             runs_since: now,
             has_just_applied: false,
+            invitation: None,
+            lesson: None,
         }
     }
 }

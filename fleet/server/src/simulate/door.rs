@@ -4,13 +4,18 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::stream;
 use hyper_util::rt::TokioIo;
+use prost::bytes::Bytes;
 use rcgen::{CertificateParams, KeyPair};
 use revoada_bundle::hash;
 use revoada_bundle::sign::PublicKey;
 use revoada_core::Digest;
-use revoada_proto::wire::EnrolRequest;
+use revoada_proto::message::to_digest;
+use revoada_proto::wire::devices_client::DevicesClient;
 use revoada_proto::wire::enrolment_client::EnrolmentClient;
+use revoada_proto::wire::upload_update_request::Part;
+use revoada_proto::wire::{EnrolRequest, UpdateHeader, UploadUpdateRequest};
 use revoada_proto::{DeviceId, EnrolmentToken};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
@@ -27,12 +32,17 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 
 use super::SimulateError;
+use super::lesson::Lesson;
 
 /// How long one question to the service may take.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 const AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// At most so many times, a second and more together.
 const TRIES_MAX: u32 = 100;
+/// How long an update may take, with the decision whether it counts.
+const VERDICT_MAX: Duration = Duration::from_secs(300);
+/// Of one message of an upload.
+const CHUNK_BYTES: usize = 64 << 10;
 /// Of what is fetched at once.
 const PIECE_BYTES_MAX: u64 = 64 << 10;
 
@@ -49,9 +59,20 @@ impl Place {
         let stream = TcpStream::connect((self.host.as_str(), self.port)).await?;
         TlsConnector::from(Arc::clone(tls)).connect(name, stream).await
     }
+
+    /// A connection for gRPC, made once something is asked.
+    fn channel(&self, tls: Arc<ClientConfig>, time_max: Duration) -> Channel {
+        let at = self.clone();
+        let connector = tower::service_fn(move |_| {
+            let (tls, at) = (Arc::clone(&tls), at.clone());
+            async move { at.connect(&tls).await.map(TokioIo::new) }
+        });
+        Endpoint::from_static("https://devices").timeout(time_max).connect_with_connector_lazy(connector)
+    }
 }
 
 /// What a device has once it is enrolled.
+#[derive(Clone)]
 pub(super) struct Identity {
     /// With its certificate and key.
     pub(super) tls: Arc<ClientConfig>,
@@ -69,16 +90,9 @@ pub(super) struct Enroller {
 
 impl Enroller {
     pub(super) fn new(place: Place, token: &EnrolmentToken) -> Result<Self, SimulateError> {
-        let mut tls = builder(Arc::new(Pinned(token.root())))?.with_no_client_auth();
-        tls.alpn_protocols = vec![b"h2".to_vec()];
-        let (tls, at) = (Arc::new(tls), place.clone());
-        let connector = tower::service_fn(move |_| {
-            let (tls, at) = (Arc::clone(&tls), at.clone());
-            async move { at.connect(&tls).await.map(TokioIo::new) }
-        });
-        let channel =
-            Endpoint::from_static("https://devices").timeout(ANSWER_MAX).connect_with_connector_lazy(connector);
-        Ok(Self { client: EnrolmentClient::new(channel), token: token.text(), place })
+        let tls = builder(Arc::new(Pinned(token.root())))?.with_no_client_auth();
+        let tls = Arc::new(for_grpc(tls));
+        Ok(Self { client: EnrolmentClient::new(place.channel(tls, ANSWER_MAX)), token: token.text(), place })
     }
 
     /// Makes a key and has it certified; a service that is busy is asked again.
@@ -119,8 +133,13 @@ impl Enroller {
     }
 }
 
-/// Fetches a blob by ranges, and looks whether it is what its name says.
-pub(super) async fn fetch(place: &Place, identity: &Identity, digest: Digest) -> io::Result<()> {
+fn for_grpc(mut tls: ClientConfig) -> ClientConfig {
+    tls.alpn_protocols = vec![b"h2".to_vec()];
+    tls
+}
+
+/// Fetches a blob by ranges: what its name says.
+pub(super) async fn fetch(place: &Place, identity: &Identity, digest: Digest) -> io::Result<Vec<u8>> {
     let mut tls = ClientConfig::clone(&identity.tls);
     tls.alpn_protocols = vec![b"http/1.1".to_vec()];
     let tls = Arc::new(tls);
@@ -132,7 +151,43 @@ pub(super) async fn fetch(place: &Place, identity: &Identity, digest: Digest) ->
         content.extend(piece.0);
         size = piece.1;
     }
-    if hash(&content) == digest { Ok(()) } else { Err(io::Error::other("the blob is something else")) }
+    if hash(&content) == digest { Ok(content) } else { Err(io::Error::other("the blob is something else")) }
+}
+
+/// A file that a device has learned.
+#[derive(Clone)]
+pub(super) struct LearnedFile {
+    pub(super) lesson: Lesson,
+    /// The weights that it began with.
+    pub(super) base: Digest,
+    pub(super) file: Bytes,
+    pub(super) examples: u64,
+}
+
+/// Brings a file that was learned, or only some bytes of it: whether it counts, or why not.
+pub(super) async fn bring(
+    place: &Place,
+    identity: &Identity,
+    learned: LearnedFile,
+    bytes: usize,
+) -> Result<Result<(), String>, Status> {
+    let LearnedFile { lesson, base, file, examples } = learned;
+    let header = UpdateHeader {
+        run: lesson.run,
+        round: lesson.round,
+        base: to_digest(&base),
+        digest: to_digest(&hash(&file)),
+        bytes: file.len() as u64,
+        offset: 0,
+        examples,
+        metrics: Default::default(),
+    };
+    let chunks: Vec<Part> = file[..bytes].chunks(CHUNK_BYTES).map(|chunk| Part::Chunk(file.slice_ref(chunk))).collect();
+    let parts = [Part::Header(header)].into_iter().chain(chunks);
+    let parts = stream::iter(parts.map(|part| UploadUpdateRequest { part: Some(part) }));
+    let channel = place.channel(Arc::new(for_grpc(ClientConfig::clone(&identity.tls))), VERDICT_MAX);
+    let answer = DevicesClient::new(channel).upload_update(parts).await?.into_inner();
+    Ok(if answer.counts { Ok(()) } else { Err(answer.why) })
 }
 
 /// The bytes of a range, and how many there are in all.

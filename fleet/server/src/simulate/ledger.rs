@@ -5,7 +5,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use revoada_core::Digest;
+use revoada_federated::Weights;
 use revoada_proto::{Deployable, DeviceId, Dispatch, Order};
+
+use super::lesson::Lesson;
 
 /// Failures that are told in words; more are counted.
 const FAILURES_MAX: usize = 50;
@@ -29,6 +33,9 @@ pub(super) struct Counts {
     pub(super) lies: AtomicU64,
     pub(super) fetched: AtomicU64,
     pub(super) fetches_failed: AtomicU64,
+    pub(super) invitations_again: AtomicU64,
+    pub(super) updates: AtomicU64,
+    pub(super) updates_again: AtomicU64,
 }
 
 pub(super) fn count(counter: &AtomicU64) {
@@ -52,6 +59,10 @@ pub(super) struct Book {
     pub(super) done: BTreeMap<u64, Instant>,
     /// By sequence; whether the service said that it has them.
     pub(super) events: BTreeMap<u64, bool>,
+    /// By round, whether its update counts, as it was told last.
+    pub(super) verdicts: BTreeMap<Lesson, Result<(), String>>,
+    /// From an invitation to the first verdict.
+    pub(super) learned_after: Vec<Duration>,
 }
 
 /// What happened so far.
@@ -60,6 +71,8 @@ pub(super) struct Ledger {
     pub(super) counts: Counts,
     books: Vec<Mutex<Book>>,
     failures: Mutex<Failures>,
+    /// What devices were given to learn from.
+    bases: Mutex<BTreeMap<Lesson, (Digest, Weights)>>,
 }
 
 #[derive(Debug, Default)]
@@ -71,7 +84,7 @@ struct Failures {
 impl Ledger {
     pub(super) fn new(devices: usize) -> Self {
         let books = std::iter::repeat_with(Mutex::default).take(devices).collect();
-        Self { counts: Counts::default(), books, failures: Mutex::default() }
+        Self { counts: Counts::default(), books, failures: Mutex::default(), bases: Mutex::default() }
     }
 
     pub(super) fn book(&self, index: usize) -> MutexGuard<'_, Book> {
@@ -139,6 +152,39 @@ impl Ledger {
         count(&self.counts.commands_again);
         if !self.book(index).done.contains_key(&number) {
             self.fail(format!("{device} was given command {number} after a later one"));
+        }
+    }
+
+    /// What a device was given to learn from, which is the same for all.
+    pub(super) fn given(&self, lesson: Lesson, digest: Digest, weights: &Weights) {
+        let mut bases = self.bases.lock().unwrap_or_else(PoisonError::into_inner);
+        let (known, _) = bases.entry(lesson).or_insert_with(|| (digest, weights.clone()));
+        if *known != digest {
+            self.fail(format!("devices were given several weights in round {} of run {}", lesson.round, lesson.run));
+        }
+    }
+
+    pub(super) fn base(&self, lesson: Lesson) -> Option<Weights> {
+        let bases = self.bases.lock().unwrap_or_else(PoisonError::into_inner);
+        bases.get(&lesson).map(|(_, weights)| weights.clone())
+    }
+
+    /// A device was told whether its update counts. One that does is not told later that it does not.
+    pub(super) fn judged(
+        &self,
+        (index, device): (usize, &DeviceId),
+        lesson: Lesson,
+        verdict: Result<(), String>,
+        after: Duration,
+    ) {
+        let mut book = self.book(index);
+        match book.verdicts.insert(lesson, verdict.clone()) {
+            None => book.learned_after.push(after),
+            Some(earlier) if earlier == verdict => {}
+            Some(earlier) => {
+                let Lesson { run, round } = lesson;
+                self.fail(format!("{device} was told {earlier:?} and then {verdict:?} in round {round} of run {run}"));
+            }
         }
     }
 

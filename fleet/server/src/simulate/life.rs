@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use fastrand::Rng;
+use prost::bytes::Bytes;
+use revoada_federated::{from_safetensors, to_safetensors};
 use revoada_proto::message::{encode_event, encode_report};
 use revoada_proto::topic::{MESSAGE_BYTES_MAX, OFFLINE, ONLINE};
-use revoada_proto::{Channel, Details, Event, Figures, Generation, Level, Progress, Report, Topic};
+use revoada_proto::{Channel, Details, Event, Figures, Generation, Invitation, Level, Progress, Report, Topic};
 use rumqttc_v5::mqttbytes::QoS;
 use rumqttc_v5::mqttbytes::v5::{LastWill, Packet, SubscribeFilter};
 use rumqttc_v5::{
@@ -19,13 +21,15 @@ use tokio::task::JoinSet;
 use tracing::debug;
 
 use super::device::Virtual;
-use super::door::{Identity, Place, fetch};
+use super::door::{Identity, LearnedFile, Place, bring, fetch};
 use super::faults::{Mishap, Passage};
 use super::ledger::{Ledger, count};
+use super::lesson::{Learned, Lesson};
 
 const KEEP_ALIVE_S: u16 = 60;
 const REQUESTS_MAX: usize = 64;
 const INFLIGHT_MAX: u16 = 16;
+const AGAIN_AFTER: Duration = Duration::from_millis(500);
 const BACK_OFF_MAX: Duration = Duration::from_secs(2);
 /// Longer than anything is simulated.
 const NEVER: Duration = Duration::from_hours(24 * 365);
@@ -47,6 +51,8 @@ pub(super) struct Surroundings {
     pub(super) stage: watch::Receiver<Stage>,
     /// Who comes for the first time takes a place, so that they do not displace each other.
     pub(super) doors: Semaphore,
+    /// Who learns takes one: it opens connections of its own.
+    pub(super) desks: Semaphore,
     /// Where blobs are.
     pub(super) blobs: Place,
     /// When the devices were let go.
@@ -103,7 +109,8 @@ async fn connection(
     random: &mut Rng,
 ) -> End {
     let mut stage = around.stage.clone();
-    let mut fetches = JoinSet::new();
+    let mut errands = JoinSet::new();
+    device.disconnected();
     let mut place = if tally.was_connected { None } else { around.doors.acquire().await.ok() };
     let (client, mut events) = client(device, identity);
     let (mut is_connected, mut failures) = (false, 0_u32);
@@ -130,7 +137,10 @@ async fn connection(
                 if is_connected {
                     say(device, &client, around, tally, now);
                     if device.has_just_applied() && device.fate.draw(9, tally.messages) < FETCHES_OF {
-                        fetches.spawn(fetch_ordered(device, Arc::clone(identity), Arc::clone(around)));
+                        errands.spawn(fetch_ordered(device, Arc::clone(identity), Arc::clone(around)));
+                    }
+                    if let Some(invitation) = device.take_invitation() {
+                        errands.spawn(learn(device, invitation, tally, Arc::clone(identity), Arc::clone(around)));
                     }
                 }
                 let wake = if is_connected { device.wake_at(now) } else { now + NEVER };
@@ -139,7 +149,11 @@ async fn connection(
                     event = &mut polled => break event,
                     () = tokio::time::sleep_until(wake.into()) => {}
                     _ = stage.changed() => {}
-                    Some(_) = fetches.join_next() => {}
+                    Some(done) = errands.join_next() => {
+                        if let Ok(Some(lesson)) = done {
+                            device.has_learned(lesson);
+                        }
+                    }
                 }
             }
         };
@@ -237,18 +251,91 @@ fn fetch_ordered(
     device: &Virtual,
     identity: Arc<Identity>,
     around: Arc<Surroundings>,
-) -> impl Future<Output = ()> + use<> {
+) -> impl Future<Output = Option<Lesson>> + use<> {
     let (runs, id) = (device.runs(), device.id.clone());
     async move {
-        let Some(digest) = runs else { return };
-        match fetch(&around.blobs, &identity, digest).await {
-            Ok(()) => count(&around.ledger.counts.fetched),
+        match fetch(&around.blobs, &identity, runs?).await {
+            Ok(_) => count(&around.ledger.counts.fetched),
             Err(error) => {
                 debug!(device = %id, %error, "cannot fetch a blob");
                 count(&around.ledger.counts.fetches_failed);
             }
         }
+        None
     }
+}
+
+/// Learns what it was invited to, and brings it until it is told whether it counts.
+fn learn(
+    device: &Virtual,
+    invitation: Invitation,
+    tally: &mut Tally,
+    identity: Arc<Identity>,
+    around: Arc<Surroundings>,
+) -> impl Future<Output = Option<Lesson>> + use<> {
+    let (index, id, heard) = (device.index, device.id.clone(), Instant::now());
+    let lesson = Lesson { run: invitation.run, round: invitation.round };
+    let learned = Learned::of(&device.fate, index, lesson.round);
+    let mut passage = device.fate.passage(tally.messages);
+    tally.messages += 1;
+    count(&around.ledger.counts.said);
+    async move {
+        let mut stage = around.stage.clone();
+        loop {
+            // It is never closed.
+            let desk = around.desks.acquire().await.ok();
+            let passage = std::mem::replace(&mut passage, Passage::Passes);
+            match teach(&around, &identity, (lesson, learned), &invitation, passage).await {
+                Ok(verdict) => {
+                    around.ledger.judged((index, &id), lesson, verdict, heard.elapsed());
+                    return Some(lesson);
+                }
+                Err(error) => debug!(device = %id, %error, "an update is brought again"),
+            }
+            count(&around.ledger.counts.updates_again);
+            drop(desk);
+            wait(AGAIN_AFTER, &mut stage).await;
+            if *stage.borrow() == Stage::Over {
+                return None;
+            }
+        }
+    }
+}
+
+/// One attempt at a lesson: what gets lost on its way is broken off in the middle, and then brought again.
+async fn teach(
+    around: &Surroundings,
+    identity: &Identity,
+    (lesson, learned): (Lesson, Learned),
+    invitation: &Invitation,
+    passage: Passage,
+) -> Result<Result<(), String>, Box<dyn std::error::Error + Send + Sync>> {
+    let base = invitation.weights;
+    let weights = from_safetensors(&fetch(&around.blobs, identity, base).await?, None)?;
+    around.ledger.given(lesson, base, &weights);
+    let file: Bytes = to_safetensors(&learned.weights(&weights), &[]).into();
+    let whole = LearnedFile { lesson, base, file, examples: learned.examples };
+    count(&around.ledger.counts.updates);
+    match passage {
+        Passage::Passes => {}
+        Passage::Lost => {
+            count(&around.ledger.counts.lost);
+            let half = whole.file.len() / 2;
+            if let Ok(verdict) = bring(&around.blobs, identity, whole.clone(), half).await {
+                around.ledger.fail(format!("half an update was taken in round {}: {verdict:?}", lesson.round));
+            }
+        }
+        Passage::Doubled => {
+            count(&around.ledger.counts.doubled);
+            // What is said of the second does not matter: the round may be over.
+            let (twice, bytes) = (whole.clone(), whole.file.len());
+            let verdict = bring(&around.blobs, identity, whole, bytes).await?;
+            drop(bring(&around.blobs, identity, twice, bytes).await);
+            return Ok(verdict);
+        }
+    }
+    let bytes = whole.file.len();
+    Ok(bring(&around.blobs, identity, whole, bytes).await?)
 }
 
 /// What a lie about another device says in its place; nobody may find it in the service.

@@ -10,6 +10,7 @@ mod device;
 mod door;
 mod faults;
 mod ledger;
+mod lesson;
 mod life;
 mod operator;
 mod process;
@@ -25,6 +26,7 @@ use std::time::{Duration, Instant};
 use fastrand::Rng;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use revoada_bundle::sign::{KeyError, SecretKey, TrustedKeys};
+use revoada_federated::{Weights, from_safetensors};
 use revoada_proto::DeviceId;
 use serde_json::json;
 use tempfile::TempDir;
@@ -38,24 +40,28 @@ use crate::serve::{ServeError, Service};
 use crate::settings::Settings;
 
 pub use faults::{Fate, Faults, Mishap, Passage};
-pub use operator::Ended;
+pub use operator::{Ended, RoundEnded};
 pub use process::resident_kib;
 pub use summary::{Spread, Summary};
 
 use device::Virtual;
 use door::{Enroller, Identity, Place, Trust};
 use ledger::{Ledger, of};
+use lesson::{Learned, Lesson, mean};
 use life::{FORGED, Stage, Surroundings, live};
-use operator::Operator;
+use operator::{Operator, Ran};
 use process::Ticks;
 
 /// Devices that enrol at once, and that connect for the first time at once.
 const ENROLLING_MAX: usize = 16;
 const CONNECTING_MAX: usize = 256;
+/// Devices that learn at once.
+const LEARNING_MAX: usize = 64;
 /// Operators that command at once.
 const COMMANDERS: usize = 4;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 const PIPELINE: &str = "simulated";
+const CLASSIFIER: &str = "simulated-classifier";
 
 /// What is simulated.
 #[derive(Clone, Debug)]
@@ -67,6 +73,8 @@ pub struct Options {
     /// One after another, to all devices that do not lie.
     pub rollouts: usize,
     pub commands: usize,
+    /// Of learning, one after another, by all devices that do not lie, after the rollouts.
+    pub rounds: u64,
     /// Of all commanders together.
     pub commands_per_second: u32,
     /// Between two reports of a device where nothing happens.
@@ -86,6 +94,7 @@ impl Default for Options {
             faults: Faults::None,
             rollouts: 1,
             commands: 100,
+            rounds: 0,
             commands_per_second: 50,
             heartbeat: Duration::from_secs(5),
             hold: Duration::ZERO,
@@ -256,6 +265,9 @@ fn simulate(options: &Options, ground: &Ground, progress: &Progress) -> Result<S
     for version in &versions {
         ground.operator.register(&ground.key, PIPELINE, version)?;
     }
+    if options.rounds > 0 {
+        ground.operator.register_classifier(&ground.key, CLASSIFIER, &options.seed.to_string())?;
+    }
     let token = ground.operator.enrolment_token("simulation", options.devices)?;
     let identities = load.block_on(async { enrol(Enroller::new(ground.devices.clone(), &token)?, &cast).await })?;
     let enrolled = begun.elapsed();
@@ -267,9 +279,12 @@ fn simulate(options: &Options, ground: &Ground, progress: &Progress) -> Result<S
         ledger: Arc::clone(&ledger),
         stage: watched,
         doors: Semaphore::new(CONNECTING_MAX),
+        desks: Semaphore::new(LEARNING_MAX),
         blobs: ground.devices.clone(),
         begun: let_go,
     });
+    // Learned weights are fetched as devices do it.
+    let witness = identities.first().cloned();
     let mut lives = JoinSet::new();
     for (index, identity) in identities.into_iter().enumerate() {
         let (id, fate, key) = (cast.ids[index].clone(), cast.fates[index].clone(), identity.order_key);
@@ -283,7 +298,7 @@ fn simulate(options: &Options, ground: &Ground, progress: &Progress) -> Result<S
     let grown = resident_kib("self").zip(memory).map(|(now, before)| now.saturating_sub(before));
     thread::sleep(options.hold);
 
-    let (rollouts, asked) = operate(options, ground, &cast, &ledger, &versions)?;
+    let (rollouts, asked, ran) = operate(options, ground, &cast, &ledger, &versions)?;
     stage.send_replace(Stage::Quiet);
     settle(options, &cast, &ledger, &asked);
     let spent = Ticks::now().zip(ticks);
@@ -291,11 +306,18 @@ fn simulate(options: &Options, ground: &Ground, progress: &Progress) -> Result<S
     load.block_on(async { while lives.join_next().await.is_some() {} });
 
     let stored = judge(ground, &cast, &ledger, &rollouts, &asked)?;
+    if let (Some(ran), Some(witness)) = (&ran, witness) {
+        let last = ran.weights.map(|digest| load.block_on(door::fetch(&ground.devices, &witness, digest)));
+        let last = last.and_then(|fetched| from_safetensors(&fetched.ok()?, None).ok());
+        judge_learning(options, ground, &cast, &ledger, ran, last)?;
+    }
     let command_latency = asked.iter().filter_map(|(&(index, number), at)| {
         Some(ledger.book(index).done.get(&number)?.saturating_duration_since(*at))
     });
     let applied_after: Vec<Duration> =
         cast.honest().flat_map(|index| ledger.book(index).applied_after.clone()).collect();
+    let learned_after: Vec<Duration> =
+        cast.honest().flat_map(|index| ledger.book(index).learned_after.clone()).collect();
     let (counts, (failures, failures_count)) = (&ledger.counts, ledger.failures());
     Ok(Summary {
         seed: options.seed,
@@ -327,6 +349,11 @@ fn simulate(options: &Options, ground: &Ground, progress: &Progress) -> Result<S
         reconnects: of(&counts.connects).saturating_sub(options.devices as u64),
         blobs_fetched: of(&counts.fetched),
         fetches_failed: of(&counts.fetches_failed),
+        rounds: ran.map(|ran| ran.rounds).unwrap_or_default(),
+        invited_to_counted: Spread::of(learned_after),
+        invitations_again: of(&counts.invitations_again),
+        updates_brought: of(&counts.updates),
+        updates_again: of(&counts.updates_again),
         failures,
         failures_count,
     })
@@ -340,14 +367,14 @@ async fn enrol(enroller: Enroller, cast: &Cast) -> Result<Vec<Identity>, Simulat
 /// Commands that the service said it has: of which device and number, and when they were asked for.
 type Asked = BTreeMap<(usize, u64), Instant>;
 
-/// Rolls out and commands, both at once.
+/// Rolls out and then has devices learn, and commands meanwhile.
 fn operate(
     options: &Options,
     ground: &Ground,
     cast: &Cast,
     ledger: &Ledger,
     versions: &[String],
-) -> Result<(Vec<Ended>, Asked), SimulateError> {
+) -> Result<(Vec<Ended>, Asked, Option<Ran>), SimulateError> {
     let (taken, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
     let honest: Vec<usize> = cast.honest().collect();
     let share = Duration::from_secs(COMMANDERS as u64) / options.commands_per_second.max(1);
@@ -379,7 +406,8 @@ fn operate(
                 }))
             })
             .collect();
-        if rolled_out.is_err() {
+        let learned = learn(options, ground, honest.len());
+        if rolled_out.is_err() || learned.is_err() {
             is_over.store(true, Ordering::Relaxed);
         }
         let mut asked = Asked::new();
@@ -389,8 +417,23 @@ fn operate(
                 Err(_) => ledger.fail("an operator panicked".to_owned()),
             }
         }
-        Ok((rolled_out?, asked))
+        Ok((rolled_out?, asked, learned?))
     })
+}
+
+fn learn(options: &Options, ground: &Ground, honest: usize) -> Result<Option<Ran>, SimulateError> {
+    if options.rounds == 0 {
+        return Ok(None);
+    }
+    // Where something goes wrong, they are never all there.
+    let there = if options.faults == Faults::None { honest } else { honest * 4 / 5 }.max(1);
+    let ran = ground.operator.learn(&json!({
+        "title": format!("simulation {}", options.seed),
+        "devices": { "model": CLASSIFIER, "version": options.seed.to_string(), "filter": "id ~ device-*" },
+        "rounds": options.rounds, "participants_min": there, "quorum": there, "failures_max": 1,
+        "round_timeout": humantime::format_duration(options.patience).to_string(),
+    }))?;
+    Ok(Some(ran))
 }
 
 /// Waits until every command was carried out and every event receipted.
@@ -454,4 +497,55 @@ fn judge(
         }
     }
     Ok(count)
+}
+
+/// Whether each update that counts was counted once, and the weights are what has to come of all of them.
+fn judge_learning(
+    options: &Options,
+    ground: &Ground,
+    cast: &Cast,
+    ledger: &Ledger,
+    ran: &Ran,
+    last: Option<Weights>,
+) -> Result<(), SimulateError> {
+    let run = ran.id;
+    if ran.rounds.len() as u64 != options.rounds || ran.rounds.iter().any(|round| round.status != "finished") {
+        ledger.fail(format!("run {run} has not had its {} rounds: {}", options.rounds, ran.status));
+        return Ok(());
+    }
+    for ended in &ran.rounds {
+        let round = ended.round;
+        let lesson = Lesson { run, round };
+        let members: BTreeMap<String, String> = ground.operator.participants(run, round)?.into_iter().collect();
+        let mut learned = Vec::new();
+        for index in cast.honest() {
+            let device = &cast.ids[index];
+            let status = members.get(device.as_str()).map(String::as_str);
+            let verdict = ledger.book(index).verdicts.get(&lesson).cloned();
+            match (status, verdict) {
+                (Some("sent"), None | Some(Ok(()))) => learned.push(Learned::of(&cast.fates[index], index, round)),
+                (None, None) => {}
+                (status, verdict) => {
+                    let status = status.unwrap_or("not there");
+                    ledger.fail(format!("{device} is {status} in round {round}, and was told {verdict:?}"));
+                }
+            }
+        }
+        let examples = learned.iter().map(|learned| learned.examples).sum::<u64>();
+        if (ended.updates, ended.examples) != (learned.len() as u64, examples) {
+            let (updates, told) = (ended.updates, ended.examples);
+            let sent = learned.len();
+            ledger
+                .fail(format!("round {round} has {updates} updates of {told} examples, and {sent} of {examples} came"));
+        }
+        let next = if round == options.rounds { last.clone() } else { ledger.base(Lesson { run, round: round + 1 }) };
+        let (Some(base), Some(next)) = (ledger.base(lesson), next) else {
+            ledger.fail(format!("nobody knows the weights before round {round} and after it"));
+            continue;
+        };
+        if mean(&base, &learned) != next.values() {
+            ledger.fail(format!("the weights after round {round} are not the mean of the updates that counted"));
+        }
+    }
+    Ok(())
 }

@@ -5,7 +5,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use revoada_bundle::hash;
-use revoada_bundle::sign::{Purpose, SecretKey};
+use revoada_bundle::sign::{Purpose, SecretKey, Signature};
+use revoada_core::Digest;
 use revoada_proto::EnrolmentToken;
 use serde_json::{Value, json};
 use ureq::http::{Method, Request};
@@ -13,6 +14,7 @@ use ureq::{Agent, SendBody};
 use url::Url;
 
 use super::SimulateError;
+use super::lesson::classifier;
 
 /// Pages of lists are some hundred kilobytes.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
@@ -31,6 +33,51 @@ pub struct Ended {
     pub gave_up: u64,
     /// From its beginning to its end.
     pub seconds: f64,
+}
+
+/// What a round of learning came to.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct RoundEnded {
+    pub round: u64,
+    /// As the service names it: `finished` where all went as planned.
+    pub status: String,
+    pub invited: u64,
+    pub updates: u64,
+    pub refused: u64,
+    pub examples: u64,
+    pub bytes_received: u64,
+    pub bytes_sent: u64,
+    /// From the invitations to the new weights.
+    pub seconds: f64,
+}
+
+impl RoundEnded {
+    fn read(told: &Value) -> Self {
+        let of = |name: &str| told[name].as_u64().unwrap_or_default();
+        let at = |name: &str| told[name].as_str().and_then(|at| humantime::parse_rfc3339_weak(at).ok());
+        let times = at("began_at").zip(at("ended_at"));
+        Self {
+            round: of("round"),
+            status: told["status"].as_str().unwrap_or_default().to_owned(),
+            invited: of("invited"),
+            updates: of("updates"),
+            refused: of("refused"),
+            examples: of("examples"),
+            bytes_received: of("bytes_received"),
+            bytes_sent: of("bytes_sent"),
+            seconds: times.map_or(0.0, |(from, to)| to.duration_since(from).unwrap_or_default().as_secs_f64()),
+        }
+    }
+}
+
+/// What a run of learning came to.
+pub(super) struct Ran {
+    pub(super) id: u64,
+    /// As the service says it.
+    pub(super) status: String,
+    /// The last that were learned.
+    pub(super) weights: Option<Digest>,
+    pub(super) rounds: Vec<RoundEnded>,
 }
 
 #[derive(Clone)]
@@ -113,23 +160,48 @@ impl Operator {
         token.ok_or_else(|| SimulateError::Operator { what: "a token".to_owned(), why: "it is none".to_owned() })
     }
 
+    /// Uploads a blob of one piece.
+    fn upload(&self, content: &[u8]) -> Result<Digest, SimulateError> {
+        let digest = hash(content);
+        self.insist(&Method::POST, "blobs", &json!({ "digest": digest, "bytes": content.len() }))?;
+        self.insist_bytes(&Method::PATCH, &format!("blobs/{digest}?offset=0"), content)?;
+        self.insist(&Method::POST, &format!("blobs/{digest}/complete"), &Value::Null)?;
+        Ok(digest)
+    }
+
+    /// Registers a version of which the files are there.
+    fn add_version(
+        &self,
+        kind: &str,
+        name: &str,
+        version: &str,
+        digest: Digest,
+        signature: &Signature,
+    ) -> Result<(), SimulateError> {
+        let form = json!({ "version": version, "digest": digest, "signature": signature });
+        self.insist(&Method::POST, &format!("artefacts/{kind}/{name}/versions"), &form)?;
+        Ok(())
+    }
+
+    /// Registers a classifier whose head devices may learn.
+    pub(super) fn register_classifier(&self, key: &SecretKey, name: &str, version: &str) -> Result<(), SimulateError> {
+        let files = classifier(name);
+        let digests = files.iter().map(|file| self.upload(file)).collect::<Result<Vec<_>, _>>()?;
+        let index = *digests.last().expect("a bundle has an index");
+        self.add_version("model", name, version, index, &key.sign(Purpose::Bundle, index))
+    }
+
     /// Registers a small pipeline that its owner has signed.
     pub(super) fn register(&self, key: &SecretKey, name: &str, version: &str) -> Result<(), SimulateError> {
         let content = format!("# Version {version} of a pipeline that nobody runs.\nversion = 1\n").into_bytes();
-        let digest = hash(&content);
-        self.insist(&Method::POST, "blobs", &json!({ "digest": digest, "bytes": content.len() }))?;
-        self.insist_bytes(&Method::PATCH, &format!("blobs/{digest}?offset=0"), &content)?;
-        self.insist(&Method::POST, &format!("blobs/{digest}/complete"), &Value::Null)?;
-        let signature = key.sign(Purpose::Pipeline, digest);
-        let form = json!({ "version": version, "digest": digest, "signature": signature });
-        self.insist(&Method::POST, &format!("artefacts/pipeline/{name}/versions"), &form)?;
-        Ok(())
+        let digest = self.upload(&content)?;
+        self.add_version("pipeline", name, version, digest, &key.sign(Purpose::Pipeline, digest))
     }
 
     /// Begins a rollout and waits until it has ended, or until nobody waits any longer.
     pub(super) fn roll_out(&self, form: &Value) -> Result<Ended, SimulateError> {
         let begun = Instant::now();
-        let id = self.begin(form)?;
+        let id = self.begin("rollouts", form)?;
         let deadline = begun + self.patience;
         loop {
             let rollout = self.insist(&Method::GET, &format!("rollouts/{id}"), &Value::Null)?;
@@ -146,10 +218,10 @@ impl Operator {
     }
 
     /// One that was begun by an attempt that broke off is known by its title.
-    fn begin(&self, form: &Value) -> Result<u64, SimulateError> {
+    fn begin(&self, what: &str, form: &Value) -> Result<u64, SimulateError> {
         let deadline = Instant::now() + self.patience;
         loop {
-            let why = match self.ask(Method::POST, "rollouts", form.to_string().into_bytes()) {
+            let why = match self.ask(Method::POST, what, form.to_string().into_bytes()) {
                 Ok(added) => match added["id"].as_u64() {
                     Some(id) => return Ok(id),
                     None => "it has no number".to_owned(),
@@ -158,7 +230,7 @@ impl Operator {
                 Err(Refusal::Away(why)) if Instant::now() >= deadline => why,
                 Err(Refusal::Away(_)) => {
                     thread::sleep(AGAIN_AFTER);
-                    let known = self.insist(&Method::GET, "rollouts", &Value::Null)?;
+                    let known = self.insist(&Method::GET, what, &Value::Null)?;
                     let known = known.as_array().into_iter().flatten().find(|it| it["title"] == form["title"]);
                     match known.and_then(|known| known["id"].as_u64()) {
                         Some(id) => return Ok(id),
@@ -166,8 +238,34 @@ impl Operator {
                     }
                 }
             };
-            return Err(SimulateError::Operator { what: "POST rollouts".to_owned(), why });
+            return Err(SimulateError::Operator { what: format!("POST {what}"), why });
         }
+    }
+
+    /// Begins a run of learning and waits until it has ended, or until nobody waits any longer.
+    pub(super) fn learn(&self, form: &Value) -> Result<Ran, SimulateError> {
+        let id = self.begin("runs", form)?;
+        let deadline = Instant::now() + self.patience;
+        let run = loop {
+            let run = self.insist(&Method::GET, &format!("runs/{id}"), &Value::Null)?;
+            let is_over = matches!(run["phase"].as_str(), Some("finished" | "stopped" | "failed"));
+            if is_over || Instant::now() >= deadline {
+                break run;
+            }
+            thread::sleep(AGAIN_AFTER);
+        };
+        let rounds = self.insist(&Method::GET, &format!("runs/{id}/rounds"), &Value::Null)?;
+        let rounds = rounds.as_array().into_iter().flatten().map(RoundEnded::read).collect();
+        let weights = run["weights"].as_str().and_then(|weights| weights.parse().ok());
+        Ok(Ran { id, status: run["status"].as_str().unwrap_or_default().to_owned(), weights, rounds })
+    }
+
+    /// Who took part in a round, and how each stands.
+    pub(super) fn participants(&self, run: u64, round: u64) -> Result<Vec<(String, String)>, SimulateError> {
+        let told = self.insist(&Method::GET, &format!("runs/{run}/rounds/{round}/participants"), &Value::Null)?;
+        let text = |member: &Value, name: &str| member[name].as_str().unwrap_or_default().to_owned();
+        let members = told.as_array().into_iter().flatten();
+        Ok(members.map(|member| (text(member, "participant"), text(member, "status"))).collect())
     }
 
     /// Asks a device to restart its pipeline; the command's number, where the service said that it has it.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::operator::Ended;
+use super::operator::{Ended, RoundEnded};
 
 /// Of many times, in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
@@ -65,6 +65,13 @@ pub struct Summary {
     pub reconnects: u64,
     pub blobs_fetched: u64,
     pub fetches_failed: u64,
+    pub rounds: Vec<RoundEnded>,
+    /// From an invitation to the word whether the update counts.
+    pub invited_to_counted: Spread,
+    pub invitations_again: u64,
+    /// Attempts to bring an update, and those that came to nothing.
+    pub updates_brought: u64,
+    pub updates_again: u64,
     /// The first of them, in words.
     pub failures: Vec<String>,
     pub failures_count: u64,
@@ -111,6 +118,19 @@ impl fmt::Display for Summary {
             self.reconnects
         )?;
         writeln!(f, "blobs            {} fetched, {} not", self.blobs_fetched, self.fetches_failed)?;
+        for round in &self.rounds {
+            let RoundEnded { round, status, invited, updates, refused, seconds, .. } = round;
+            let name = format!("round {round}");
+            writeln!(f, "{name:<16} {status} after {seconds:.1} s: {updates} of {invited} updates, {refused} refused")?;
+        }
+        if !self.rounds.is_empty() {
+            let (brought, again, invited) = (self.updates_brought, self.updates_again, self.invitations_again);
+            writeln!(
+                f,
+                "updates          brought {brought} times, {again} of them in vain; {invited} invitations came again"
+            )?;
+            writeln!(f, "invited, counted {}", spread(&self.invited_to_counted))?;
+        }
         for failure in &self.failures {
             writeln!(f, "FAILED           {failure}")?;
         }

@@ -16,9 +16,8 @@ use revoada_fleet::learning::{Config, Reply, Reported, Tensor, Value, Work};
 use revoada_proto::flower::config_record_value::Value as ConfigValue;
 use revoada_proto::flower::metric_record_value::Value as Metric;
 use revoada_proto::flower::{
-    ConfigRecord, DeactivateNodeRequest, DeactivateNodeResponse, Error, GetFabRequest, GetFabResponse, GetRunRequest,
-    GetRunResponse, RegisterNodeFleetRequest, RegisterNodeFleetResponse, UnregisterNodeFleetRequest,
-    UnregisterNodeFleetResponse,
+    ConfigRecord, Error, GetFabRequest, GetFabResponse, GetRunRequest, GetRunResponse, RegisterNodeFleetRequest,
+    RegisterNodeFleetResponse, UnregisterNodeFleetRequest, UnregisterNodeFleetResponse,
 };
 
 use crate::node_client::{NodeClient, key, public};
@@ -120,8 +119,7 @@ fn a_node_goes_through_all_calls_in_their_order() {
     let reported = Reported { examples: 5, metrics: [("accuracy".to_owned(), Value::Double(0.5))].into() };
     assert_eq!(said(&mut server, &client, number), Reply::Evaluate { loss: Some(0.75), reported });
 
-    let request = DeactivateNodeRequest { node_id: client.id };
-    client.call::<DeactivateNodeResponse>("deactivate-node", &request).unwrap();
+    client.leave().unwrap();
     server.wait_for_gone(&name(&client));
     let request = UnregisterNodeFleetRequest { node_id: client.id };
     client.call::<UnregisterNodeFleetResponse>("unregister-node", &request).unwrap();
@@ -276,8 +274,7 @@ fn nobody_speaks_for_another_node() {
     other.id = one.id;
     assert_eq!(other.heartbeat().unwrap_err().0, 401);
     assert_eq!(other.pull().unwrap_err().0, 401);
-    let request = DeactivateNodeRequest { node_id: one.id };
-    assert_eq!(other.call::<DeactivateNodeResponse>("deactivate-node", &request).unwrap_err().0, 401);
+    assert_eq!(other.leave().unwrap_err().0, 401);
     let request = RegisterNodeFleetRequest { public_key: one.key.public_key_pem().into() };
     assert_eq!(other.call::<RegisterNodeFleetResponse>("register-node", &request).unwrap_err().0, 401);
     other.id = 4711;
@@ -291,7 +288,7 @@ fn nobody_speaks_for_another_node() {
     other.clock = SystemTime::now;
     assert_eq!((one.heartbeat(), other.heartbeat()), (Ok(true), Ok(true)));
     assert_eq!(server.door.stats().refused_peers, 7);
-    assert_eq!(one.call::<DeactivateNodeResponse>("conquer", &request).unwrap_err().0, 404);
+    assert_eq!(one.call::<RegisterNodeFleetResponse>("conquer", &request).unwrap_err().0, 404);
     server.stop();
 }
 

@@ -15,10 +15,10 @@ use revoada_fleet::flower::objects::{ArrayHead, CHUNK_BYTES, Kind, NUMPY, Named,
 use revoada_proto::flower::metric_record::Item;
 use revoada_proto::flower::metric_record_value::Value;
 use revoada_proto::flower::{
-    ActivateNodeRequest, ActivateNodeResponse, ConfirmMessageReceivedRequest, ConfirmMessageReceivedResponse, Message,
-    Metadata, MetricRecord, MetricRecordValue, Node, ObjectTree, PullMessagesRequest, PullMessagesResponse,
-    PullObjectRequest, PullObjectResponse, PushMessagesRequest, PushMessagesResponse, PushObjectRequest,
-    PushObjectResponse, SendNodeHeartbeatRequest, SendNodeHeartbeatResponse,
+    ActivateNodeRequest, ActivateNodeResponse, ConfirmMessageReceivedRequest, ConfirmMessageReceivedResponse,
+    DeactivateNodeRequest, DeactivateNodeResponse, Message, Metadata, MetricRecord, MetricRecordValue, Node,
+    ObjectTree, PullMessagesRequest, PullMessagesResponse, PullObjectRequest, PullObjectResponse, PushMessagesRequest,
+    PushMessagesResponse, PushObjectRequest, PushObjectResponse, SendNodeHeartbeatRequest, SendNodeHeartbeatResponse,
 };
 
 pub(crate) struct NodeClient {
@@ -98,6 +98,11 @@ impl NodeClient {
     pub(crate) fn heartbeat(&self) -> Result<bool, Refused> {
         let request = SendNodeHeartbeatRequest { node: self.node(), heartbeat_interval: 30.0 };
         self.call::<SendNodeHeartbeatResponse>("send-node-heartbeat", &request).map(|response| response.success)
+    }
+
+    pub(crate) fn leave(&self) -> Result<(), Refused> {
+        let request = DeactivateNodeRequest { node_id: self.id };
+        self.call::<DeactivateNodeResponse>("deactivate-node", &request).map(drop)
     }
 
     pub(crate) fn pull(&self) -> Result<Option<(Message, ObjectTree)>, Refused> {
@@ -202,6 +207,8 @@ impl NodeClient {
         let whole = Object::new(Kind::Message, &[records.id], &message.encode_to_vec());
         keep(&whole);
         message.metadata.as_mut().unwrap().message_id = whole.id.hex();
+        // Its objects are the content, of which nothing stands in the message.
+        message.content = Some(Default::default());
         let tree = whole.tree(vec![records.tree(vec![record.tree(below), numbers.tree(Vec::new())])]);
         OwnReply { message, tree, objects }
     }

@@ -71,6 +71,26 @@ async fn a_blob_is_read_back_whole_and_in_ranges() {
 }
 
 #[tokio::test]
+async fn what_is_taken_becomes_no_blob() {
+    let place = place(LIMITS);
+    let whole = bytes(5_000);
+    let digest = hash(&whole);
+    place.blobs.begin(digest, 5_000, at(0)).await.unwrap();
+    place.blobs.append(digest, 0, whole.slice(..2_000), at(0)).await.unwrap();
+    assert!(matches!(place.blobs.take(digest, 5_000).await, Err(BlobError::Unfinished { missing: 3_000, .. })));
+    place.blobs.append(digest, 2_000, whole.slice(2_000..), at(0)).await.unwrap();
+    assert!(matches!(place.blobs.take(digest, 4_999).await, Err(BlobError::TooLarge { .. })));
+    assert_eq!(place.blobs.take(digest, 5_000).await.unwrap(), whole);
+    assert!(matches!(place.blobs.take(digest, 5_000).await, Err(BlobError::NotBegun { .. })));
+    assert_eq!((place.blobs.size(digest).await.unwrap(), files(place.folder.path())), (None, 0));
+    // Neither does what is something else.
+    place.blobs.begin(digest, 5_000, at(0)).await.unwrap();
+    place.blobs.append(digest, 0, bytes(5_001).slice(1..), at(0)).await.unwrap();
+    assert!(matches!(place.blobs.take(digest, 5_000).await, Err(BlobError::Changed { .. })));
+    assert_eq!(files(place.folder.path()), 0);
+}
+
+#[tokio::test]
 async fn an_upload_is_resumed_where_it_ended_also_by_another_process() {
     let place = place(LIMITS);
     let whole = bytes(500_000);

@@ -10,8 +10,7 @@ use std::sync::Arc;
 use revoada_core::{Digest, Timestamp};
 use revoada_federated::npy::Element;
 use revoada_federated::{
-    Contribution, Event, Gathering, Layout, Memory, Participant, Strategy, Weights, draw, from_safetensors,
-    to_safetensors,
+    Event, Gathering, Layout, Memory, Participant, Strategy, Weights, draw, from_safetensors, to_safetensors,
 };
 use tokio::sync::oneshot;
 use tracing::{info, warn};
@@ -373,11 +372,11 @@ impl Run {
                     let base = collecting.round.base();
                     let sheet = self.sheet.clone().expect("a round has weights");
                     let bytes = tensors.iter().map(|tensor| tensor.array.len() as u64).sum();
-                    let content = read(&tensors, sheet.weights().layout()).map(Contribution::Full);
+                    let content = read(&tensors, sheet.weights().layout());
                     self.take_update(hall, participant, (base, content, bytes), &reported)
                 }
                 Reply::Learned { base, content, reported } => {
-                    let bytes = size_of_val(content.weights().values()) as u64;
+                    let bytes = (content.layout().count() * size_of::<f32>()) as u64;
                     self.take_update(hall, participant, (base, Ok(content), bytes), &reported)
                 }
                 Reply::Failed(why) => {

@@ -1,32 +1,40 @@
 //! Weights as participants send them.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use revoada_core::Digest;
 use revoada_federated::npy::{self, Element};
-use revoada_federated::{Contribution, Layout, Weights};
+use revoada_federated::{Contribution, Layout, SentWeights, Weights};
 
 use crate::learning::task::Tensor;
 
 /// Weights of a known layout, by name where the tensors are named as it says, else by place.
-pub(super) fn read(tensors: &[Tensor], layout: &Arc<Layout>) -> Result<Weights, String> {
+/// Numbers that were sent as they are reckoned with are not copied.
+pub(super) fn read<'a>(tensors: &'a [Tensor], layout: &Arc<Layout>) -> Result<Contribution<'a>, String> {
     let names: BTreeMap<&str, &Tensor> =
         tensors.iter().filter_map(|tensor| Some((tensor.name.as_deref()?, tensor))).collect();
     let is_named = !names.is_empty() && layout.tensors().iter().all(|(name, _)| names.contains_key(name.as_str()));
     if tensors.len() != layout.tensors().len() {
         return Err(format!("the update has {} tensors, and the model has {}", tensors.len(), layout.tensors().len()));
     }
-    let mut values = Vec::with_capacity(layout.count());
+    let mut arrays = Vec::with_capacity(tensors.len());
     for ((name, shape), by_place) in layout.tensors().iter().zip(tensors) {
         let tensor = if is_named { names[name.as_str()] } else { by_place };
         let array = npy::Array::parse(&tensor.array).map_err(|error| format!("tensor `{name}`: {error}"))?;
         if array.shape != *shape {
             return Err(format!("tensor `{name}` has the shape {:?}, and in the model {shape:?}", array.shape));
         }
-        array.extend(&mut values);
+        arrays.push(array);
     }
-    Ok(Weights::new(Arc::clone(layout), values).expect("each tensor has the numbers of its shape"))
+    let whole = "each tensor has the numbers of its shape";
+    if let Some(sent) = arrays.iter().map(npy::Array::as_f32).collect() {
+        return Ok(Contribution::Sent(SentWeights::new(Arc::clone(layout), sent).expect(whole)));
+    }
+    let mut values = Vec::with_capacity(layout.count());
+    arrays.iter().for_each(|array| array.extend(&mut values));
+    Ok(Contribution::Full(Weights::new(Arc::clone(layout), values).expect(whole)))
 }
 
 /// Weights that somebody begins with.
@@ -46,15 +54,14 @@ pub(super) fn read_first(tensors: &[Tensor]) -> Result<(Weights, Vec<Element>), 
     Ok((Weights::new(Arc::new(layout), values).expect("there are as many as the shapes say"), elements))
 }
 
-pub(super) fn digest_of(content: &Contribution) -> Digest {
+pub(super) fn digest_of(content: &Contribution<'_>) -> Digest {
     use sha2::{Digest as _, Sha256};
     let mut hasher = Sha256::new();
-    hasher.update([u8::from(matches!(content, Contribution::Delta(_)))]);
-    let mut bytes = Vec::with_capacity(1 << 14);
-    for values in content.weights().values().chunks(1 << 12) {
-        bytes.clear();
-        bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-        hasher.update(&bytes);
-    }
+    hasher.update([u8::from(content.is_delta())]);
+    let hashed: Result<(), Infallible> = content.each_piece(|bytes| {
+        hasher.update(bytes);
+        Ok(())
+    });
+    let Ok(()) = hashed;
     Digest::new(hasher.finalize().into())
 }

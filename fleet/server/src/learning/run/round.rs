@@ -211,7 +211,7 @@ impl Run {
         &mut self,
         hall: &mut Hall<'_>,
         participant: &Participant,
-        (base, content, bytes): (Digest, Result<Contribution, String>, u64),
+        (base, content, bytes): (Digest, Result<Contribution<'_>, String>, u64),
         reported: &Reported,
     ) -> Verdict {
         let (Stage::Collecting(collecting), Some(sheet)) = (&mut self.stage, &self.sheet) else {
