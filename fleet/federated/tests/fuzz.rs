@@ -44,15 +44,15 @@ fn weights() -> Weights {
 }
 
 #[test]
-fn any_file_of_weights_has_the_numbers_of_its_layout_or_is_refused() {
+fn any_file_of_weights_has_the_numbers_of_its_shapes_or_is_refused() {
     let sound = weights();
     let layout = Arc::clone(sound.layout());
     each_changed(&to_safetensors(&sound, &[("note", "sound")]), |bytes| {
-        if let Ok(read) = from_safetensors(bytes, Some(&layout)) {
-            assert_eq!((read.layout(), read.values().len()), (&layout, 8));
-        }
-        if let Ok(read) = from_safetensors(bytes, None) {
-            assert_eq!(read.values().len(), read.layout().count());
+        // Whether they are of the layout that is wanted is asked by who wants it: it only gives their order.
+        for wanted in [Some(&layout), None] {
+            if let Ok(read) = from_safetensors(bytes, wanted) {
+                assert_eq!(read.values().len(), read.layout().count());
+            }
         }
     });
 }

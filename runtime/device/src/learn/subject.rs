@@ -9,7 +9,7 @@ use revoada_bundle::bundle::{Bundle, Trust};
 use revoada_bundle::manifest::{Manifest, read_labels};
 use revoada_bundle::onnx::{OnnxModel, Split};
 use revoada_engine::{BackendChoice, LoadOptions, ModelFormat, select};
-use revoada_learn::{Backbone, Extracted, HeadShape, Labelled, Pause, ROWS, Settings, derived_folder, labelled};
+use revoada_learn::{Backbone, Extracted, HeadShape, Labelled, Pause, ROWS, Settings, labelled};
 use revoada_pipeline::media;
 use serde_json::{Value, json};
 use tracing::{info, warn};
@@ -117,11 +117,12 @@ impl SubjectArgs {
         Ok(Backbone::load(&split.backbone, split.head.inputs(), input, selected.backend, &options)?)
     }
 
-    /// The plan lies in the cache of plans, and the bundle that it is of beside the features: both are made once.
+    /// The plan lies in the cache of plans, and the bundle that it is of beside that: both are made once.
     fn planned(&self, subject: &Subject, global: &Global) -> anyhow::Result<Backbone> {
         let (split, input) = (&subject.split, &subject.manifest.input);
         let key = Backbone::key(&split.backbone, input);
-        let folder = derived_folder(&self.data);
+        let cache = crate::build::plan_cache_folder().context("there is no folder for plans")?;
+        let folder = cache.with_file_name("backbones");
         fs::create_dir_all(&folder).with_context(|| format!("cannot use `{}`", folder.display()))?;
         let bundle = folder.join(format!("{}.bundle", key.short()));
         let opened = match Bundle::is_at(&bundle) {
@@ -163,7 +164,7 @@ fn build(subject: &Subject, bundle: &Path, global: &Global) -> anyhow::Result<()
     global.pass_libraries(&mut command);
     let ended = command.stdin(Stdio::null()).output().context("cannot start the build")?;
     let said = String::from_utf8_lossy(&ended.stderr);
-    let reason = said.lines().filter_map(reported).last().map_or_else(|| ended.status.to_string(), str::to_owned);
+    let reason = said.lines().filter_map(reported).next_back().map_or_else(|| ended.status.to_string(), str::to_owned);
     anyhow::ensure!(ended.status.success(), reason);
     Ok(())
 }
