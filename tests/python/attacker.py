@@ -7,6 +7,7 @@ is then replaced: its difference from the weights that the round began with is t
 """
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -37,6 +38,10 @@ def spoil(weights, update):
 
 
 def main(program, *words):
+    # The agent's child is this one, and the real program is a child of this.
+    if "--parent" in words:
+        parent = words.index("--parent") + 1
+        words = [*words[:parent], str(os.getpid()), *words[parent + 1:]]
     ended = subprocess.run([program, *words])
     if ended.returncode == 0:
         spoil(*(Path(words[words.index(option) + 1]) for option in ("--weights", "--output")))
