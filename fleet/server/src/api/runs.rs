@@ -221,8 +221,8 @@ struct RunAdded {
 /// Adds a run, which begins as soon as enough participants are there.
 #[utoipa::path(post, path = "/runs", tag = "learning", request_body = RunForm, responses(
     (status = 201, body = RunAdded), (status = 400, body = Problem), (status = 401, body = Problem),
-    (status = 403, body = Problem), (status = 404, body = Problem), (status = 413, body = Problem),
-    (status = 415, body = Problem), (status = 422, body = Problem)))]
+    (status = 403, body = Problem), (status = 404, body = Problem), (status = 409, body = Problem),
+    (status = 413, body = Problem), (status = 415, body = Problem), (status = 422, body = Problem)))]
 async fn add(
     State(api): State<Api>,
     Caller(by): Caller,
