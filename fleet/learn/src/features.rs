@@ -67,26 +67,26 @@ impl Backbone {
         backend: Arc<dyn Backend>,
         options: &LoadOptions,
     ) -> Result<Self, EngineError> {
-        let engine = backend.load(ModelSource::Bytes(&backbone.encode()), options)?;
-        Self::of_engine(backbone, features, manifest, backend, engine)
+        let bytes = backbone.encode();
+        let engine = backend.load(ModelSource::Bytes(&bytes), options)?;
+        Self::of_engine(key(&bytes, manifest), features, manifest, backend, engine)
     }
 
-    /// The same where an engine of it was loaded, for [`ROWS`] pictures at once: of a plan, for one.
+    /// The same where an engine of it was loaded, for [`ROWS`] pictures at once: of a plan, for one. With its [key](Self::key).
     pub fn of_engine(
-        backbone: &OnnxModel,
+        key: Digest,
         features: usize,
         manifest: &InputManifest,
         backend: Arc<dyn Backend>,
         engine: Arc<dyn Engine>,
     ) -> Result<Self, EngineError> {
         let input = picture_input(engine.inputs(), manifest)?;
-        Ok(Self { backend, engine, input, features, key: Self::key(backbone, manifest) })
+        Ok(Self { backend, engine, input, features, key })
     }
 
-    /// Everything that decides what the features are; a backend that rounds otherwise is not among it.
+    /// Names what its features are.
     pub fn key(backbone: &OnnxModel, manifest: &InputManifest) -> Digest {
-        let staging = Manifest { input: manifest.clone(), ..Manifest::default() }.to_toml();
-        hash(&[hash(&backbone.encode()).as_bytes().as_slice(), staging.as_bytes()].concat())
+        key(&backbone.encode(), manifest)
     }
 
     /// Numbers of one picture.
@@ -205,6 +205,12 @@ impl Backbone {
             shape => Err(FeaturesError::Answer { shape: shape.to_vec(), rows: count, features: self.features }),
         }
     }
+}
+
+/// Of everything that decides what the features are; a backend that rounds otherwise is not among it.
+fn key(backbone: &[u8], manifest: &InputManifest) -> Digest {
+    let staging = Manifest { input: manifest.clone(), ..Manifest::default() }.to_toml();
+    hash(&[hash(backbone).as_bytes().as_slice(), staging.as_bytes()].concat())
 }
 
 fn may_go_on(pause: &mut dyn FnMut() -> Pause) -> bool {

@@ -4,7 +4,6 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on panics")]
 
-use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::path::Path;
 
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
@@ -14,6 +13,28 @@ use revoada_fleet::identity::CertificateRequest;
 use revoada_fleet::service::{RolloutForm, RunForm};
 use revoada_fleet::settings::Settings;
 
+/// A sound file with a few bytes changed; half of all cases are cut off.
+fn changed(sound: &[u8], changes: &[(u16, u8)], length: u16) -> Vec<u8> {
+    let mut bytes = sound.to_vec();
+    for (place, byte) in changes {
+        let place = usize::from(*place) % bytes.len();
+        bytes[place] = *byte;
+    }
+    if length % 2 == 1 {
+        bytes.truncate(usize::from(length) % (sound.len() + 1));
+    }
+    bytes
+}
+
+/// Words that forms know, in any order, with any values.
+fn form(keys: &[&str], values: &[&str], chosen: &[(u8, u8)]) -> String {
+    let member = |(key, value): &(u8, u8)| {
+        let key = keys[usize::from(*key) % keys.len()];
+        format!("\"{key}\": {}", values[usize::from(*value) % values.len()])
+    };
+    format!("{{{}}}", chosen.iter().map(member).collect::<Vec<_>>().join(", "))
+}
+
 /// Somebody who has no certificate yet sends it: a sound request with a few bytes changed, cut off or repeated.
 #[test]
 fn a_changed_certificate_request_is_refused() {
@@ -22,15 +43,7 @@ fn a_changed_certificate_request_is_refused() {
     let digest = CertificateRequest::from_der(&sound).unwrap().key();
     bolero::check!().with_type::<(Vec<(u16, u8)>, u16)>().with_iterations(5_000).with_max_len(64).for_each(
         |(changes, length)| {
-            let mut request = sound.clone();
-            for (place, byte) in changes {
-                let place = usize::from(*place) % request.len();
-                request[place] = *byte;
-            }
-            // A half of all cases is whole.
-            if length % 2 == 1 {
-                request.truncate(usize::from(*length) % (sound.len() + 1));
-            }
+            let request = changed(&sound, changes, *length);
             match CertificateRequest::from_der(&request) {
                 // Its own signature holds for it as it is, so that it is the one that was made.
                 Ok(read) => assert_eq!((read.key(), &request), (digest, &sound)),
@@ -44,20 +57,6 @@ fn a_changed_certificate_request_is_refused() {
 fn any_bytes_are_no_certificate_request() {
     bolero::check!().with_type::<Vec<u8>>().with_iterations(10_000).for_each(|bytes| {
         assert!(CertificateRequest::from_der(bytes).is_err());
-    });
-}
-
-/// Words that forms know, in any order, with any values.
-fn each_form(keys: &[&str], values: &[&str], mut check: impl FnMut(&str) + RefUnwindSafe + UnwindSafe) {
-    bolero::check!().with_type::<Vec<(u8, u8)>>().with_iterations(20_000).with_max_len(64).for_each(|chosen| {
-        let members: Vec<String> = chosen
-            .iter()
-            .map(|(key, value)| {
-                let key = keys[usize::from(*key) % keys.len()];
-                format!("\"{key}\": {}", values[usize::from(*value) % values.len()])
-            })
-            .collect();
-        check(&format!("{{{}}}", members.join(", ")));
     });
 }
 
@@ -83,8 +82,9 @@ fn any_form_is_a_rollout_or_refused() {
         "{\"attempts_max\": 0}",
         "{\"attempts_max\": 3, \"delay\": \"1s\", \"delay_max\": \"0s\"}",
     ];
-    each_form(&keys, &values, |text| {
-        if let Ok(form) = serde_json::from_str::<RolloutForm>(text)
+    bolero::check!().with_type::<Vec<(u8, u8)>>().with_iterations(20_000).with_max_len(64).for_each(|chosen| {
+        let text = form(&keys, &values, chosen);
+        if let Ok(form) = serde_json::from_str::<RolloutForm>(&text)
             && let Ok(rollout) = form.read(Digest::new([1; 32]))
         {
             assert!(!rollout.waves.is_empty(), "{text}");
@@ -128,8 +128,9 @@ fn any_form_is_a_run_that_can_be_begun_or_refused() {
         "{ \"version\": \"2\", \"gain_min\": 0.5, \"rollout\": {} }",
         "{ \"epochs\": 3, \"rate\": 0.1, \"held_out\": 0.5 }",
     ];
-    each_form(&keys, &values, |text| {
-        if let Ok(form) = serde_json::from_str::<RunForm>(text)
+    bolero::check!().with_type::<Vec<(u8, u8)>>().with_iterations(20_000).with_max_len(64).for_each(|chosen| {
+        let text = form(&keys, &values, chosen);
+        if let Ok(form) = serde_json::from_str::<RunForm>(&text)
             && let Ok(plan) = form.read(Some(Digest::new([1; 32])))
         {
             assert!(plan.rounds > 0 && plan.recipe.check().is_ok(), "{text}");
@@ -144,15 +145,7 @@ fn any_object_of_flowers_is_the_one_that_it_says_or_refused() {
     let sound = Object::new(Kind::ALL[0], &[Digest::new([7; 32])], b"a body").content;
     bolero::check!().with_type::<(Vec<(u16, u8)>, u16)>().with_iterations(20_000).with_max_len(64).for_each(
         |(changes, length)| {
-            let mut bytes = sound.to_vec();
-            for (place, byte) in changes {
-                let place = usize::from(*place) % bytes.len();
-                bytes[place] = *byte;
-            }
-            if length % 2 == 1 {
-                bytes.truncate(usize::from(*length) % (sound.len() + 1));
-            }
-            let bytes = bytes.into();
+            let bytes = changed(&sound, changes, *length).into();
             if let Ok(Parsed { kind, children, body }) = Parsed::new(&bytes) {
                 assert_eq!(Object::new(kind, &children, &body).content, bytes);
             }
@@ -165,11 +158,7 @@ fn any_object_of_flowers_is_the_one_that_it_says_or_refused() {
 fn any_settings_are_read_or_refused_with_the_place() {
     let sound = include_str!("../../../configs/fleet.toml");
     bolero::check!().with_type::<Vec<(u16, u8)>>().with_iterations(3_000).with_max_len(64).for_each(|changes| {
-        let mut bytes = sound.as_bytes().to_vec();
-        for (place, byte) in changes {
-            let place = usize::from(*place) % bytes.len();
-            bytes[place] = *byte;
-        }
+        let bytes = changed(sound.as_bytes(), changes, 0);
         let text = String::from_utf8_lossy(&bytes);
         if let Err(problems) = Settings::parse("fleet.toml", &text, Path::new("/etc")) {
             assert!(problems.to_string().contains("fleet.toml"), "{problems}");

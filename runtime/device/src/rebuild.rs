@@ -38,13 +38,20 @@ pub(crate) fn rebuild(global: &Global) -> Rebuild {
     }
 }
 
+/// `revoada build` of a model or a bundle, with a plan for the device that is here. The plan goes into the cache; its file, into
+/// `scratch`.
+pub(crate) fn build_here(model: &Path, rows: usize, scratch: &Path, global: &Global) -> anyhow::Result<Command> {
+    let mut command = Command::new(std::env::current_exe().context("cannot find this program")?);
+    command.arg("build").arg(model).args(["--target", "local", "--log", "warn", "--batch-max", &rows.to_string()]);
+    command.arg("--plan").arg(scratch.join("plan"));
+    global.pass_libraries(&mut command);
+    Ok(command)
+}
+
 /// The plan goes into the cache, where the loader looks; a file of it is not wanted.
 fn build(bundle: &Path, rows: usize, global: &Global, building: &Mutex<Building>) -> anyhow::Result<()> {
     let scratch = tempfile::tempdir().context("cannot create a folder")?;
-    let mut command = Command::new(std::env::current_exe().context("cannot find this program")?);
-    command.arg("build").arg(bundle).args(["--target", "local", "--log", "warn", "--batch-max", &rows.to_string()]);
-    command.arg("--plan").arg(scratch.path().join("plan"));
-    global.pass_libraries(&mut command);
+    let mut command = build_here(bundle, rows, scratch.path(), global)?;
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = start(&mut command, building)?;
     let mut reason = String::new();

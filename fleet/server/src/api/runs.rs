@@ -13,7 +13,7 @@ use utoipa_axum::routes;
 use super::{Api, Caller, Problem, Time};
 use crate::learning::{MemberRecord, Outcome, ReleaseError, RoundRecord, RunId, RunIntent, rounds_csv};
 use crate::service::{Principal, RunForm, chain, wall};
-use crate::store::RunRecord;
+use crate::store::{Role, RunRecord};
 
 pub(super) fn routes() -> OpenApiRouter<Api> {
     OpenApiRouter::new()
@@ -377,6 +377,7 @@ impl From<ReleaseError> for Problem {
 impl Api {
     /// Adds a run whose pictures and key there are.
     pub(crate) async fn add_run(&self, by: Principal, form: RunForm) -> Result<RunId, Problem> {
+        by.require(Role::Operator)?;
         let wrong = |detail: String| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, detail);
         if let Some(set) = &form.pictures {
             self.pictures.set(set).map_err(wrong)?;

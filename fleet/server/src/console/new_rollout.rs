@@ -34,25 +34,33 @@ const GATES: [(MeasureName, &str, &str, &str); 7] = [
     (MeasureName::Temperature, "temperature", "°C, at most", "85"),
 ];
 
-type Artefacts = Vec<(Artefact, Vec<ArtefactVersion>)>;
+pub(super) type Artefacts = Vec<(Artefact, Vec<ArtefactVersion>)>;
 
 /// With what the address says filled in.
 pub(super) async fn show(State(api): State<Api>, visitor: Visitor, Query(query): Query) -> Answer {
     form_page(&api, &visitor, &query, None).await
 }
 
-async fn form_page(api: &Api, visitor: &Visitor, fields: &Fields, problem: Option<&Problem>) -> Answer {
+/// What there is to choose from, and how many devices the filter means that is typed; or what is wrong with it.
+pub(super) async fn offered(
+    api: &Api,
+    visitor: &Visitor,
+    fields: &Fields,
+) -> Result<(Artefacts, Result<usize, String>), Problem> {
     let (by, filter) = (visitor.by.clone(), fields.text("filter").to_owned());
-    let (artefacts, count) = api
-        .ask(move |fleet| {
-            by.require(Role::Operator)?;
-            let count = match read_filter(&filter) {
-                Ok(filter) => Ok(fleet.preview(&by, &filter)?),
-                Err(reason) => Err(reason),
-            };
-            Ok((fleet.artefacts(&by)?, count))
-        })
-        .await?;
+    api.ask(move |fleet| {
+        by.require(Role::Operator)?;
+        let count = match read_filter(&filter) {
+            Ok(filter) => Ok(fleet.preview(&by, &filter)?),
+            Err(reason) => Err(reason),
+        };
+        Ok((fleet.artefacts(&by)?, count))
+    })
+    .await
+}
+
+async fn form_page(api: &Api, visitor: &Visitor, fields: &Fields, problem: Option<&Problem>) -> Answer {
+    let (artefacts, count) = offered(api, visitor, fields).await?;
     let content = html! {
         (heading("New rollout", &html! {}))
         @if let Some(problem) = problem { (wrong(&problem.detail)) }

@@ -9,12 +9,11 @@ use revoada_proto::Kind;
 use serde_json::{Map, Value, json};
 
 use super::fields::{Fields, Form, Query};
-use super::new_rollout::{preview_text, read_filter};
+use super::new_rollout::{Artefacts, offered, preview_text};
 use super::shell::{self, Answer, Place, Refusal, heading, page};
 use super::visitor::Visitor;
 use crate::api::{Api, Problem};
 use crate::service::{DevicesForm, Principal, ReleaseForm, ReleaseRolloutForm, RunForm};
-use crate::store::{Artefact, ArtefactVersion, Role};
 
 /// A strategy, what it is for, and its parameters with what people begin with.
 type Strategy = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
@@ -53,31 +52,19 @@ const SETTINGS: [(&str, &str); 5] = [
     ("held_out", "Share of the pictures that are only judged by"),
 ];
 
-type Models = Vec<(Artefact, Vec<ArtefactVersion>)>;
-
 /// With what the address says filled in.
 pub(super) async fn show(State(api): State<Api>, visitor: Visitor, Query(query): Query) -> Answer {
     form_page(&api, &visitor, &query, None).await
 }
 
 async fn form_page(api: &Api, visitor: &Visitor, fields: &Fields, problem: Option<&Problem>) -> Answer {
-    let (by, filter) = (visitor.by.clone(), fields.text("filter").to_owned());
-    let (models, count) = api
-        .ask(move |fleet| {
-            by.require(Role::Operator)?;
-            let count = match read_filter(&filter) {
-                Ok(filter) => Ok(fleet.preview(&by, &filter)?),
-                Err(reason) => Err(reason),
-            };
-            Ok((fleet.artefacts(&by)?, count))
-        })
-        .await?;
+    let (artefacts, count) = offered(api, visitor, fields).await?;
     let content = html! {
         (heading("New run", &html! {}))
         @if let Some(problem) = problem { (shell::wrong(&problem.detail)) }
         form.sections method="post" action="/learning" {
             (what(fields))
-            (devices(fields, &models, &count))
+            (devices(fields, &artefacts, &count))
             (strategy(fields))
             (privacy(fields))
             (care(fields))
@@ -113,7 +100,7 @@ fn what(fields: &Fields) -> Markup {
 }
 
 /// Who learns: devices of ours the head of a model, where one is chosen.
-fn devices(fields: &Fields, models: &Models, count: &Result<usize, String>) -> Markup {
+fn devices(fields: &Fields, artefacts: &Artefacts, count: &Result<usize, String>) -> Markup {
     let chosen = fields.text("model");
     html! {
         fieldset.card {
@@ -126,7 +113,7 @@ fn devices(fields: &Fields, models: &Models, count: &Result<usize, String>) -> M
                 label { "Model"
                     select name="model" {
                         option value="" { "none: clients of Flower learn" }
-                        @for (artefact, versions) in models.iter().filter(|(artefact, _)| artefact.kind == Kind::Model) {
+                        @for (artefact, versions) in artefacts.iter().filter(|(artefact, _)| artefact.kind == Kind::Model) {
                             @for version in versions {
                                 option value=(version.digest) selected[version.digest.to_string() == chosen] {
                                     (artefact.name) " " (version.version)

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tracing::{error, warn};
 
+use super::FILE_BYTES_MAX;
 use super::board::{Board, Said, Word};
 use super::examiner::ExaminerDesk;
 use super::plan::{HeadPlan, HeldWeights, Participants};
@@ -28,8 +29,6 @@ use crate::store::Store;
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Words that are taken in before what came of them is stored.
 const BATCH_MAX: usize = 256;
-/// Weights and memory of one run.
-const FILE_BYTES_MAX: usize = 4 << 30;
 
 /// What the thread needs.
 pub struct Learners {

@@ -15,6 +15,9 @@ mod run;
 mod spool;
 mod task;
 
+/// Of one file that is read at once: of a bundle, of weights, of what a strategy remembers.
+const FILE_BYTES_MAX: usize = 4 << 30;
+
 pub use board::{Board, Presence, Said, TooMany, Word};
 pub use csv::rounds_csv;
 pub use examiner::{Examined, Examiner, ExaminerDesk, Marks, Pictures};

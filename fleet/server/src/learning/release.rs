@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use prost::bytes::Bytes;
 use revoada_bundle::bundle::{Bundle, BundleError, BundleErrorKind, BundleWriter, Index, Lineage, MANIFEST, MODEL};
 use revoada_bundle::manifest::Manifest;
 use revoada_bundle::onnx::{Linear, LinearError, OnnxError, OnnxModel};
@@ -12,6 +13,7 @@ use revoada_federated::{SafetensorsError, Weights, from_safetensors};
 use thiserror::Error;
 use tokio::runtime::Handle;
 
+use super::FILE_BYTES_MAX;
 use super::head::{HEAD_BIAS, HEAD_WEIGHT, HIDDEN_BIAS, HIDDEN_WEIGHT, read_manifest};
 use super::plan::{HeadPlan, HeldWeights, Participants};
 use super::task::RunId;
@@ -19,9 +21,6 @@ use crate::blobs::{BlobError, Blobs};
 use crate::registry::{Import, ImportError, Importer, check_names};
 use crate::service::{Change, Fleet, Principal, ServiceError, now};
 use crate::store::{ArtefactVersion, Role, RunRecord, StoreError};
-
-/// Of one file of a bundle.
-const FILE_BYTES_MAX: usize = 4 << 30;
 
 /// Why no bundle was made.
 #[derive(Debug, Error)]
@@ -106,6 +105,11 @@ impl Releaser {
         Ok(made)
     }
 
+    /// A whole blob, on a thread that may wait.
+    pub(super) fn read(&self, digest: Digest, runtime: &Handle) -> Result<Bytes, BlobError> {
+        runtime.block_on(self.blobs.read_whole(digest, FILE_BYTES_MAX))
+    }
+
     /// Puts the newest weights of a run into the model that it learns the head of, and signs the bundle. It has no golden
     /// answers: those of its parent are another head's. With the model's name.
     fn make(
@@ -122,7 +126,7 @@ impl Releaser {
         let key = self.key.as_ref().ok_or(ReleaseError::NoKey)?;
         let held = record.state.weights.as_ref().filter(|_| record.state.round > 0).ok_or(ReleaseError::Nothing(id))?;
         let version = self.fleet.store().version(&head.model)?.ok_or(ReleaseError::NoModel(head.model))?;
-        let read = |digest| runtime.block_on(self.blobs.read_whole(digest, FILE_BYTES_MAX));
+        let read = |digest| self.read(digest, runtime);
         let file = |name: &str| {
             let found = version.files.get(name).ok_or(ReleaseError::NoModel(head.model))?;
             Ok::<_, ReleaseError>(read(found.digest)?)

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use anyhow::Context;
 use revoada_bundle::bundle::{Bundle, Trust};
@@ -17,6 +17,7 @@ use tracing::{info, warn};
 use crate::Global;
 use crate::failure::{Misuse, reported};
 use crate::models::{self, BackendArgs};
+use crate::rebuild::build_here;
 
 /// What `train` and `evaluate` take.
 #[derive(Debug, clap::Args)]
@@ -140,7 +141,7 @@ impl SubjectArgs {
         if let Some(why) = opened.no_plan {
             anyhow::bail!(why);
         }
-        Ok(Backbone::of_engine(&split.backbone, split.head.inputs(), input, opened.backend, opened.engine)?)
+        Ok(Backbone::of_engine(key, split.head.inputs(), input, opened.backend, opened.engine)?)
     }
 }
 
@@ -148,20 +149,18 @@ impl SubjectArgs {
 /// process of its own, as every build.
 fn build(subject: &Subject, bundle: &Path, global: &Global) -> anyhow::Result<()> {
     let scratch = tempfile::tempdir().context("cannot create a folder")?;
-    let mut command = Command::new(std::env::current_exe().context("cannot find this program")?);
-    command.args(["build", "--target", "local", "--log", "warn", "--batch-max", &ROWS.to_string()]);
-    command.arg("--plan").arg(scratch.path().join("plan"));
-    match Bundle::is_at(bundle) {
-        true => drop(command.arg(bundle)),
+    let mut command = match Bundle::is_at(bundle) {
+        true => build_here(bundle, ROWS, scratch.path(), global)?,
         false => {
             let model = scratch.path().join("backbone.onnx");
             let manifest = Manifest { input: subject.manifest.input.clone(), ..Manifest::default() };
             fs::write(&model, subject.split.backbone.encode()).context("cannot write the model without its head")?;
             fs::write(model.with_extension("toml"), manifest.to_toml()).context("cannot write its manifest")?;
-            command.arg(model).arg("--output").arg(bundle);
+            let mut command = build_here(&model, ROWS, scratch.path(), global)?;
+            command.arg("--output").arg(bundle);
+            command
         }
-    }
-    global.pass_libraries(&mut command);
+    };
     let ended = command.stdin(Stdio::null()).output().context("cannot start the build")?;
     let said = String::from_utf8_lossy(&ended.stderr);
     let reason = said.lines().filter_map(reported).next_back().map_or_else(|| ended.status.to_string(), str::to_owned);
