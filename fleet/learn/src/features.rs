@@ -29,7 +29,16 @@ pub struct Backbone {
     engine: Arc<dyn Engine>,
     input: PictureInput,
     features: usize,
-    key: Digest,
+}
+
+/// Pictures of which features are wanted, of one backbone.
+pub struct Wanted<'a> {
+    pub folder: &'a Path,
+    pub pictures: &'a [Picture],
+    /// [Names](Backbone::key) the backbone.
+    pub key: Digest,
+    /// Its numbers of one picture.
+    pub features: usize,
 }
 
 #[derive(Debug, Error)]
@@ -58,53 +67,19 @@ pub struct Extracted {
     pub failed: Vec<(PathBuf, String)>,
 }
 
-impl Backbone {
-    /// Loads what [`split_head`](OnnxModel::split_head) gives; pictures are staged as the manifest says.
-    pub fn load(
-        backbone: &OnnxModel,
-        features: usize,
-        manifest: &InputManifest,
-        backend: Arc<dyn Backend>,
-        options: &LoadOptions,
-    ) -> Result<Self, EngineError> {
-        let bytes = backbone.encode();
-        let engine = backend.load(ModelSource::Bytes(&bytes), options)?;
-        Self::of_engine(key(&bytes, manifest), features, manifest, backend, engine)
-    }
-
-    /// The same where an engine of it was loaded, for [`ROWS`] pictures at once: of a plan, for one. With its [key](Self::key).
-    pub fn of_engine(
-        key: Digest,
-        features: usize,
-        manifest: &InputManifest,
-        backend: Arc<dyn Backend>,
-        engine: Arc<dyn Engine>,
-    ) -> Result<Self, EngineError> {
-        let input = picture_input(engine.inputs(), manifest)?;
-        Ok(Self { backend, engine, input, features, key })
-    }
-
-    /// Names what its features are.
-    pub fn key(backbone: &OnnxModel, manifest: &InputManifest) -> Digest {
-        key(&backbone.encode(), manifest)
-    }
-
-    /// Numbers of one picture.
-    pub fn features(&self) -> usize {
-        self.features
-    }
-
-    /// Brings the features of pictures together: those that `folder` keeps from before, and the rest computed and kept there.
-    /// `read` makes a frame of a file, or says why it cannot; `pause` is asked before each inference.
-    pub fn examples(
+impl Wanted<'_> {
+    /// Brings the features together: those that the folder keeps from before, and the rest computed and kept there. The backbone
+    /// is loaded where there is a rest. `read` makes a frame of a file, or says why it cannot; `pause` is asked before each
+    /// inference.
+    pub fn examples<E: From<FeaturesError>>(
         &self,
-        folder: &Path,
-        pictures: &[Picture],
+        load: impl FnOnce() -> Result<Backbone, E>,
         read: &dyn Fn(&Path) -> Result<Frame, String>,
         pause: &mut dyn FnMut() -> Pause,
-    ) -> Result<Extracted, FeaturesError> {
+    ) -> Result<Extracted, E> {
         let mut extracted = Extracted { examples: Examples::new(self.features), ..Extracted::default() };
-        let digests: Vec<Option<Digest>> = pictures
+        let digests: Vec<Option<Digest>> = self
+            .pictures
             .iter()
             .map(|picture| match hash_file(&picture.path) {
                 Ok((digest, _)) => Some(digest),
@@ -115,12 +90,14 @@ impl Backbone {
             })
             .collect();
         let wanted: Vec<Digest> = digests.iter().flatten().copied().collect();
-        let mut cache = Cache::open(folder, self.key, self.features, &wanted);
-        let known = pictures.iter().zip(&digests).filter_map(|(picture, digest)| Some((picture, (*digest)?)));
+        let mut cache = Cache::open(self.folder, self.key, self.features, &wanted);
+        let known = self.pictures.iter().zip(&digests).filter_map(|(picture, digest)| Some((picture, (*digest)?)));
         let mut seen = HashSet::new();
         let missing: Vec<(&Picture, Digest)> =
             known.clone().filter(|(_, digest)| cache.get(digest).is_none() && seen.insert(*digest)).collect();
-        extracted.computed = self.compute(&missing, &mut cache, read, pause, &mut extracted.failed)?;
+        if !missing.is_empty() {
+            extracted.computed = load()?.compute(&missing, &mut cache, read, pause, &mut extracted.failed)?;
+        }
         for (picture, digest) in known {
             let Some(features) = cache.get(&digest) else { continue };
             // Of whole and finite numbers only are any kept.
@@ -129,6 +106,37 @@ impl Backbone {
             }
         }
         Ok(extracted)
+    }
+}
+
+impl Backbone {
+    /// Loads what [`split_head`](OnnxModel::split_head) gives; pictures are staged as the manifest says.
+    pub fn load(
+        backbone: &OnnxModel,
+        features: usize,
+        manifest: &InputManifest,
+        backend: Arc<dyn Backend>,
+        options: &LoadOptions,
+    ) -> Result<Self, EngineError> {
+        let engine = backend.load(ModelSource::Bytes(&backbone.encode()), options)?;
+        Self::of_engine(features, manifest, backend, engine)
+    }
+
+    /// The same where an engine of it was loaded, for [`ROWS`] pictures at once: of a plan, for one.
+    pub fn of_engine(
+        features: usize,
+        manifest: &InputManifest,
+        backend: Arc<dyn Backend>,
+        engine: Arc<dyn Engine>,
+    ) -> Result<Self, EngineError> {
+        let input = picture_input(engine.inputs(), manifest)?;
+        Ok(Self { backend, engine, input, features })
+    }
+
+    /// Names what its features are, by everything that decides it; a backend that rounds otherwise is not among that.
+    pub fn key(backbone: &OnnxModel, manifest: &InputManifest) -> Digest {
+        let staging = Manifest { input: manifest.clone(), ..Manifest::default() }.to_toml();
+        hash(&[hash(&backbone.encode()).as_bytes().as_slice(), staging.as_bytes()].concat())
     }
 
     /// Puts the features of pictures into the cache, and says how many went through the backbone.
@@ -140,9 +148,6 @@ impl Backbone {
         pause: &mut dyn FnMut() -> Pause,
         failed: &mut Vec<(PathBuf, String)>,
     ) -> Result<usize, FeaturesError> {
-        if missing.is_empty() {
-            return Ok(0);
-        }
         let save = |cache: &mut Cache| {
             cache.save().map_err(|source| FeaturesError::Save { path: cache.path().to_owned(), source })
         };
@@ -205,12 +210,6 @@ impl Backbone {
             shape => Err(FeaturesError::Answer { shape: shape.to_vec(), rows: count, features: self.features }),
         }
     }
-}
-
-/// Of everything that decides what the features are; a backend that rounds otherwise is not among it.
-fn key(backbone: &[u8], manifest: &InputManifest) -> Digest {
-    let staging = Manifest { input: manifest.clone(), ..Manifest::default() }.to_toml();
-    hash(&[hash(backbone).as_bytes().as_slice(), staging.as_bytes()].concat())
 }
 
 fn may_go_on(pause: &mut dyn FnMut() -> Pause) -> bool {

@@ -47,7 +47,7 @@ mod yielding;
 pub use cache::derived_folder;
 pub use evaluate::{ClassCounts, Evaluation, evaluate};
 pub use examples::{ExampleError, Examples};
-pub use features::{Backbone, Extracted, FeaturesError, ROWS};
+pub use features::{Backbone, Extracted, FeaturesError, ROWS, Wanted};
 pub use forget::{Erase, ForgetError, Forgotten, forget};
 pub use head::{HeadError, HeadShape, layers, weights_of};
 pub use pictures::{Labelled, Picture, PicturesError, labelled};

@@ -12,7 +12,8 @@ use revoada_bundle::onnx::{Attribute, GraphBuilder, OnnxModel};
 use revoada_core::{ColorSpec, DType, Frame, ImageLayout, PixelFormat, Rect, Size, Tensor, TensorRef};
 use revoada_engine::{Backend, BackendOptions, LoadOptions, ModelFormat, ModelSource, backends, picture_input, select};
 use revoada_learn::{
-    Backbone, Erase, Extracted, FeaturesError, HeadShape, Pause, Picture, derived_folder, forget, layers, weights_of,
+    Backbone, Erase, Extracted, FeaturesError, HeadShape, Pause, Picture, Wanted, derived_folder, forget, layers,
+    weights_of,
 };
 
 const SIDE: usize = 4;
@@ -77,13 +78,29 @@ fn pictures(folder: &Path, count: usize) -> Vec<Picture> {
     (0..count).map(write).collect()
 }
 
-fn backbone(model: &OnnxModel, manifest: &InputManifest) -> Backbone {
+/// The model's backbone is loaded where anything is computed, and only there.
+fn examples_until(
+    pause: &mut dyn FnMut() -> Pause,
+    model: &OnnxModel,
+    manifest: &InputManifest,
+    folder: &Path,
+    pictures: &[Picture],
+) -> Result<Extracted, FeaturesError> {
     let split = model.split_head(None).unwrap();
-    Backbone::load(&split.backbone, split.head.inputs(), manifest, rten(), &LoadOptions::default()).unwrap()
+    let (key, features) = (Backbone::key(&split.backbone, manifest), split.head.inputs());
+    let mut was_loaded = false;
+    let load = || {
+        was_loaded = true;
+        Backbone::load(&split.backbone, features, manifest, rten(), &LoadOptions::default())
+            .map_err(FeaturesError::from)
+    };
+    let extracted = Wanted { folder, pictures, key, features }.examples(load, &read, pause)?;
+    assert_eq!(was_loaded, extracted.computed > 0);
+    Ok(extracted)
 }
 
-fn examples(backbone: &Backbone, folder: &Path, pictures: &[Picture]) -> Extracted {
-    backbone.examples(folder, pictures, &read, &mut || Pause::Continue).unwrap()
+fn examples(model: &OnnxModel, folder: &Path, pictures: &[Picture]) -> Extracted {
+    examples_until(&mut || Pause::Continue, model, &InputManifest::default(), folder, pictures).unwrap()
 }
 
 #[test]
@@ -111,7 +128,7 @@ fn features_are_what_the_head_was_fed() {
     let pictures = pictures(folder.path(), 19);
     for rows in ["N", "4"] {
         let model = classifier(rows);
-        let extracted = examples(&backbone(&model, &InputManifest::default()), folder.path(), &pictures);
+        let extracted = examples(&model, folder.path(), &pictures);
         let head = model.split_head(None).unwrap().head;
         for (index, expected) in answers(&classifier("N"), &pictures).iter().enumerate() {
             let row = extracted.examples.row(index);
@@ -133,33 +150,33 @@ fn features_are_computed_once_and_again_where_they_are_damaged_or_foreign() {
     let folder = tempfile::tempdir().unwrap();
     let mut pictures = pictures(folder.path(), 12);
     let model = classifier("N");
-    let plain = backbone(&model, &InputManifest::default());
-    let first = examples(&plain, folder.path(), &pictures);
+    let first = examples(&model, folder.path(), &pictures);
     assert_eq!((first.computed, first.examples.len()), (12, 12));
-    let again = examples(&plain, folder.path(), &pictures);
+    let again = examples(&model, folder.path(), &pictures);
     assert_eq!((again.computed, &again.examples), (0, &first.examples));
     // Another picture, and one that is there twice.
     let (extra, twin) = (folder.path().join("a/extra.png"), folder.path().join("a/twin.png"));
     fs::write(&extra, [7; SIDE * SIDE]).unwrap();
     fs::write(&twin, [7; SIDE * SIDE]).unwrap();
     pictures.extend([extra, twin].map(|path| Picture { class: 1, path }));
-    let more = examples(&plain, folder.path(), &pictures);
+    let more = examples(&model, folder.path(), &pictures);
     assert_eq!((more.computed, more.examples.len()), (1, 14));
     // Staged otherwise, the same pictures have other features.
     let scaled = InputManifest { scale: [0.5; 3], ..InputManifest::default() };
-    assert_eq!(examples(&backbone(&model, &scaled), folder.path(), &pictures).computed, 13);
-    let whole = examples(&plain, folder.path(), &pictures);
+    let otherwise = examples_until(&mut || Pause::Continue, &model, &scaled, folder.path(), &pictures).unwrap();
+    assert_eq!(otherwise.computed, 13);
+    let whole = examples(&model, folder.path(), &pictures);
     assert_eq!(whole.computed, 13);
     let cache = derived_folder(folder.path()).join("features");
     let mut bytes = fs::read(&cache).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 0xff;
     fs::write(&cache, bytes).unwrap();
-    let recomputed = examples(&plain, folder.path(), &pictures);
+    let recomputed = examples(&model, folder.path(), &pictures);
     assert_eq!((recomputed.computed, recomputed.examples), (13, whole.examples));
     forget(folder.path(), Erase::Derived).unwrap();
     assert!(!cache.exists() && pictures.iter().all(|picture| picture.path.exists()));
-    assert_eq!(examples(&plain, folder.path(), &pictures).computed, 13);
+    assert_eq!(examples(&model, folder.path(), &pictures).computed, 13);
 }
 
 #[test]
@@ -170,7 +187,7 @@ fn a_picture_that_cannot_be_read_does_not_keep_others_from_being_learned_from() 
     fs::write(&short, [1, 2, 3]).unwrap();
     let missing = folder.path().join("a/missing.png");
     pictures.extend([&short, &missing].map(|path| Picture { class: 0, path: path.clone() }));
-    let extracted = examples(&backbone(&classifier("N"), &InputManifest::default()), folder.path(), &pictures);
+    let extracted = examples(&classifier("N"), folder.path(), &pictures);
     assert_eq!(extracted.examples.len(), 3);
     let failed: Vec<PathBuf> = extracted.failed.into_iter().map(|(path, _)| path).collect();
     assert_eq!(failed, [missing, short]);
@@ -180,13 +197,13 @@ fn a_picture_that_cannot_be_read_does_not_keep_others_from_being_learned_from() 
 fn what_was_computed_before_a_stop_is_kept() {
     let folder = tempfile::tempdir().unwrap();
     let pictures = pictures(folder.path(), 20);
-    let backbone = backbone(&classifier("N"), &InputManifest::default());
+    let model = classifier("N");
     let asked = Cell::new(0);
     let mut pause = || {
         asked.set(asked.get() + 1);
         if asked.get() > 2 { Pause::Stop } else { Pause::Continue }
     };
-    let stopped = backbone.examples(folder.path(), &pictures, &read, &mut pause).unwrap_err();
+    let stopped = examples_until(&mut pause, &model, &InputManifest::default(), folder.path(), &pictures).unwrap_err();
     assert!(matches!(stopped, FeaturesError::Stopped { done: 16, count: 20 }), "{stopped}");
-    assert_eq!(examples(&backbone, folder.path(), &pictures).computed, 4);
+    assert_eq!(examples(&model, folder.path(), &pictures).computed, 4);
 }

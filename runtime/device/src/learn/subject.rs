@@ -8,8 +8,9 @@ use anyhow::Context;
 use revoada_bundle::bundle::{Bundle, Trust};
 use revoada_bundle::manifest::{Manifest, read_labels};
 use revoada_bundle::onnx::{OnnxModel, Split};
+use revoada_core::Digest;
 use revoada_engine::{BackendChoice, LoadOptions, ModelFormat, select};
-use revoada_learn::{Backbone, Extracted, HeadShape, Labelled, Pause, ROWS, Settings, labelled};
+use revoada_learn::{Backbone, Extracted, HeadShape, Labelled, Pause, ROWS, Settings, Wanted, labelled};
 use revoada_pipeline::media;
 use serde_json::{Value, json};
 use tracing::{info, warn};
@@ -87,9 +88,15 @@ impl SubjectArgs {
         pause: &mut dyn FnMut() -> Pause,
     ) -> anyhow::Result<Extracted> {
         settings.check_memory(shape, subject.found.pictures.len())?;
-        let backbone = self.backbone(subject, global)?;
+        let key = Backbone::key(&subject.split.backbone, &subject.manifest.input);
+        let wanted = Wanted {
+            folder: &self.data,
+            pictures: &subject.found.pictures,
+            key,
+            features: subject.split.head.inputs(),
+        };
         let read = |path: &Path| media::load_picture(path).map_err(|error| error.to_string());
-        let extracted = backbone.examples(&self.data, &subject.found.pictures, &read, pause)?;
+        let extracted = wanted.examples(|| self.backbone(subject, key, global), &read, pause)?;
         for (path, reason) in &extracted.failed {
             warn!(path = %path.display(), reason, "a picture is passed over");
         }
@@ -101,10 +108,10 @@ impl SubjectArgs {
 
 impl SubjectArgs {
     /// By a plan where there is TensorRT, else by what runs ONNX models.
-    fn backbone(&self, subject: &Subject, global: &Global) -> anyhow::Result<Backbone> {
+    fn backbone(&self, subject: &Subject, key: Digest, global: &Global) -> anyhow::Result<Backbone> {
         let (split, input) = (&subject.split, &subject.manifest.input);
         if models::runs_plans(&self.backend, global) {
-            match self.planned(subject, global) {
+            match self.planned(subject, key, global) {
                 Ok(backbone) => return Ok(backbone),
                 Err(error) if self.backend.choice() == BackendChoice::Auto => {
                     warn!(error = format!("{error:#}"), "there is no plan of the model without its head");
@@ -119,9 +126,8 @@ impl SubjectArgs {
     }
 
     /// The plan lies in the cache of plans, and the bundle that it is of beside that: both are made once.
-    fn planned(&self, subject: &Subject, global: &Global) -> anyhow::Result<Backbone> {
+    fn planned(&self, subject: &Subject, key: Digest, global: &Global) -> anyhow::Result<Backbone> {
         let (split, input) = (&subject.split, &subject.manifest.input);
-        let key = Backbone::key(&split.backbone, input);
         let cache = crate::build::plan_cache_folder().context("there is no folder for plans")?;
         let folder = cache.with_file_name("backbones");
         fs::create_dir_all(&folder).with_context(|| format!("cannot use `{}`", folder.display()))?;
@@ -141,7 +147,7 @@ impl SubjectArgs {
         if let Some(why) = opened.no_plan {
             anyhow::bail!(why);
         }
-        Ok(Backbone::of_engine(key, split.head.inputs(), input, opened.backend, opened.engine)?)
+        Ok(Backbone::of_engine(split.head.inputs(), input, opened.backend, opened.engine)?)
     }
 }
 
