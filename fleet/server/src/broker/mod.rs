@@ -9,6 +9,7 @@
 mod link;
 
 use std::convert::Infallible;
+use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -44,6 +45,7 @@ use crate::tls::{self, Admission, Peer};
 const PAYLOAD_BYTES_MAX: usize = MESSAGE_BYTES_MAX - 1024;
 /// Messages on their way to one device, before they count as waiting for it.
 const LANE_MESSAGES: usize = 64;
+const SHARDS: usize = 64;
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 
 /// What [`Broker::start`] takes.
@@ -147,8 +149,8 @@ pub struct Broker {
 
 /// What all connections share.
 struct Core {
-    router: Arc<MessageRouter>,
-    storage: Arc<DynamicStorage>,
+    shards: Vec<Shard>,
+    hasher: RandomState,
     monitor: Arc<ResourceMonitor>,
     traffic: Arc<mqtt5::broker::sys_topics::BrokerStats>,
     config: BrokerConfig,
@@ -161,6 +163,27 @@ struct Core {
     farewell: broadcast::Sender<()>,
 }
 
+/// Some of the devices, and what is on its way to them. Where one connects, its router goes through the subscriptions of all
+/// that it has; and since devices do not talk to each other, they need not share one.
+struct Shard {
+    router: Arc<MessageRouter>,
+    storage: Arc<DynamicStorage>,
+}
+
+impl Shard {
+    fn new(queues: QueueLimits) -> Self {
+        let storage = Arc::new(DynamicStorage::Memory(MemoryBackend::with_queue_limits(queues)));
+        Self { router: Arc::new(MessageRouter::with_storage(Arc::clone(&storage))), storage }
+    }
+}
+
+impl Core {
+    fn shard(&self, device: &DeviceId) -> &Shard {
+        let place = self.hasher.hash_one(device.as_str()) % self.shards.len() as u64;
+        &self.shards[place as usize]
+    }
+}
+
 impl Broker {
     pub fn start(options: BrokerOptions) -> (Self, mpsc::Receiver<Incoming>) {
         let BrokerOptions { listener, tls, admission, limits } = options;
@@ -169,10 +192,9 @@ impl Broker {
             max_messages: limits.queued_max,
             max_bytes: limits.queued_max.saturating_mul(MESSAGE_BYTES_MAX),
         };
-        let storage = Arc::new(DynamicStorage::Memory(MemoryBackend::with_queue_limits(queues)));
         let core = Arc::new(Core {
-            router: Arc::new(MessageRouter::with_storage(Arc::clone(&storage))),
-            storage,
+            shards: (0..SHARDS).map(|_| Shard::new(queues)).collect(),
+            hasher: RandomState::new(),
             // Connections are bounded by the acceptor; what a device sends, by the room there is for it.
             monitor: Arc::new(ResourceMonitor::new(ResourceLimits {
                 max_connections: usize::MAX,
@@ -209,14 +231,14 @@ impl Broker {
         }
         let packet = PublishPacket::new(topic.to_string(), payload, QoS::AtLeastOnce);
         // A device that is slow to take it finds it in its queue.
-        self.core.router.route_message_with_deadline(&packet, None, Instant::now()).await;
+        self.core.shard(&topic.device).router.route_message_with_deadline(&packet, None, Instant::now()).await;
         Ok(())
     }
 
     /// Cuts a device off, and forgets its session and what was to be delivered to it. Whether it may come back is for
     /// [`Admission`] to say: to keep it out, refuse it there before this is called.
     pub async fn disconnect(&self, device: &DeviceId) {
-        let Core { router, storage, .. } = &*self.core;
+        let Shard { router, storage } = self.core.shard(device);
         router.unregister_client(device.as_str()).await;
         let removed = storage.remove_session(device.as_str()).await;
         let forgotten = storage.remove_all_inflight_messages(device.as_str()).await;
@@ -286,11 +308,12 @@ async fn converse(
         return;
     }
     let connection = core.connections.fetch_add(1, Ordering::Relaxed);
+    let Shard { router, storage } = core.shard(&peer.device);
     let link = Arc::new(Link {
         peer: peer.clone(),
         connection,
         admission: Arc::clone(&core.admission),
-        router: Arc::clone(&core.router),
+        router: Arc::clone(router),
         incoming: core.incoming.clone(),
         counters: Arc::clone(&core.counters),
         is_announced: AtomicBool::new(false),
@@ -300,9 +323,9 @@ async fn converse(
         BrokerTransport::tls(TlsStreamWrapper::new(stream)),
         address,
         Arc::new(core.config.clone().with_event_handler(events)),
-        Arc::clone(&core.router),
+        Arc::clone(router),
         Arc::<Link>::clone(&link),
-        Some(Arc::clone(&core.storage)),
+        Some(Arc::clone(storage)),
         Arc::clone(&core.traffic),
         Arc::clone(&core.monitor),
         farewell,
@@ -321,10 +344,12 @@ async fn sweep(core: Arc<Core>) -> Infallible {
     let mut interval = tokio::time::interval(SWEEP_INTERVAL);
     loop {
         interval.tick().await;
-        if let Err(error) = core.storage.cleanup_expired().await {
-            warn!(%error, "cannot forget what has expired");
+        for Shard { router, storage } in &core.shards {
+            if let Err(error) = storage.cleanup_expired().await {
+                warn!(%error, "cannot forget what has expired");
+            }
+            router.sweep_sessions().await;
         }
-        core.router.sweep_sessions().await;
     }
 }
 
@@ -338,7 +363,8 @@ fn config(limits: &BrokerLimits) -> BrokerConfig {
         wildcard_subscription_available: false,
         subscription_identifier_available: false,
         shared_subscription_available: false,
-        max_subscriptions_per_client: Channel::ALL.len(),
+        // A device has no more topics than it may subscribe to; counting its subscriptions would look at everybody's.
+        max_subscriptions_per_client: 0,
         client_channel_capacity: LANE_MESSAGES,
         max_outbound_inflight: limits.receive_max,
         server_keep_alive: Some(limits.keep_alive),
