@@ -25,6 +25,7 @@
 pub mod acceptor;
 pub mod api;
 pub mod blobs;
+mod blocking;
 pub mod broker;
 mod bucket;
 pub mod console;

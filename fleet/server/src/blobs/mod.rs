@@ -309,12 +309,6 @@ fn remove_staged(objects: &Path) -> io::Result<()> {
 
 /// Work that waits for a disk, on a thread that may.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // Only a runtime that shuts down cancels what blocks.
-            Err(error) => Err(BlobError::File { path: PathBuf::new(), source: io::Error::other(error) }),
-        },
-    }
+    let done = crate::blocking::blocking(work).await;
+    done.map_err(|source| BlobError::File { path: PathBuf::new(), source })?
 }

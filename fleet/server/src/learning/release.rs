@@ -18,6 +18,7 @@ use super::head::{HEAD_BIAS, HEAD_WEIGHT, HIDDEN_BIAS, HIDDEN_WEIGHT, read_manif
 use super::plan::{HeadPlan, HeldWeights, Participants};
 use super::task::RunId;
 use crate::blobs::{BlobError, Blobs};
+use crate::blocking::blocking;
 use crate::registry::{Import, ImportError, Importer, check_names};
 use crate::service::{Change, Fleet, Principal, ServiceError, now};
 use crate::store::{ArtefactVersion, Role, RunRecord, StoreError};
@@ -91,8 +92,8 @@ impl Releaser {
         let folder = tempfile::tempdir().map_err(ReleaseError::Folder)?;
         let path = folder.path().to_owned();
         let (releaser, asker, runtime) = (Arc::clone(self), by.clone(), Handle::current());
-        let made = tokio::task::spawn_blocking(move || releaser.make(&asker, id, &path, &runtime));
-        let (name, bundle) = made.await.map_err(|error| ReleaseError::Folder(error.into()))??;
+        let made = blocking(move || releaser.make(&asker, id, &path, &runtime)).await;
+        let (name, bundle) = made.map_err(ReleaseError::Folder)??;
         let digest = Bundle::open(&bundle)?.digest();
         let store = self.fleet.shared_store();
         if let Some(known) = store.version(&digest)?.filter(|known| known.version == version) {

@@ -24,6 +24,7 @@ use url::Url;
 
 use self::upload::upload;
 use crate::blobs::{BlobError, Blobs};
+use crate::blocking::blocking;
 use crate::store::{Actor, Artefact, ArtefactFile, ArtefactVersion, Store, StoreError};
 
 /// Of a pipeline's file: ten times what a long one has.
@@ -207,14 +208,8 @@ impl Importer {
         work: impl FnOnce(&Self, &Handle) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let (importer, handle) = (self.clone(), Handle::current());
-        match tokio::task::spawn_blocking(move || work(&importer, &handle)).await {
-            Ok(done) => done,
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                // Only a runtime that shuts down cancels what blocks.
-                Err(error) => Err(ImportError::Read { what: "the artefact".into(), source: io::Error::other(error) }),
-            },
-        }
+        let done = blocking(move || work(&importer, &handle)).await;
+        done.map_err(|source| ImportError::Read { what: "the artefact".into(), source })?
     }
 
     fn signed(&self, index: Vec<u8>, signature: &[u8]) -> Result<Signed> {

@@ -30,6 +30,8 @@ pub(super) struct Collecting {
     pub(super) details: BTreeMap<Participant, MemberResult>,
     pub(super) tally: Tally,
     pub(super) changed: BTreeSet<Participant>,
+    /// Devices that were told of the weights: one that is told again has them, or goes on where it broke off.
+    told: BTreeSet<Participant>,
 }
 
 impl Collecting {
@@ -57,7 +59,16 @@ impl Run {
         let round = Round::restore(head, members);
         let gathering = self.gathering(&sheet);
         let tally = Tally::default();
-        let mut collecting = Collecting { round, gathering, spool, result, details, tally, changed: BTreeSet::new() };
+        let mut collecting = Collecting {
+            round,
+            gathering,
+            spool,
+            result,
+            details,
+            tally,
+            changed: BTreeSet::new(),
+            told: BTreeSet::new(),
+        };
         let sent: Vec<(Participant, Digest, u64)> =
             collecting.round.updates().map(|(who, update, examples)| (who.clone(), update, examples)).collect();
         let mut events = vec![];
@@ -117,7 +128,8 @@ impl Run {
         let changed: BTreeSet<Participant> = round.members().keys().cloned().collect();
         let result = RoundResult { invited: changed.len(), ..RoundResult::default() };
         let (gathering, details, tally) = (self.gathering(sheet), BTreeMap::new(), Tally::default());
-        let collecting = Collecting { round, gathering, spool, result, details, tally, changed };
+        let told = BTreeSet::new();
+        let collecting = Collecting { round, gathering, spool, result, details, tally, changed, told };
         self.stage = Stage::Collecting(Box::new(collecting));
         self.state.round = number;
         self.set_phase(RunPhase::Learning);
@@ -163,7 +175,9 @@ impl Run {
             let held = self.state.weights.as_ref().expect("a round has weights");
             let until = collecting.round.deadline();
             // One that is not there now is invited once it is.
-            if hall.invite(participant, (self.id, collecting.round.number()), head, held, until) {
+            if hall.invite(participant, (self.id, collecting.round.number()), head, held, until)
+                && collecting.told.insert(participant.clone())
+            {
                 collecting.result.bytes_sent += held.bytes;
                 self.counts.bytes_sent += held.bytes;
             }
