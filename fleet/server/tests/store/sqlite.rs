@@ -5,12 +5,14 @@ use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 
+use revoada_fleet::learning::RunId;
 use revoada_fleet::planner::{Blueprint, RolloutId, RolloutState};
 use revoada_fleet::store::sqlite::{Sqlite, check_copy, restore};
-use revoada_fleet::store::{Audit, AuditCheck, Devices, Events, Occurrence, Rollouts, Store, Upkeep};
+use revoada_fleet::store::{Audit, AuditCheck, Devices, Events, Occurrence, Rollouts, RunChanges, Store, Upkeep};
 use revoada_proto::Level;
 use rusqlite::Connection;
 
+use crate::contract::learning;
 use crate::fleet::{World, device, limits, model, rollout};
 use crate::samples::{add_version, anna, at, certificate, digest, enrol, event, heard};
 
@@ -28,6 +30,12 @@ fn populate(store: &dyn Store) {
     store.set_limits(&limits(), 7, &anna(), at(3)).unwrap();
     store.add_rollout("first", &rollout(model(1)), &anna(), at(3)).unwrap();
     assert!(store.swap_blueprint(&Blueprint::default(), &planned()).unwrap());
+    let id = store.add_run("first", &learning::everything_planned(), &anna(), at(4)).unwrap();
+    let (round, participant, member) = learning::everything_of_a_member();
+    let rounds = vec![learning::everything_of_a_round()];
+    let members = vec![(round, participant, member)];
+    let state = Some(learning::everything_of_a_state());
+    store.change_run(id, &RunChanges { state, rounds, members, files: Vec::new() }).unwrap();
 }
 
 fn planned() -> Blueprint {
@@ -59,23 +67,38 @@ fn what_was_stored_is_there_when_it_is_opened_again() {
     populate(&Sqlite::open(&path).unwrap());
     let store = Sqlite::open(&path).unwrap();
     assert_populated(&store);
+    assert_learned(&store);
     drop(store);
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "it is one file while nobody has it open");
 }
 
-/// The fixture is `sqlite3 fleet.db .dump` of what [`populate`] stored, with its two pragmas.
+fn assert_learned(store: &dyn Store) {
+    let record = store.run(RunId(1)).unwrap().unwrap();
+    assert_eq!((record.plan, record.state), (learning::everything_planned(), learning::everything_of_a_state()));
+    assert_eq!(store.rounds(RunId(1)).unwrap(), [learning::everything_of_a_round()]);
+    let (round, participant, member) = learning::everything_of_a_member();
+    assert_eq!(store.members(RunId(1), round).unwrap(), [(participant, member)].into());
+}
+
+/// The fixtures are `sqlite3 fleet.db .dump` of what [`populate`] stored, with its two pragmas.
 #[test]
-fn a_database_of_version_1_is_read() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("fleet.db");
-    let dump = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/store-v1/fleet.sql")).unwrap();
-    Connection::open(&path).unwrap().execute_batch(&dump).unwrap();
-    let store = Sqlite::open(&path).unwrap();
-    assert_populated(&store);
-    store.check().unwrap();
-    store.set_builder(&device("cam-1"), true, &anna(), at(99)).unwrap();
-    let reopened = Sqlite::open(&path).unwrap();
-    assert!(reopened.device(&device("cam-1")).unwrap().unwrap().is_builder);
+fn databases_of_all_versions_are_read() {
+    let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+    for version in 1..=2 {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("fleet.db");
+        let dump = fs::read_to_string(data.join(format!("store-v{version}/fleet.sql"))).unwrap();
+        Connection::open(&path).unwrap().execute_batch(&dump).unwrap();
+        let store = Sqlite::open(&path).unwrap();
+        assert_populated(&store);
+        if version >= 2 {
+            assert_learned(&store);
+        }
+        store.check().unwrap();
+        store.set_builder(&device("cam-1"), true, &anna(), at(99)).unwrap();
+        let reopened = Sqlite::open(&path).unwrap();
+        assert!(reopened.device(&device("cam-1")).unwrap().unwrap().is_builder);
+    }
 }
 
 #[test]

@@ -4,13 +4,15 @@ use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use revoada_core::Digest;
+use revoada_federated::npy::Element;
 use revoada_federated::{Head, Layout, Member, Participant, Phase, Standing, Terms};
 use revoada_fleet::learning::{
-    ElementName, HeldWeights, MemberRecord, MemberResult, RoundRecord, RoundResult, RunId, RunIntent, RunPhase,
-    RunPlan, RunState,
+    ElementName, HeadPlan, HeldWeights, MemberRecord, MemberResult, Outcome, Participants, ReleasePlan, RoundRecord,
+    RoundResult, RunId, RunIntent, RunPhase, RunPlan, RunState,
 };
 use revoada_fleet::service::RunForm;
 use revoada_fleet::store::{RunChanges, Store, StoreError, WEIGHTS_KEPT};
+use revoada_proto::LearnSettings;
 use serde_json::{Value, json};
 
 use crate::samples::{anna, at, digest};
@@ -31,6 +33,78 @@ fn member(standing: Standing) -> MemberRecord {
     MemberRecord { member, result: MemberResult { bytes: 9, norm: Some(1.0 / 3.0), ..MemberResult::default() } }
 }
 
+/// A plan with whatever a plan can have: what is told apart by devices, judged, released and rolled out.
+pub(crate) fn everything_planned() -> RunPlan {
+    let form = json!({ "strategy": { "name": "FedAdam", "eta": 0.3 }, "sample": "12.5%", "norm_max": 9.5, "enough": 3,
+        "privacy": { "clipping_norm": 1.5, "noise_multiplier": 1.1, "delta": 1e-6 }, "config": { "rate": 0.1, "n": 3 } });
+    let settings = LearnSettings { hidden: Some(64), rate: Some(0.01), balanced: true, ..LearnSettings::default() };
+    let head = HeadPlan { model: digest(1), labels: vec!["cat".to_owned(), "cão".to_owned()], settings };
+    let rollout = json!({ "kind": "model", "name": "faces", "version": "3", "filter": "tag = roof",
+        "waves": [{ "size": "10%" }, { "size": "5" }], "gates": [{ "measure": "accuracy", "threshold": 0.9 }] });
+    let rollout = Some(serde_json::from_value(rollout).unwrap());
+    RunPlan {
+        participants: Participants::Devices { filter: "tag = roof".parse().unwrap(), devices_min: 2, head },
+        starts_at: Some(at(9)),
+        pictures: Some("labelled".to_owned()),
+        release: Some(ReleasePlan { version: "3".to_owned(), gain_min: 0.01, rollout }),
+        ..plan(form)
+    }
+}
+
+pub(crate) fn everything_of_a_state() -> RunState {
+    let layout = Layout::new([("w".to_owned(), vec![2, 3])]).unwrap();
+    let elements = vec![ElementName(Element::F64)];
+    let outcome = Outcome {
+        accuracy_before: Some(0.1 + 0.2),
+        accuracy: Some(0.9),
+        digest: Some(digest(1)),
+        rollout: Some(4),
+        why: Some("it is no better".to_owned()),
+    };
+    RunState {
+        phase: RunPhase::Waiting { why: "nobody is there".to_owned() },
+        round: 3,
+        weights: Some(HeldWeights { digest: digest(9), bytes: 99, layout, elements, labels: vec!["cat".to_owned()] }),
+        memory: Some(digest(8)),
+        failures: 1,
+        epsilon: Some(1.0 / 3.0),
+        set_aside: [Participant("cam-7".to_owned())].into(),
+        outcome: Some(outcome),
+    }
+}
+
+pub(crate) fn everything_of_a_round() -> RoundRecord {
+    let numbers = vec![("loss".to_owned(), 0.1 + 0.2)];
+    let RoundRecord { head, .. } = round(3);
+    let result = RoundResult {
+        ended: Some(at(70)),
+        invited: 3,
+        updates: 2,
+        refused: 1,
+        examples: 30,
+        bytes_received: 200,
+        bytes_sent: 300,
+        fit: numbers.clone(),
+        evaluation: numbers.clone(),
+        evaluated_by: 2,
+        judged: numbers,
+        not_judged: Some("there are no pictures".to_owned()),
+        epsilon: Some(1.0 / 3.0),
+        clipping_norm: Some(1.5),
+    };
+    let phase = Phase::CalledOff { why: "too few".to_owned() };
+    RoundRecord { head: Head { phase, ..head }, result }
+}
+
+/// In which round.
+pub(crate) fn everything_of_a_member() -> (u64, Participant, MemberRecord) {
+    let numbers = vec![("loss".to_owned(), 0.1 + 0.2)];
+    let MemberRecord { member, .. } = member(Standing::Sent { update: digest(3), examples: 10 });
+    let (norm, seconds) = (Some(1.0 / 3.0), Some(2.5));
+    let result = MemberResult { bytes: 9, norm, seconds, fit: numbers.clone(), evaluation: numbers };
+    (3, Participant("join/ä".to_owned()), MemberRecord { member, result })
+}
+
 pub(super) fn a_run_is_read_as_it_was_wanted_and_as_it_went(store: &dyn Store) {
     let wanted = plan(json!({ "strategy": { "name": "FedAdam", "eta": 0.3 }, "config": { "rate": 0.1, "n": 3 },
         "privacy": { "clipping_norm": 1.5, "noise_multiplier": 1.1, "delta": 1e-6 }, "sample": "12.5%" }));
@@ -39,7 +113,7 @@ pub(super) fn a_run_is_read_as_it_was_wanted_and_as_it_went(store: &dyn Store) {
     assert_eq!((&record.plan, record.intent, &record.state), (&wanted, RunIntent::Go, &RunState::new()));
     assert_eq!((record.title.as_str(), record.created_by, record.created_at), ("first", anna(), at(1)));
     let layout = Layout::new([("w".to_owned(), vec![2, 3])]).unwrap();
-    let elements = vec![ElementName(revoada_federated::npy::Element::F64)];
+    let elements = vec![ElementName(Element::F64)];
     let held = HeldWeights { digest: digest(9), bytes: 99, layout, elements, labels: vec!["cat".to_owned()] };
     let state = RunState { phase: RunPhase::Learning, round: 1, weights: Some(held), ..RunState::new() };
     let name = Participant("join/ä".to_owned());

@@ -2,7 +2,7 @@
 
 mod devices;
 mod fleet_state;
-mod learning;
+pub(crate) mod learning;
 mod people;
 mod registry;
 
